@@ -1,0 +1,7 @@
+//! Supervised actors for tubes and socket endpoints (placeholder head; the floors and the
+//! supervision tree are described here).
+
+pub mod model;
+pub mod ports;
+pub mod runtime;
+pub mod stream_tube;

@@ -1,0 +1,70 @@
+//! Local socket addresses and who may use them: `Socket_Address_Type` and
+//! `Socket_Access_Control` of the specification's generic types.
+
+use std::{
+    fmt,
+    net::{SocketAddrV4, SocketAddrV6},
+    path::PathBuf,
+};
+
+/// `Socket_Address_Type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AddressType {
+    /// A Unix socket in the file system (0).
+    Unix,
+    /// A Unix socket in Linux's abstract namespace (1).
+    AbstractUnix,
+    /// TCP over IPv4 (2).
+    Ipv4,
+    /// TCP over IPv6 (3).
+    Ipv6,
+}
+
+/// `Socket_Access_Control`. `Netmask` (2) is deprecated and is answered NotImplemented, so it is
+/// not represented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AccessControl {
+    /// Anybody on this machine by the specification (0); of the same user here, unless the
+    /// connection's parameter relaxes it.
+    Localhost,
+    /// Only from one address and port (1).
+    Port,
+    /// Only who sends the right byte with its credentials (3).
+    Credentials,
+}
+
+/// An address an endpoint listens on or dials.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SocketAddress {
+    /// A path in the file system.
+    Unix(PathBuf),
+    /// A name in Linux's abstract namespace, without the leading NUL byte.
+    AbstractUnix(Vec<u8>),
+    /// An IPv4 address and port.
+    Ipv4(SocketAddrV4),
+    /// An IPv6 address, port and scope.
+    Ipv6(SocketAddrV6),
+}
+
+impl SocketAddress {
+    /// Which kind of address it is.
+    pub fn address_type(&self) -> AddressType {
+        match self {
+            SocketAddress::Unix(_) => AddressType::Unix,
+            SocketAddress::AbstractUnix(_) => AddressType::AbstractUnix,
+            SocketAddress::Ipv4(_) => AddressType::Ipv4,
+            SocketAddress::Ipv6(_) => AddressType::Ipv6,
+        }
+    }
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            SocketAddress::AbstractUnix(name) => write!(f, "abstract:{}", name.escape_ascii()),
+            SocketAddress::Ipv4(address) => address.fmt(f),
+            SocketAddress::Ipv6(address) => address.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `Channel.Interface.Tube`: states and the parameters an offer carries.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::Error;
+
+/// Most parameters one offer may carry.
+pub const MAX_PARAMETERS: usize = 256;
+/// Most bytes all names and values of one offer's parameters may have together. An offer travels
+/// in one stanza, which peers bound, so this stays well below a stanza's limit.
+pub const MAX_PARAMETER_BYTES: usize = 64 * 1024;
+/// Most bytes a service name may have.
+pub const MAX_SERVICE_NAME: usize = 255;
+
+/// `Tube_Channel_State`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TubeState {
+    /// We requested the tube; the contact has not taken it up yet (0).
+    RemotePending,
+    /// The contact offered the tube; our user has not answered yet (1).
+    LocalPending,
+    /// Both sides agreed (2).
+    Open,
+    /// We requested the channel and have not offered it to the contact yet (3).
+    NotOffered,
+}
+
+/// One value of `Channel.Interface.Tube.Parameters`: the five types the wire format has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ParameterValue {
+    /// `s`
+    Text(String),
+    /// `ay`
+    Bytes(Vec<u8>),
+    /// `i`
+    Int(i32),
+    /// `u`
+    Uint(u32),
+    /// `b`
+    Bool(bool),
+}
+
+/// `Channel.Interface.Tube.Parameters`, within [`MAX_PARAMETERS`] and [`MAX_PARAMETER_BYTES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TubeParameters(BTreeMap<String, ParameterValue>);
+
+impl TubeParameters {
+    /// Takes the values, checking the bounds.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when there are too many of them, when they are too large, or
+    /// when a name or text holds a character XML cannot carry.
+    pub fn new(values: BTreeMap<String, ParameterValue>) -> Result<Self, Error> {
+        if values.len() > MAX_PARAMETERS {
+            return Err(Error::InvalidArgument(format!(
+                "a tube takes at most {MAX_PARAMETERS} parameters"
+            )));
+        }
+        let size = |value: &ParameterValue| match value {
+            ParameterValue::Text(text) => text.len(),
+            ParameterValue::Bytes(bytes) => bytes.len(),
+            _ => 4,
+        };
+        let bytes: usize = values
+            .iter()
+            .map(|(name, value)| name.len() + size(value))
+            .sum();
+        if bytes > MAX_PARAMETER_BYTES {
+            return Err(Error::InvalidArgument(format!(
+                "a tube's parameters may have {MAX_PARAMETER_BYTES} bytes, these have {bytes}"
+            )));
+        }
+        let fits = |text: &str| text.chars().all(is_xml_char);
+        let all_fit = values.iter().all(|(name, value)| {
+            fits(name)
+                && if let ParameterValue::Text(text) = value {
+                    fits(text)
+                } else {
+                    true
+                }
+        });
+        if !all_fit {
+            return Err(Error::InvalidArgument(
+                "a tube's parameters may not hold control characters".into(),
+            ));
+        }
+        Ok(TubeParameters(values))
+    }
+
+    /// The values by name.
+    pub fn values(&self) -> &BTreeMap<String, ParameterValue> {
+        &self.0
+    }
+}
+
+/// `Channel.Type.StreamTube.Service`: what kind of service a tube carries, such as `rfb` or
+/// `x-ssh-contact`. Not empty, at most [`MAX_SERVICE_NAME`] bytes, nothing XML cannot carry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName(String);
+
+impl ServiceName {
+    /// Takes a name, checking it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when it is empty, too long or holds control characters.
+    pub fn new(name: impl Into<String>) -> Result<Self, Error> {
+        let name = name.into();
+        if name.is_empty()
+            || name.len() > MAX_SERVICE_NAME
+            || name.chars().any(char::is_control)
+            || !name.chars().all(is_xml_char)
+        {
+            return Err(Error::InvalidArgument(format!(
+                "a service name has 1 to {MAX_SERVICE_NAME} bytes and no control characters"
+            )));
+        }
+        Ok(ServiceName(name))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// XML 1.0's `Char` production.
+fn is_xml_char(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
+}

@@ -1,0 +1,3 @@
+//! placeholder, replaced by the command line
+
+fn main() {}

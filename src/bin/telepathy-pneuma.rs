@@ -1,0 +1,3 @@
+//! placeholder, replaced by the service
+
+fn main() {}

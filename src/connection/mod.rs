@@ -1,0 +1,1 @@
+//! Telepathy without D-Bus.

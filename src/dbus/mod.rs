@@ -1,0 +1,1 @@
+//! The only server-side zbus.

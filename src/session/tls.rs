@@ -1,0 +1,1 @@
+//! TLS 1.3 with both certificates, for XML streams and bytestreams alike.

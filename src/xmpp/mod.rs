@@ -1,0 +1,1 @@
+//! Stanzas and streams as pure data and pure state: no I/O.
