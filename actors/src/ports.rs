@@ -14,6 +14,7 @@ use crate::{
     },
     runtime::{Address, BoxFuture, Snapshot},
     stream_tube::StreamTubeMessage,
+    supervisor::OwnerId,
 };
 
 /// Bytes both ways. Closing the writer is a half-close: the peer reads end of file and may go on
@@ -126,6 +127,8 @@ pub struct StreamTubeView {
 pub struct ChannelObject {
     /// Which channel.
     pub id: ChannelId,
+    /// Whose channel it is.
+    pub owner: OwnerId,
     /// Its immutable properties.
     pub description: StreamTubeDescription,
     /// Where its methods go. The same address for the channel's whole life, whatever restarts.

@@ -1,1 +1,3 @@
 //! Stanzas and streams as pure data and pure state: no I/O.
+
+pub mod ns;

@@ -1,0 +1,1 @@
+//! The actor that joins one endpoint's connection to one bytestream.
