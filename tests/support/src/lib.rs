@@ -1,0 +1,43 @@
+//! What the tests from outside have in common: real processes on private buses.
+//!
+//! ```text
+//!  World ── a free mDNS port that isolates it
+//!    └── Person ── Bus      a dbus-daemon of its own (process, config, socket)
+//!          ├──────  Process  its connection manager, output kept
+//!          ├──────  zbus     a client's connection to the bus
+//!          └──────  Events   every signal that the bus carried, in order
+//! ```
+//!
+//! Everything waits for events with a deadline and, when the deadline passes, panics with all it
+//! has seen: signals and the output of the processes. Nothing sleeps. Everything is taken down on
+//! drop: processes by their id, directories with what is in them.
+
+mod bus;
+mod contact;
+mod events;
+mod person;
+mod process;
+mod server;
+mod tube;
+
+pub use bus::{Bus, CallError};
+pub use contact::ContactInfo;
+pub use events::{Event, Events};
+pub use person::{CM_NAME, CM_PATH, Options, Person, World};
+pub use process::{Process, Usage};
+pub use server::{Echo, Stalled, exchange};
+pub use tube::{Address, TubeState, name};
+
+use std::time::Duration;
+
+/// How long anything that should happen may take before a test gives up. Generous: it is only ever
+/// waited out by a test that fails.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The path of the service's binary, from inside an integration test or a benchmark of this package.
+#[macro_export]
+macro_rules! service {
+    () => {
+        std::path::Path::new(env!("CARGO_BIN_EXE_telepathy-pneuma"))
+    };
+}

@@ -1,0 +1,226 @@
+//! Local services to offer, and clients that use them.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use crate::{Address, PATIENCE};
+
+/// A socket of either kind, blocking, with deadlines.
+pub trait Socket: Read + Write + Send {
+    /// Half-closes: the other side reads end of file.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn finish(&self) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn finish(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Socket for UnixStream {
+    fn finish(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Address {
+    /// Connects, with a deadline on every read and write.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn connect(&self) -> io::Result<Box<dyn Socket>> {
+        let tcp = |address: SocketAddr| -> io::Result<Box<dyn Socket>> {
+            let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(Box::new(stream))
+        };
+        match self {
+            Address::Ipv4(address) => tcp((*address).into()),
+            Address::Ipv6(address) => tcp((*address).into()),
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+}
+
+/// Sends `bytes`, half-closes, and reads until the end.
+///
+/// # Errors
+/// The kernel's, a deadline too.
+pub fn exchange(address: &Address, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut socket = address.connect()?;
+    let mut back = Vec::with_capacity(bytes.len());
+    // Larger than what sockets buffer would deadlock if nobody read: so in turns.
+    for part in bytes.chunks(16 * 1024) {
+        socket.write_all(part)?;
+        let start = back.len();
+        back.resize(start + part.len(), 0);
+        socket.read_exact(&mut back[start..])?;
+    }
+    socket.finish()?;
+    socket.read_to_end(&mut back)?;
+    Ok(back)
+}
+
+/// A service that sends back what it gets and half-closes when its client did.
+pub struct Echo {
+    address: Address,
+    connections: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    /// On a free port of 127.0.0.1.
+    ///
+    /// # Panics
+    /// When the kernel has none.
+    pub fn ipv4() -> Self {
+        Echo::tcp("127.0.0.1:0")
+    }
+
+    /// On a free port of ::1.
+    ///
+    /// # Panics
+    /// When the kernel has none.
+    pub fn ipv6() -> Self {
+        Echo::tcp("[::1]:0")
+    }
+
+    /// On a Unix socket.
+    ///
+    /// # Panics
+    /// When it cannot be bound.
+    pub fn unix(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).expect("a Unix socket");
+        Echo::start(Address::Unix(PathBuf::from(path)), move || {
+            let stream = listener.accept().ok()?.0;
+            let reader = stream.try_clone().ok()?;
+            Some((
+                Box::new(reader) as Box<dyn Read + Send>,
+                Box::new(stream) as _,
+            ))
+        })
+    }
+
+    fn tcp(address: &str) -> Self {
+        let listener = TcpListener::bind(address).expect("a free TCP port");
+        let address = listener.local_addr().expect("its address").into();
+        Echo::start(address, move || {
+            let stream = listener.accept().ok()?.0;
+            stream.set_nodelay(true).ok()?;
+            let reader = stream.try_clone().ok()?;
+            Some((
+                Box::new(reader) as Box<dyn Read + Send>,
+                Box::new(stream) as _,
+            ))
+        })
+    }
+
+    fn start(
+        address: Address,
+        accept: impl Fn() -> Option<(Box<dyn Read + Send>, Box<dyn Socket>)> + Send + 'static,
+    ) -> Self {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (count, stopped) = (Arc::clone(&connections), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while let Some((mut reader, mut writer)) = accept() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    // A client that goes away early is no failure of an echo.
+                    drop(io::copy(&mut reader, &mut writer));
+                    drop(writer.finish());
+                });
+            }
+        });
+        Echo {
+            address,
+            connections,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// How many connections it has had.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // The accept that waits needs a last connection.
+        drop(self.address.connect());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// A service that accepts and never reads, until it is let go.
+pub struct Stalled {
+    address: Address,
+    listener: TcpListener,
+}
+
+impl Stalled {
+    /// On a free port of 127.0.0.1.
+    ///
+    /// # Panics
+    /// When the kernel has none.
+    pub fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free TCP port");
+        let address = listener.local_addr().expect("its address").into();
+        Stalled { address, listener }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The next connection; what it carries is up to the test.
+    ///
+    /// # Panics
+    /// When the kernel fails.
+    pub fn accept(&self) -> TcpStream {
+        let (stream, _) = self.listener.accept().expect("a connection");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a deadline on reads");
+        stream
+    }
+}
+
+impl Default for Stalled {
+    fn default() -> Self {
+        Stalled::new()
+    }
+}
