@@ -8,3 +8,5 @@ pub mod relay;
 pub mod runtime;
 pub mod stream_tube;
 pub mod supervisor;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -26,6 +26,12 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn reset(&mut self) {}
 }
 
+impl<D: Duplex + ?Sized> Duplex for Box<D> {
+    fn reset(&mut self) {
+        (**self).reset();
+    }
+}
+
 /// A bytestream to one contact, opened and authenticated, ready for bytes.
 pub struct Bytestream {
     /// The bytes.

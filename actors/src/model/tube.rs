@@ -15,10 +15,10 @@ pub const MAX_SERVICE_NAME: usize = 255;
 /// `Tube_Channel_State`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TubeState {
-    /// We requested the tube; the contact has not taken it up yet (0).
-    RemotePending,
-    /// The contact offered the tube; our user has not answered yet (1).
+    /// The contact offered the tube; our user has not answered yet (0).
     LocalPending,
+    /// We offered the tube; the contact has not taken it up yet (1).
+    RemotePending,
     /// Both sides agreed (2).
     Open,
     /// We requested the channel and have not offered it to the contact yet (3).

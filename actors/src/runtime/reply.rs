@@ -29,6 +29,12 @@ impl<T> Reply<T> {
         self.0.try_send(answer).map_err(|error| error.into_inner())
     }
 
+    /// Answers. An answer nobody waits for any more is dropped; use [`Reply::send`] where it owns
+    /// something that must be taken care of.
+    pub fn answer(self, answer: T) {
+        drop(self.0.try_send(answer).err());
+    }
+
     /// Whether somebody still waits.
     pub fn is_wanted(&self) -> bool {
         !self.0.is_closed()

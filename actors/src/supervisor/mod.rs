@@ -1,8 +1,30 @@
 //! The root supervisor: owns the tree of channels, starts every actor and restarts those that fail.
+//!
+//! ```text
+//!  Supervisor (root)                     one for the process; generic over the ObjectTree port
+//!   └─ channel supervisor                one for each channel; owns the mailbox and the descriptors
+//!       ├─ tube                          decides
+//!       ├─ listener                      accepts local applications
+//!       ├─ dialler                       dials the offered service
+//!       ├─ announcer                     emits the signals in order
+//!       └─ relay …                       one for each connection
+//! ```
+//!
+//! Whoever wants a channel (`connection/`) asks a [`SupervisorHandle`]; it answers with a
+//! [`ChannelObject`] once the object is published.
+
+mod channel;
+mod config;
+mod root;
+mod sockets;
 
 use std::sync::Arc;
 
-use crate::ports::{BytestreamConnector, StreamTubeDescription, TubeSignalling};
+use crate::ports::{BytestreamConnector, ChannelObject, StreamTubeDescription, TubeSignalling};
+
+pub use config::{RestartCounts, RestartPolicy, SupervisorConfig};
+pub use root::{Supervisor, SupervisorHandle};
+pub use sockets::{DialledSocket, ListeningSocket, LocalSockets, SystemSockets};
 
 /// Whose channel it is: one Telepathy Connection for its life in this process; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,239 @@
+//! The root of the tree: starts channels, knows which are alive, closes them by owner or all.
+//!
+//! ```text
+//!            Open                       Shutdown                    last channel gone
+//!  Running ─────────> Running (one more) ────────> ShuttingDown ─────────────────────> end
+//! ```
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    ChannelObject, OwnerId, RestartCounts, StreamTubeRequest, SupervisorConfig, channel,
+    config::Counters,
+};
+use crate::{
+    model::{ChannelId, Error, Result},
+    ports::ObjectTree,
+    runtime::{Actor, Address, Clock, Exit, Flow, Mailbox, Reply, Spawner, Stop, Stopper, run},
+};
+
+/// Requests that wait for the root; whoever asks one more waits.
+const MAILBOX: usize = 64;
+
+/// What every channel supervisor needs.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) spawner: Spawner,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tree: Arc<dyn ObjectTree>,
+    pub(super) config: Arc<SupervisorConfig>,
+    pub(super) counters: Arc<Counters>,
+}
+
+pub(super) enum RootMessage {
+    Open(Box<StreamTubeRequest>, Reply<Result<ChannelObject>>),
+    CloseOwner(OwnerId, Reply<()>),
+    Shutdown(Reply<()>),
+    /// A channel is gone, all of it.
+    Ended(ChannelId),
+}
+
+/// Starts the root supervisor; see the module's head.
+#[derive(Debug)]
+pub struct Supervisor;
+
+struct Root {
+    world: World,
+    mailbox: Mailbox<RootMessage>,
+    /// Below it every channel's branch.
+    stop: Stop,
+    /// Where channels report their end. Dropped when the root ends.
+    weak_self: Address<RootMessage>,
+    next_id: u64,
+    channels: BTreeMap<ChannelId, Entry>,
+    waiting: Vec<(OwnerId, Reply<()>)>,
+    shutting_down: Vec<Reply<()>>,
+    closing: bool,
+    _stopper: Stopper,
+}
+
+struct Entry {
+    owner: OwnerId,
+    /// Asks the channel to close in order.
+    stopper: Stopper,
+}
+
+/// Talks to the root supervisor. Cheap to clone. The supervisor runs until
+/// [`SupervisorHandle::shutdown`]; dropping handles ends nothing.
+#[derive(Clone)]
+pub struct SupervisorHandle {
+    address: Address<RootMessage>,
+    counters: Arc<Counters>,
+}
+
+impl std::fmt::Debug for SupervisorHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SupervisorHandle")
+            .field("restarts", &self.restarts())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    /// Starts the root supervisor on an executor that somebody runs. Channels appear in `tree`.
+    pub fn start(
+        spawner: Spawner,
+        clock: Arc<dyn Clock>,
+        tree: Arc<dyn ObjectTree>,
+        config: SupervisorConfig,
+    ) -> SupervisorHandle {
+        let (mailbox, address) = Mailbox::new(MAILBOX);
+        let (stopper, stop) = Stopper::new();
+        let counters = Arc::<Counters>::default();
+        let root = Root {
+            world: World {
+                spawner: spawner.clone(),
+                clock,
+                tree,
+                config: Arc::new(config),
+                counters: counters.clone(),
+            },
+            mailbox,
+            stop,
+            weak_self: address.clone(),
+            next_id: 1,
+            channels: BTreeMap::new(),
+            waiting: Vec::new(),
+            shutting_down: Vec::new(),
+            closing: false,
+            _stopper: stopper,
+        };
+        spawner
+            .spawn("supervisor", async move {
+                // The root is stopped by a message only, so that it outlives its channels.
+                let (_never, stop) = Stopper::new();
+                run(root, &stop).await
+            })
+            .detach();
+        SupervisorHandle { address, counters }
+    }
+}
+
+impl Root {
+    fn open(&mut self, request: StreamTubeRequest, reply: Reply<Result<ChannelObject>>) {
+        let refusal = if self.closing {
+            Some(Error::NotAvailable("the service is shutting down".into()))
+        } else if self.channels.len() >= self.world.config.max_channels {
+            Some(Error::ResourceUnavailable(format!(
+                "there are {} channels already",
+                self.channels.len()
+            )))
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            reply.answer(Err(why));
+            return;
+        }
+        let id = ChannelId(self.next_id);
+        self.next_id += 1;
+        let (stopper, stop) = self.stop.branch();
+        let owner = request.owner;
+        self.channels.insert(id, Entry { owner, stopper });
+        channel::start(
+            self.world.clone(),
+            id,
+            request,
+            stop,
+            reply,
+            self.weak_self.clone(),
+        );
+    }
+
+    /// Answers those who wait for channels that are gone by now.
+    fn settle(&mut self) -> Flow {
+        let alive = |owner| self.channels.values().any(|entry| entry.owner == owner);
+        let (still, done): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|(owner, _)| alive(*owner));
+        self.waiting = still;
+        done.into_iter().for_each(|(_, reply)| reply.answer(()));
+        if self.closing && self.channels.is_empty() {
+            self.shutting_down
+                .drain(..)
+                .for_each(|reply| reply.answer(()));
+            return Flow::Exit(Exit::Finished);
+        }
+        Flow::Continue
+    }
+}
+
+impl Actor for Root {
+    type Event = Option<RootMessage>;
+
+    async fn select(&mut self) -> Self::Event {
+        self.mailbox.next().await
+    }
+
+    fn apply(&mut self, event: Self::Event) -> Flow {
+        match event {
+            None => return Flow::Exit(Exit::Stopped),
+            Some(RootMessage::Open(request, reply)) => self.open(*request, reply),
+            Some(RootMessage::CloseOwner(owner, reply)) => {
+                self.channels
+                    .values()
+                    .filter(|entry| entry.owner == owner)
+                    .for_each(|entry| entry.stopper.stop());
+                self.waiting.push((owner, reply));
+            }
+            Some(RootMessage::Shutdown(reply)) => {
+                self.closing = true;
+                self.channels
+                    .values()
+                    .for_each(|entry| entry.stopper.stop());
+                self.shutting_down.push(reply);
+            }
+            Some(RootMessage::Ended(id)) => {
+                self.channels.remove(&id);
+            }
+        }
+        self.settle()
+    }
+}
+
+impl SupervisorHandle {
+    /// Starts a stream tube and publishes its object through the tree; when this returns, the
+    /// object is there. Dropping the future before it completes takes the channel away again.
+    ///
+    /// # Errors
+    /// `ResourceUnavailable` at [`SupervisorConfig::max_channels`], `NotAvailable` while shutting
+    /// down, and what the tree answers.
+    pub async fn open_stream_tube(&self, request: StreamTubeRequest) -> Result<ChannelObject> {
+        let request = Box::new(request);
+        self.address
+            .ask(|reply| RootMessage::Open(request, reply))
+            .await?
+    }
+
+    /// Closes all channels of one Connection in order and waits until each is withdrawn and its
+    /// contact was told (as far as that could be done within
+    /// [`SupervisorConfig::farewell_limit`]). Channels that are opened for this owner afterwards
+    /// are not concerned; do not open any.
+    pub async fn close_owner(&self, owner: OwnerId) {
+        // A root that is gone has no channels.
+        self.address
+            .ask_first(|reply| RootMessage::CloseOwner(owner, reply))
+            .await
+            .ok();
+    }
+
+    /// Closes every channel in order, opens no more, and ends the supervisor.
+    pub async fn shutdown(&self) {
+        // A root that is gone has shut down.
+        self.address.ask_first(RootMessage::Shutdown).await.ok();
+    }
+
+    /// How often actors failed so far.
+    pub fn restarts(&self) -> RestartCounts {
+        self.counters.read()
+    }
+}
