@@ -1,1 +1,207 @@
-//! The actor that joins one endpoint's connection to one bytestream.
+//! The actor that joins one endpoint's connection to one bytestream: one task, both directions,
+//! bytes in place.
+//!
+//! ```text
+//!    application ⇄ local ──read──► [ 16 KiB ] ──write──► remote ⇄ contact       "sent"
+//!                        ◄──write── [ 16 KiB ] ◄──read──                         "received"
+//! ```
+//!
+//! # One direction
+//!
+//! ```text
+//!   Flowing ── end of file ──► Closing ── writer closed ──► Closed
+//!      │
+//!      └── writer failed ──► Severed   (what is read is thrown away)
+//! ```
+//!
+//! A direction reads only when its buffer is empty, so a side that does not take its bytes stops
+//! the other side's writer: back-pressure is the sockets' own. It flushes whenever there is nothing
+//! more to read at once, so a small message is never held back. An end of file is passed on by
+//! closing the writer, the other direction flows on.
+//!
+//! # Both
+//!
+//! | what happens | what follows | [`RelayEnd`] |
+//! | --- | --- | --- |
+//! | both directions closed | both sides are dropped | `Finished` |
+//! | reading from the application fails | the contact's side is reset | `LocalReset` |
+//! | writing to the application fails | what it wrote before goes out, then the contact's side is reset | `LocalReset` |
+//! | reading from the contact fails: reset | the application is reset | `RemoteReset` |
+//! | reading from the contact fails: anything else, an end without an orderly close too | the application is reset | `RemoteLost` |
+//! | writing to the contact fails | what has arrived from it already is delivered, then the application is reset | one of these two |
+//! | stop | both sides are reset: an end of file would claim that everything has arrived | `Stopped` |
+//!
+//! An application that closes its socket altogether looks, until something is written to it, like one
+//! that half-closed: that is how sockets are. A *Unix* socket cannot be reset at will
+//! ([`LocalStream`](crate::endpoint::LocalStream) says more).
+
+mod pump;
+
+use std::{
+    future::{Future as _, poll_fn},
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use crate::{
+    model::Error,
+    ports::{Bytestream, Duplex},
+    runtime::Stop,
+};
+use pump::{Pump, Pumped};
+
+pub use pump::RECORD;
+
+/// Bytes that have passed a relay, readable at any time. One may serve several relays.
+#[derive(Debug, Default)]
+pub struct Meters {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Meters {
+    /// Bytes from the application that the contact's side has taken.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from the contact that the application's side has taken.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+/// How a relay ended; the table in the module's head says what has been done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayEnd {
+    /// Both sides ended in order, and everything has arrived.
+    Finished,
+    /// The application broke its connection off.
+    LocalReset,
+    /// The contact's application broke its connection off.
+    RemoteReset,
+    /// The bytestream broke.
+    RemoteLost,
+    /// It was asked to stop.
+    Stopped,
+}
+
+impl From<RelayEnd> for Error {
+    /// `Error` of `StreamTube.ConnectionClosed`.
+    fn from(end: RelayEnd) -> Self {
+        match end {
+            RelayEnd::Finished => Error::Cancelled("both sides have closed the connection".into()),
+            RelayEnd::LocalReset => {
+                Error::Cancelled("the local application has broken the connection off".into())
+            }
+            RelayEnd::Stopped => Error::Cancelled("the connection was closed here".into()),
+            RelayEnd::RemoteReset => Error::ConnectionLost(
+                "the contact's application has broken the connection off".into(),
+            ),
+            RelayEnd::RemoteLost => {
+                Error::ConnectionLost("the connection to the contact is lost".into())
+            }
+        }
+    }
+}
+
+/// Carries bytes both ways until both sides have ended, one of them breaks, or `stop`. Both sides
+/// are dropped at the end, reset where the module's head says so.
+///
+/// Dropping the future instead closes both without a reset.
+pub async fn run(
+    local: impl Duplex,
+    remote: Bytestream,
+    meters: Arc<Meters>,
+    stop: &Stop,
+) -> RelayEnd {
+    let mut relay = Relay {
+        local,
+        remote: remote.io,
+        sending: Pump::new(),
+        receiving: Pump::new(),
+        meters,
+    };
+    let end = {
+        let mut stopped = pin!(stop.stopped());
+        poll_fn(|context| match stopped.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(RelayEnd::Stopped),
+            Poll::Pending => relay.poll(context),
+        })
+        .await
+    };
+    relay.finish(end);
+    end
+}
+
+struct Relay<L> {
+    local: L,
+    remote: Box<dyn Duplex>,
+    sending: Pump,
+    receiving: Pump,
+    meters: Arc<Meters>,
+}
+
+impl<L: Duplex> Relay<L> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<RelayEnd> {
+        let sending = self.sending.poll(
+            context,
+            &mut self.local,
+            &mut self.remote,
+            &self.meters.sent,
+        );
+        if let Pumped::ReadFailed(error) = sending {
+            tracing::debug!(%error, "the application's side of a relay broke");
+            return Poll::Ready(RelayEnd::LocalReset);
+        }
+        let receiving = self.receiving.poll(
+            context,
+            &mut self.remote,
+            &mut self.local,
+            &self.meters.received,
+        );
+        if let Pumped::ReadFailed(error) = receiving {
+            tracing::debug!(%error, "the contact's side of a relay broke");
+            return Poll::Ready(remote_broke(error.kind()));
+        }
+        match (sending, receiving) {
+            (Pumped::Closed, Pumped::Closed) => Poll::Ready(RelayEnd::Finished),
+            // Nothing more can reach the contact, and what came from it has been delivered, or
+            // cannot be.
+            (Pumped::Severed(why), Pumped::Closed | Pumped::Idle | Pumped::Severed(_)) => {
+                Poll::Ready(remote_broke(why))
+            }
+            // The application takes nothing more, and all it wrote is out.
+            (Pumped::Closed, Pumped::Severed(_)) => Poll::Ready(RelayEnd::LocalReset),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn finish(&mut self, end: RelayEnd) {
+        match end {
+            RelayEnd::Finished => {}
+            RelayEnd::LocalReset => self.remote.reset(),
+            RelayEnd::RemoteReset | RelayEnd::RemoteLost => self.local.reset(),
+            RelayEnd::Stopped => {
+                self.remote.reset();
+                self.local.reset();
+            }
+        }
+    }
+}
+
+fn remote_broke(why: io::ErrorKind) -> RelayEnd {
+    if why == io::ErrorKind::ConnectionReset {
+        RelayEnd::RemoteReset
+    } else {
+        RelayEnd::RemoteLost
+    }
+}
+
+#[cfg(test)]
+mod tests;

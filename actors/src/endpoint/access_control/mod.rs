@@ -1,0 +1,254 @@
+//! Who may use a local socket. Every rule is here and is applied to every accepted connection
+//! before anything learns of it. Nothing is read from the socket meanwhile, so nothing a client
+//! sends early is lost.
+//!
+//! | socket | rule (`Localhost`) | with `any_local_user` |
+//! | --- | --- | --- |
+//! | Unix | directory 0700, file 0600, and the peer's uid (`SO_PEERCRED`) is ours | file permissions only |
+//! | loopback TCP | the kernel says that the other end is a socket of our uid | any process of this machine |
+//!
+//! # The other end of a TCP connection
+//! The kernel is asked (`NETLINK_SOCK_DIAG`) for the socket with exactly the client's pair of
+//! addresses. It passes when
+//!
+//! 1. it is open: established, or has merely shut its writing half down (`nc -N` sends its request
+//!    and does that before we look), or `CLOSE_WAIT`;
+//! 2. it has an inode: a process still holds it. A socket that was closed already has none and shows
+//!    uid 0 on many kernels, which would pass for root's; nobody could be answered there anyway;
+//! 3. its uid is ours;
+//! 4. and then, asked *after* that, our own end is still connected (established or `CLOSE_WAIT`)
+//!    and is the socket in our hand. Otherwise the client could have closed, its port been taken
+//!    anew by another program, and that one's uid been taken for the client's.
+//!
+//! Everything else is refused, above all the kernel's silence. The uid is that of the process that
+//! *made* the socket; who hands a socket of its own to a stranger hands over its rights.
+//!
+//! # What this does not do
+//! It does not stop a browser, or any other program of the same user that a stranger steers. It
+//! does not look at the *server* that [`dial`](super::dial) connects to: the user named that
+//! address, and services of other users (root's ssh server) are what tubes are for; a user whose
+//! service has ended may find another local user on its port, as with any TCP client.
+
+mod sock_diag;
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use rustix::{fs::fstat, net::sockopt::socket_peercred, process::geteuid};
+
+pub(super) use sock_diag::SockDiag;
+use sock_diag::{Found, TcpState};
+
+use super::{EndpointConfig, LocalStream};
+use crate::runtime::Clock;
+
+/// How long the kernel may take to say whose socket a client is; then the client is refused. It
+/// answers within the very system call that asks, in microseconds, so this is for a kernel that
+/// never will.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// The rule of one listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Whoever reaches the socket.
+    AnyLocalUser,
+    /// Processes of this user.
+    User(u32),
+}
+
+/// Why somebody is refused; for the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("it belongs to the user {0}")]
+    Uid(u32),
+    #[error("it has closed its socket already")]
+    Gone,
+    #[error("its socket is in the state {0:?}")]
+    State(TcpState),
+    #[error("the kernel does not say whose it is: {0}")]
+    Unknown(#[from] io::Error),
+}
+
+impl Admission {
+    pub(super) fn new(config: &EndpointConfig) -> Self {
+        if config.any_local_user {
+            Admission::AnyLocalUser
+        } else {
+            Admission::User(geteuid().as_raw())
+        }
+    }
+
+    /// Whether TCP connections need [`SockDiag`].
+    pub(super) fn asks_the_kernel(self) -> bool {
+        self != Admission::AnyLocalUser
+    }
+
+    /// Whether this connection may come in.
+    pub(super) async fn check(
+        self,
+        stream: Checked,
+        kernel: Option<&mut SockDiag>,
+        clock: &dyn Clock,
+    ) -> Result<(), Refusal> {
+        let uid = match self {
+            Admission::AnyLocalUser => return Ok(()),
+            Admission::User(uid) => uid,
+        };
+        match (stream, kernel) {
+            (Checked::Unix { uid: peer }, _) => is_ours(peer?, uid),
+            (Checked::Tcp(_), None) => Err(Refusal::Unknown(io::ErrorKind::Unsupported.into())),
+            (Checked::Tcp(ends), Some(kernel)) => {
+                let ends = ends?;
+                let client = kernel.find(ends.peer, ends.own, clock).await?;
+                judge_client(client, uid)?;
+                let own = kernel.find(ends.own, ends.peer, clock).await?;
+                judge_own_end(own, ends.inode)
+            }
+        }
+    }
+}
+
+/// What of a connection is looked at; taken out of it so that the connection itself stays where a
+/// failing listener cannot take it along.
+#[derive(Debug)]
+pub(super) enum Checked {
+    Unix { uid: io::Result<u32> },
+    Tcp(io::Result<Ends>),
+}
+
+#[derive(Debug)]
+pub(super) struct Ends {
+    own: SocketAddr,
+    peer: SocketAddr,
+    inode: u32,
+}
+
+impl Checked {
+    pub(super) fn of(stream: &LocalStream) -> Self {
+        match stream.tcp_ends() {
+            None => Checked::Unix {
+                uid: peer_uid(stream.as_fd()),
+            },
+            Some(ends) => Checked::Tcp(ends.and_then(|(own, peer)| {
+                Ok(Ends {
+                    own,
+                    peer,
+                    inode: short_inode(fstat(stream)?.st_ino),
+                })
+            })),
+        }
+    }
+}
+
+/// The uid of the process at the other end of a Unix socket, as it was when it connected.
+fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(socket_peercred(socket)?.uid.as_raw())
+}
+
+/// Netlink has 32 bits for an inode, and so have the kernel's sockets.
+fn short_inode(inode: u64) -> u32 {
+    (inode & u64::from(u32::MAX)) as u32
+}
+
+fn is_ours(uid: u32, ours: u32) -> Result<(), Refusal> {
+    if uid == ours {
+        Ok(())
+    } else {
+        Err(Refusal::Uid(uid))
+    }
+}
+
+fn judge_client(client: Option<Found>, ours: u32) -> Result<(), Refusal> {
+    let client = client.ok_or(Refusal::Gone)?;
+    match client.state {
+        TcpState::Established | TcpState::FinWait | TcpState::CloseWait => {}
+        TcpState::Other(_) => return Err(Refusal::State(client.state)),
+    }
+    if client.inode == 0 {
+        return Err(Refusal::Gone);
+    }
+    is_ours(client.uid, ours)
+}
+
+fn judge_own_end(own: Option<Found>, inode: u32) -> Result<(), Refusal> {
+    match own {
+        Some(own) if own.inode == inode => match own.state {
+            TcpState::Established | TcpState::CloseWait => Ok(()),
+            state => Err(Refusal::State(state)),
+        },
+        _ => Err(Refusal::Gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(state: TcpState, uid: u32, inode: u32) -> Option<Found> {
+        Some(Found { state, uid, inode })
+    }
+
+    #[test]
+    fn an_open_socket_of_ours_passes_in_every_state_a_live_client_can_be_in() {
+        for state in [
+            TcpState::Established,
+            TcpState::FinWait,
+            TcpState::CloseWait,
+        ] {
+            assert!(
+                judge_client(found(state, 1000, 7), 1000).is_ok(),
+                "{state:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_socket_that_nobody_holds_is_refused_even_when_its_uid_looks_right() {
+        // What a closed socket shows: no inode, and uid 0 on many kernels. We may be root.
+        for state in [
+            TcpState::Established,
+            TcpState::FinWait,
+            TcpState::CloseWait,
+        ] {
+            assert!(matches!(
+                judge_client(found(state, 0, 0), 0),
+                Err(Refusal::Gone)
+            ));
+        }
+        assert!(matches!(judge_client(None, 0), Err(Refusal::Gone)));
+    }
+
+    #[test]
+    fn another_users_socket_is_refused_root_included() {
+        for uid in [0, 999, 1001, u32::MAX] {
+            assert!(matches!(
+                judge_client(found(TcpState::Established, uid, 7), 1000),
+                Err(Refusal::Uid(refused)) if refused == uid
+            ));
+        }
+    }
+
+    #[test]
+    fn a_socket_that_only_begins_or_listens_is_not_the_client() {
+        for code in [2, 3, 6, 7, 9, 10, 11, 12, 255] {
+            assert!(matches!(
+                judge_client(found(TcpState::Other(code), 1000, 7), 1000),
+                Err(Refusal::State(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn our_own_end_must_be_the_socket_in_hand_and_still_connected() {
+        assert!(judge_own_end(found(TcpState::Established, 1000, 7), 7).is_ok());
+        assert!(judge_own_end(found(TcpState::CloseWait, 1000, 7), 7).is_ok());
+        assert!(judge_own_end(found(TcpState::Established, 1000, 8), 7).is_err());
+        assert!(judge_own_end(found(TcpState::FinWait, 1000, 7), 7).is_err());
+        assert!(judge_own_end(found(TcpState::Other(7), 1000, 7), 7).is_err());
+        assert!(judge_own_end(None, 7).is_err());
+    }
+}

@@ -1,0 +1,227 @@
+//! Asks the kernel for one TCP socket by its exact pair of addresses (`NETLINK_SOCK_DIAG`).
+//!
+//! A question names the socket from that socket's own side: its address first, then its peer's.
+//! The kernel answers one question at a time and within the call that asks; the wait for the
+//! answer is there all the same, with a limit, and an answer to an earlier question that came too
+//! late is told by its sequence number and thrown away.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+};
+
+use async_io::Async;
+use futures_lite::FutureExt as _;
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{
+        AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1,
+        TCP_FIN_WAIT2,
+    },
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags},
+};
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect,
+        netlink::{self, SocketAddrNetlink},
+        recvfrom, send, socket_with,
+    },
+};
+
+use super::ANSWER_WITHIN;
+use crate::runtime::Clock;
+
+/// Room for one answer. One socket without extensions takes about 100 bytes; a datagram that does
+/// not fit is cut off, does not parse and refuses its client.
+const ANSWER_BYTES: usize = 4096;
+
+/// A socket to ask on.
+#[derive(Debug)]
+pub(in crate::endpoint) struct SockDiag {
+    socket: Async<OwnedFd>,
+    asked: u32,
+}
+
+/// What the kernel says of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) state: TcpState,
+    /// The user of the process that made it; 0 on many kernels once it was closed.
+    pub(super) uid: u32,
+    /// 0 once no process holds it.
+    pub(super) inode: u32,
+}
+
+/// The states that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::endpoint) enum TcpState {
+    Established,
+    /// Its writing half is shut down; it may still read.
+    FinWait,
+    /// Its peer's writing half is shut down.
+    CloseWait,
+    /// Any other, by its number.
+    Other(u8),
+}
+
+impl From<u8> for TcpState {
+    fn from(code: u8) -> Self {
+        match code {
+            TCP_ESTABLISHED => TcpState::Established,
+            TCP_FIN_WAIT1 | TCP_FIN_WAIT2 => TcpState::FinWait,
+            TCP_CLOSE_WAIT => TcpState::CloseWait,
+            other => TcpState::Other(other),
+        }
+    }
+}
+
+impl SockDiag {
+    /// A socket connected to the kernel.
+    ///
+    /// # Errors
+    /// Without descriptors, or where the kernel (or a sandbox) has no such thing.
+    pub(in crate::endpoint) fn open() -> io::Result<Self> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(netlink::SOCK_DIAG),
+        )?;
+        let kernel = SocketAddrNetlink::new(0, 0);
+        bind(&socket, &kernel)?;
+        connect(&socket, &kernel)?;
+        Self::on(socket)
+    }
+
+    fn on(socket: OwnedFd) -> io::Result<Self> {
+        Ok(SockDiag {
+            socket: Async::new_nonblocking(socket)?,
+            asked: 0,
+        })
+    }
+
+    /// Looks for the TCP socket that has `own` as its own address and `peer` as its peer's.
+    ///
+    /// # Errors
+    /// `TimedOut` when the kernel does not answer in time, and whatever else it says instead of
+    /// yes or no.
+    pub(super) async fn find(
+        &mut self,
+        own: SocketAddr,
+        peer: SocketAddr,
+        clock: &dyn Clock,
+    ) -> io::Result<Option<Found>> {
+        self.asked = self.asked.wrapping_add(1);
+        let sequence = self.asked;
+        send(
+            &self.socket,
+            &question(own, peer, sequence)?,
+            SendFlags::empty(),
+        )?;
+        let socket = &self.socket;
+        let answered = async move {
+            let mut buffer = [0; ANSWER_BYTES];
+            loop {
+                let length = socket
+                    .read_with(|socket| {
+                        let (_, length, sender) = recvfrom(socket, &mut buffer, RecvFlags::TRUNC)?;
+                        // Only the kernel is believed. A process with the right to write here
+                        // could lie to us in simpler ways, so this costs nothing and asks little.
+                        let kernel = sender
+                            .and_then(|sender| SocketAddrNetlink::try_from(sender).ok())
+                            .is_some_and(|sender| sender.pid() == 0);
+                        Ok(if kernel { length } else { 0 })
+                    })
+                    .await?;
+                let Some(datagram) = buffer.get(..length).filter(|datagram| !datagram.is_empty())
+                else {
+                    continue;
+                };
+                if let Some(answer) = read_answer(datagram, own, peer, sequence)? {
+                    return Ok(answer);
+                }
+            }
+        };
+        let too_late = async {
+            clock.sleep(ANSWER_WITHIN).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        answered.or(too_late).await
+    }
+}
+
+fn question(own: SocketAddr, peer: SocketAddr, sequence: u32) -> io::Result<Vec<u8>> {
+    let family = match (own, peer) {
+        (SocketAddr::V4(_), SocketAddr::V4(_)) => AF_INET,
+        (SocketAddr::V6(_), SocketAddr::V6(_)) => AF_INET6,
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    header.sequence_number = sequence;
+    let request = InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id: SocketId {
+            source_port: own.port(),
+            destination_port: peer.port(),
+            source_address: own.ip(),
+            destination_address: peer.ip(),
+            interface_id: 0,
+            // "Any": we do not know the socket's cookie.
+            cookie: [0xff; 8],
+        },
+    };
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    Ok(bytes)
+}
+
+/// The answer in this datagram; `None` when it answers another question.
+fn read_answer(
+    datagram: &[u8],
+    own: SocketAddr,
+    peer: SocketAddr,
+    sequence: u32,
+) -> io::Result<Option<Option<Found>>> {
+    let message = NetlinkMessage::<SockDiagMessage>::deserialize(datagram)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    if message.header.sequence_number != sequence {
+        return Ok(None);
+    }
+    match message.payload {
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
+            Ok(Some(matching(&found, own, peer)))
+        }
+        NetlinkPayload::Error(error) => match error.to_io() {
+            error if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(Some(None)),
+            error => Err(error),
+        },
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The kernel falls back to a *listening* socket on the same port when no connection matches, so
+/// its answer counts only when it names exactly the addresses asked for. An IPv6 socket used for
+/// IPv4 shows mapped addresses.
+fn matching(found: &InetResponse, own: SocketAddr, peer: SocketAddr) -> Option<Found> {
+    let header = &found.header;
+    let id = &header.socket_id;
+    let same = |ip: IpAddr, port: u16, wanted: SocketAddr| {
+        ip.to_canonical() == wanted.ip().to_canonical() && port == wanted.port()
+    };
+    (same(id.source_address, id.source_port, own)
+        && same(id.destination_address, id.destination_port, peer))
+    .then(|| Found {
+        state: header.state.into(),
+        uid: header.uid,
+        inode: header.inode,
+    })
+}

@@ -1,0 +1,190 @@
+//! Connects to the service behind an offered tube.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use async_io::Async;
+use futures_lite::FutureExt as _;
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+};
+
+use super::{EndpointConfig, LocalStream, check_access};
+use crate::{
+    model::{AccessControl, AddressType, Error, SocketAddress},
+    runtime::Clock,
+};
+
+/// How long a service may take to accept a connection. It is on this machine or near it.
+pub const DIAL_WITHIN: Duration = Duration::from_secs(10);
+/// How long a Unix service whose queue is full is left alone before the next attempt: a
+/// non-blocking `connect` cannot be waited for there.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// A connection to a local service.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The connection.
+    pub stream: LocalStream,
+    /// The address we dialled from; IP sockets have one. `NewRemoteConnection` carries it for
+    /// `Port`.
+    pub from: Option<SocketAddress>,
+}
+
+/// Whether an address could be dialled at all: for `StreamTube.Offer`, which is answered before
+/// anybody dials. Looks at the address only, not at what is there.
+///
+/// # Errors
+/// `InvalidArgument` for an address no service can have, `NotImplemented` for kinds of addresses
+/// and access controls that are not there.
+pub fn check_target(address: &SocketAddress, access: AccessControl) -> Result<(), Error> {
+    check_access(access)?;
+    match address {
+        SocketAddress::Unix(path) => unix_address(path).map(drop),
+        SocketAddress::AbstractUnix(_) => Err(Error::NotImplemented(
+            "abstract Unix sockets are not available; use Unix, IPv4 or IPv6".into(),
+        )),
+        SocketAddress::Ipv4(address) => check_port(address.port()),
+        SocketAddress::Ipv6(address) => check_port(address.port()),
+    }
+}
+
+fn check_port(port: u16) -> Result<(), Error> {
+    if port == 0 {
+        return Err(Error::InvalidArgument("no service has the port 0".into()));
+    }
+    Ok(())
+}
+
+fn unix_address(path: &Path) -> Result<SocketAddrUnix, Error> {
+    let bytes = path.as_os_str().as_bytes();
+    // An empty name would bind an abstract one; a relative one would depend on where we run.
+    if !path.is_absolute() {
+        return Err(Error::InvalidArgument(format!(
+            "the path of a Unix socket must be absolute: {}",
+            path.display()
+        )));
+    }
+    SocketAddrUnix::new(bytes).map_err(|error| {
+        Error::InvalidArgument(if error == Errno::NAMETOOLONG {
+            format!(
+                "the path of a Unix socket may have 107 bytes, this one has {}: {}",
+                bytes.len(),
+                path.display()
+            )
+        } else {
+            format!(
+                "no Unix socket can have this path: {}",
+                bytes.escape_ascii()
+            )
+        })
+    })
+}
+
+/// Connects to a service. Dropping the future gives the attempt up and leaves nothing behind.
+///
+/// # Errors
+/// As [`check_target`]; `ConnectionRefused` when nothing listens there, `NetworkError` when there is
+/// no way there, `ConnectionFailed` when it does not answer within [`DIAL_WITHIN`] or breaks off,
+/// `PermissionDenied` when a Unix socket is not ours to use, `ResourceUnavailable` without
+/// descriptors.
+pub async fn dial(
+    address: &SocketAddress,
+    access: AccessControl,
+    _config: &EndpointConfig,
+    clock: &dyn Clock,
+) -> Result<Dialled, Error> {
+    check_target(address, access)?;
+    let attempt = async {
+        match address {
+            SocketAddress::Ipv4(ip) => dial_tcp(SocketAddr::V4(*ip)).await,
+            SocketAddress::Ipv6(ip) => dial_tcp(SocketAddr::V6(*ip)).await,
+            SocketAddress::Unix(path) => dial_unix(&unix_address(path)?, clock).await,
+            SocketAddress::AbstractUnix(_) => Err(Errno::AFNOSUPPORT.into()),
+        }
+        .map_err(|error| explain(address, &error))
+    };
+    let too_late = async {
+        clock.sleep(DIAL_WITHIN).await;
+        Err(Error::ConnectionFailed(format!(
+            "{address} did not answer within {} seconds",
+            DIAL_WITHIN.as_secs()
+        )))
+    };
+    attempt.or(too_late).await
+}
+
+async fn dial_tcp(address: SocketAddr) -> io::Result<Dialled> {
+    let stream = Async::<TcpStream>::connect(address).await?;
+    let socket = stream.get_ref();
+    let own = socket.local_addr()?;
+    if own == socket.peer_addr()? {
+        // Nobody listened, and the kernel happened to give us the very port we dialled: a TCP
+        // socket can connect to itself.
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    socket.set_nodelay(true)?;
+    Ok(Dialled {
+        stream: LocalStream::Tcp(stream),
+        from: Some(match own {
+            SocketAddr::V4(own) => SocketAddress::Ipv4(own),
+            SocketAddr::V6(own) => SocketAddress::Ipv6(own),
+        }),
+    })
+}
+
+async fn dial_unix(address: &SocketAddrUnix, clock: &dyn Clock) -> io::Result<Dialled> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    loop {
+        match connect(&socket, address) {
+            Ok(()) => break,
+            Err(Errno::AGAIN) => clock.sleep(BUSY_PAUSE).await,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Dialled {
+        stream: LocalStream::from_connected(AddressType::Unix, socket)?,
+        from: None,
+    })
+}
+
+/// One sentence for a person, and the error a program can tell from others.
+fn explain(address: &SocketAddress, error: &io::Error) -> Error {
+    match Errno::from_io_error(error) {
+        _ if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Error::ConnectionRefused(format!("nothing listens on {address}"))
+        }
+        Some(Errno::NOENT | Errno::NOTDIR) => {
+            Error::ConnectionRefused(format!("there is no socket {address}"))
+        }
+        Some(Errno::NOTSOCK | Errno::PROTOTYPE) => {
+            Error::ConnectionRefused(format!("{address} is not a stream socket"))
+        }
+        Some(Errno::ACCESS | Errno::PERM) => {
+            Error::PermissionDenied(format!("this user may not connect to {address}"))
+        }
+        Some(
+            Errno::NETUNREACH
+            | Errno::HOSTUNREACH
+            | Errno::NETDOWN
+            | Errno::HOSTDOWN
+            | Errno::ADDRNOTAVAIL
+            | Errno::AFNOSUPPORT,
+        ) => Error::NetworkError(format!("there is no way to {address}: {error}")),
+        Some(Errno::INVAL) => {
+            Error::InvalidArgument(format!("{address} cannot be connected to: {error}"))
+        }
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+            Error::ResourceUnavailable(format!("cannot connect to {address}: {error}"))
+        }
+        _ => Error::ConnectionFailed(format!("cannot connect to {address}: {error}")),
+    }
+}

@@ -1,0 +1,195 @@
+//! The actor that accepts connections for one channel.
+//!
+//! ```text
+//!          ┌────────────────────── delivered, or refused ◄──────────────────┐
+//!          ▼                                                                │
+//!   ┌─ Reserving ──slot──► Waiting ──accept──► Checking ──admitted──► Delivering
+//!   │                        │  ▲                 ▲
+//!   │                 error  ▼  │ later           │ a predecessor's connection
+//!   │                       Pausing               │
+//!   └── something in hand already ────────────────┘
+//! ```
+//!
+//! From `accept` until it is delivered a connection lies in the [`Listening`], which outlives this
+//! actor; a successor finds it there and goes on with the check. So no accepted connection dies
+//! with a listener. Nothing a client does or fails to do delays another: all waits are for the
+//! kernel, a free slot or the tube.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use futures_lite::FutureExt as _;
+use rustix::io::Errno;
+
+use super::{
+    Listening, LocalStream, Slot, Slots,
+    access_control::{Checked, Refusal, SockDiag},
+    listening::Serving,
+};
+use crate::{
+    ports::Duplex as _,
+    runtime::{Clock, Exit, Failure, Stop},
+};
+
+/// The first pause after an error that will pass; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection that may come in, with the permit it occupies.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection; nothing has been read from it.
+    pub stream: LocalStream,
+    /// Held for as long as the connection is open.
+    pub slot: Slot,
+}
+
+/// Accepts connections until `stop`, or until `deliver` says (with `false`) that nobody takes them
+/// any more. Each connection has a slot before it is accepted and is delivered once the access
+/// control has let it in; others are reset.
+///
+/// Errors that pass (no descriptors left, a client that gave up) are waited out on the clock, with
+/// growing pauses, for as long as they last. A dead socket, and a second listener on the same one,
+/// end in [`Exit::Failed`].
+///
+/// A stop while the receiver's mailbox is full drops the one connection being delivered: the
+/// channel is closing. In every other place a connection in hand stays in `listening`.
+pub async fn listen<D, F>(
+    listening: Arc<Listening>,
+    slots: Slots,
+    clock: Arc<dyn Clock>,
+    deliver: D,
+    stop: &Stop,
+) -> Exit
+where
+    D: FnMut(Accepted) -> F + Send,
+    F: Future<Output = bool> + Send,
+{
+    let Some(serving) = listening.serve() else {
+        return failed("this socket has a listener already");
+    };
+    let stopped = async {
+        stop.stopped().await;
+        Exit::Stopped
+    };
+    let listener = Listener {
+        listening: &listening,
+        serving,
+        slots,
+        clock: &*clock,
+        kernel: None,
+        pause: FIRST_PAUSE,
+    };
+    stopped.or(listener.run(deliver)).await
+}
+
+struct Listener<'a> {
+    listening: &'a Listening,
+    serving: Serving<'a>,
+    slots: Slots,
+    clock: &'a dyn Clock,
+    /// Opened at the first TCP connection and kept.
+    kernel: Option<SockDiag>,
+    pause: Duration,
+}
+
+/// What the access control needs of the connection in hand.
+enum InHand {
+    Nothing,
+    Connection(Checked, bool),
+}
+
+impl Listener<'_> {
+    async fn run<D, F>(mut self, mut deliver: D) -> Exit
+    where
+        D: FnMut(Accepted) -> F + Send,
+        F: Future<Output = bool> + Send,
+    {
+        loop {
+            let (checked, is_tcp) = match self.in_hand() {
+                InHand::Connection(checked, is_tcp) => (checked, is_tcp),
+                InHand::Nothing => {
+                    let slot = self.slots.reserve().await;
+                    match self.serving.accept(slot).await {
+                        Ok(()) => self.pause = FIRST_PAUSE,
+                        Err(error) if passes(&error) => self.pause(&error).await,
+                        Err(error) => return failed(&format!("cannot accept: {error}")),
+                    }
+                    continue;
+                }
+            };
+            if is_tcp && self.listening.admission().asks_the_kernel() && self.kernel.is_none() {
+                match SockDiag::open() {
+                    Ok(kernel) => self.kernel = Some(kernel),
+                    Err(error) if passes(&error) => {
+                        self.pause(&error).await;
+                        continue;
+                    }
+                    // The check below refuses: the kernel cannot be asked.
+                    Err(error) => tracing::error!(%error, "cannot ask whose connections these are"),
+                }
+            }
+            let admission = *self.listening.admission();
+            let verdict = admission
+                .check(checked, self.kernel.as_mut(), self.clock)
+                .await;
+            let Some(accepted) = self.serving.in_hand().take() else {
+                continue;
+            };
+            match verdict {
+                Ok(()) => {
+                    if !deliver(accepted).await {
+                        return Exit::Finished;
+                    }
+                }
+                Err(why) => self.refuse(accepted, &why),
+            }
+        }
+    }
+
+    fn in_hand(&self) -> InHand {
+        match &*self.serving.in_hand() {
+            None => InHand::Nothing,
+            Some(accepted) => InHand::Connection(
+                Checked::of(&accepted.stream),
+                matches!(accepted.stream, LocalStream::Tcp(_)),
+            ),
+        }
+    }
+
+    fn refuse(&self, mut accepted: Accepted, why: &Refusal) {
+        if self.listening.count_refusal() {
+            let (address, refused) = (self.listening.address(), self.listening.refused());
+            tracing::warn!(%address, %why, refused, "refused a local connection");
+        }
+        accepted.stream.reset();
+    }
+
+    async fn pause(&mut self, error: &io::Error) {
+        let address = self.listening.address();
+        tracing::warn!(%address, %error, pause = ?self.pause, "cannot accept for now");
+        self.clock.sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn failed(why: &str) -> Exit {
+    Exit::Failed(Failure::Failed(why.to_owned()))
+}
+
+/// Whether accepting may work again by itself. `accept` also reports what had happened to the one
+/// connection it would have returned; that is no reason to give up either.
+fn passes(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            // Too little of something.
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC
+                // The client, or the network, gave up.
+                | Errno::CONNABORTED | Errno::CONNRESET | Errno::PROTO | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::NETUNREACH
+                | Errno::NONET | Errno::TIMEDOUT | Errno::PERM
+                | Errno::INTR | Errno::AGAIN
+        )
+    )
+}

@@ -1,0 +1,241 @@
+//! A bound, listening socket. It belongs to whoever supervises the channel, not to the actor that
+//! accepts from it: a restarted listener goes on with the same descriptor, the address stays, and
+//! no client that waits in the kernel's queue is lost. A connection that has been accepted but not
+//! yet handed over is kept here too, for the same reason.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use async_io::Async;
+use rustix::{
+    fs::{Mode, chmod, unlink},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, acceptfrom_with, bind, getsockname,
+        ipproto, listen, socket_with, sockopt::set_ipv6_v6only,
+    },
+};
+
+use super::{
+    Accepted, EndpointConfig, LocalStream, Slot,
+    access_control::{Admission, SockDiag},
+    check_access, directory, socket_error,
+};
+use crate::model::{AccessControl, AddressType, BytestreamId, Error, SocketAddress};
+
+/// Most clients that may wait in the kernel's queue. Beyond it a Unix client's `connect` blocks
+/// (or says `EAGAIN`), and a TCP client's is tried again by its own kernel. The kernel may have a
+/// lower limit of its own (`net.core.somaxconn`).
+pub const BACKLOG: i32 = 1024;
+
+/// A bound socket; see the module's head. Dropping it closes the socket, which refuses the clients
+/// that still wait, and removes its file.
+#[derive(Debug)]
+pub struct Listening {
+    descriptor: Async<OwnedFd>,
+    address: SocketAddress,
+    admission: Admission,
+    in_hand: Mutex<Option<Accepted>>,
+    served: AtomicBool,
+    refused: AtomicU64,
+    // Last, so that the descriptor is closed first: nobody connects to a file that is going.
+    _file: Option<SocketFile>,
+}
+
+/// The name of a Unix socket in the file system, removed when dropped.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = unlink(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "cannot remove a socket's file");
+        }
+    }
+}
+
+impl Listening {
+    /// Binds a socket of this kind and listens, at an address nobody can guess (Unix) or that the
+    /// kernel chooses (IP). Makes a few system calls and never waits for anybody.
+    ///
+    /// # Errors
+    /// `NotImplemented` for address types and access controls that are not there, `PermissionDenied`
+    /// when the directory for sockets is not private, `ResourceUnavailable` without descriptors,
+    /// `NotAvailable` otherwise.
+    pub fn bind(
+        kind: AddressType,
+        access: AccessControl,
+        config: &EndpointConfig,
+    ) -> Result<Listening, Error> {
+        check_access(access)?;
+        let (descriptor, address, file) = match kind {
+            AddressType::Unix => {
+                let (descriptor, file) = bind_unix(&config.socket_directory)?;
+                (descriptor, SocketAddress::Unix(file.0.clone()), Some(file))
+            }
+            AddressType::Ipv4 | AddressType::Ipv6 => {
+                let (descriptor, address) = bind_loopback(kind).map_err(|error| {
+                    socket_error("cannot listen on the loopback address", &error)
+                })?;
+                (descriptor, address, None)
+            }
+            AddressType::AbstractUnix => {
+                return Err(Error::NotImplemented(
+                    "abstract Unix sockets are not available; use Unix, IPv4 or IPv6".into(),
+                ));
+            }
+        };
+        let admission = Admission::new(config);
+        if file.is_none() && admission.asks_the_kernel() {
+            // Learns now rather than at the first client whether the kernel can tell who connects;
+            // the first question may also make it load a module.
+            SockDiag::open().map_err(|error| {
+                socket_error(
+                    "the kernel does not tell who connects, so nobody could",
+                    &error,
+                )
+            })?;
+        }
+        Ok(Listening {
+            descriptor: Async::new_nonblocking(descriptor)
+                .map_err(|error| socket_error("cannot watch the new socket", &error))?,
+            address,
+            admission,
+            in_hand: Mutex::new(None),
+            served: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+            _file: file,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &SocketAddress {
+        &self.address
+    }
+
+    /// How many connections the access control has refused so far.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Counts a refusal. Says whether it is worth a line in the log: one who knocks ten thousand
+    /// times gets fourteen lines.
+    pub(super) fn count_refusal(&self) -> bool {
+        (self.refused.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two()
+    }
+
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// The right to accept from it: one listener at a time.
+    pub(super) fn serve(&self) -> Option<Serving<'_>> {
+        (!self.served.swap(true, Ordering::AcqRel)).then_some(Serving(self))
+    }
+}
+
+/// The one listener that accepts; see [`Listening::serve`].
+#[derive(Debug)]
+pub(super) struct Serving<'a>(&'a Listening);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.served.store(false, Ordering::Release);
+    }
+}
+
+impl Serving<'_> {
+    /// Waits for a client and takes it in hand. Cancel-safe: nothing is waited for after `accept`.
+    pub(super) async fn accept(&self, slot: Slot) -> io::Result<()> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, _) = self
+            .0
+            .descriptor
+            .read_with(|listening| Ok(acceptfrom_with(listening, flags)?))
+            .await?;
+        let stream = LocalStream::from_connected(self.0.address.address_type(), socket)?;
+        *self.in_hand() = Some(Accepted { stream, slot });
+        Ok(())
+    }
+
+    /// The connection that was accepted and not yet handed over, perhaps by a predecessor.
+    pub(super) fn in_hand(&self) -> std::sync::MutexGuard<'_, Option<Accepted>> {
+        // Every change is one assignment, so a panic elsewhere leaves nothing half done.
+        self.0
+            .in_hand
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a socket of this kind can be had on this machine at all.
+pub(super) fn is_possible(kind: AddressType) -> bool {
+    match kind {
+        AddressType::Unix => true,
+        AddressType::AbstractUnix => false,
+        AddressType::Ipv4 | AddressType::Ipv6 => {
+            bind_loopback(kind).is_ok() && SockDiag::open().is_ok()
+        }
+    }
+}
+
+fn new_socket(
+    family: AddressFamily,
+    protocol: Option<rustix::net::Protocol>,
+) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(family, SocketType::STREAM, flags, protocol)?)
+}
+
+fn bind_loopback(kind: AddressType) -> io::Result<(OwnedFd, SocketAddress)> {
+    let descriptor = if kind == AddressType::Ipv4 {
+        let descriptor = new_socket(AddressFamily::INET, Some(ipproto::TCP))?;
+        bind(&descriptor, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+        descriptor
+    } else {
+        let descriptor = new_socket(AddressFamily::INET6, Some(ipproto::TCP))?;
+        // Never a second way in for IPv4, whatever the machine's default is.
+        set_ipv6_v6only(&descriptor, true)?;
+        bind(
+            &descriptor,
+            &SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0),
+        )?;
+        descriptor
+    };
+    listen(&descriptor, BACKLOG)?;
+    let address = match SocketAddr::try_from(getsockname(&descriptor)?)? {
+        SocketAddr::V4(address) => SocketAddress::Ipv4(address),
+        SocketAddr::V6(address) => SocketAddress::Ipv6(address),
+    };
+    Ok((descriptor, address))
+}
+
+fn bind_unix(directory: &Path) -> Result<(OwnedFd, SocketFile), Error> {
+    directory::ensure(directory)?;
+    let fails = |error: io::Error| socket_error("cannot make a Unix socket", &error);
+    let name = BytestreamId::random().map_err(fails)?.to_string();
+    let path = directory.join(name);
+    let address = SocketAddrUnix::new(path.as_os_str().as_bytes()).map_err(|_| {
+        Error::NotAvailable(format!(
+            "the directory for Unix sockets has too long a name: {}",
+            directory.display()
+        ))
+    })?;
+    let descriptor = new_socket(AddressFamily::UNIX, None).map_err(fails)?;
+    bind(&descriptor, &address).map_err(|error| fails(error.into()))?;
+    // From here on the file is there and must go if anything fails.
+    let file = SocketFile(path);
+    chmod(&file.0, Mode::RUSR | Mode::WUSR).map_err(|error| fails(error.into()))?;
+    listen(descriptor.as_fd(), BACKLOG).map_err(|error| fails(error.into()))?;
+    Ok((descriptor, file))
+}

@@ -1,0 +1,185 @@
+//! One direction of a relay: from a reader, through one small buffer, to a writer. See the parent
+//! module for its states.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll, ready},
+};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+
+/// Most bytes one direction holds: what fits into one TLS record.
+pub const RECORD: usize = 16 * 1024;
+/// How many times one direction reads before it lets others run.
+const TURNS: usize = 16;
+
+/// One direction.
+pub(super) struct Pump {
+    state: State,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Something was written and not flushed.
+    unflushed: bool,
+}
+
+enum State {
+    Flowing,
+    /// The reader has ended and the buffer is empty.
+    Closing,
+    Closed,
+    /// The writer failed. Reads go on, so that a reader that is blocked on us, or breaks, is
+    /// noticed; `ended` once there is nothing to read any more.
+    Severed {
+        why: io::ErrorKind,
+        ended: bool,
+    },
+}
+
+/// Where a direction stands after a poll. In every case the task is woken when that may change.
+#[derive(Debug)]
+pub(super) enum Pumped {
+    /// It waits for the writer, or has used its turns up.
+    Busy,
+    /// All that could be read has been written and flushed.
+    Idle,
+    /// The reader has ended, all is written and the writer is closed.
+    Closed,
+    /// The writer failed like this; what is read now is lost.
+    Severed(io::ErrorKind),
+    /// The reader failed.
+    ReadFailed(io::Error),
+}
+
+impl Pump {
+    pub(super) fn new() -> Self {
+        Pump {
+            state: State::Flowing,
+            buffer: vec![0; RECORD].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            unflushed: false,
+        }
+    }
+
+    /// Moves what can be moved now.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut (impl AsyncRead + Unpin + ?Sized),
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        meter: &AtomicU64,
+    ) -> Pumped {
+        for _ in 0..TURNS {
+            if let Err(error) = match self.poll_write(context, writer, meter) {
+                Poll::Ready(written) => written,
+                Poll::Pending => return Pumped::Busy,
+            } {
+                self.sever(&error, false);
+            }
+            match self.state {
+                State::Flowing | State::Severed { ended: false, .. } => {}
+                State::Closing => match Pin::new(&mut *writer).poll_close(context) {
+                    Poll::Ready(Ok(())) => {
+                        self.state = State::Closed;
+                        return Pumped::Closed;
+                    }
+                    Poll::Ready(Err(error)) => {
+                        self.sever(&error, true);
+                        continue;
+                    }
+                    Poll::Pending => return Pumped::Busy,
+                },
+                State::Closed => return Pumped::Closed,
+                State::Severed { why, ended: true } => return Pumped::Severed(why),
+            }
+            match Pin::new(&mut *reader).poll_read(context, &mut self.buffer) {
+                Poll::Ready(Ok(0)) => match &mut self.state {
+                    State::Severed { ended, .. } => *ended = true,
+                    state => *state = State::Closing,
+                },
+                Poll::Ready(Ok(length)) => {
+                    if !matches!(self.state, State::Severed { .. }) {
+                        (self.start, self.end) = (0, length);
+                    }
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => {
+                    // What was written before the failure should still arrive, if it can at once.
+                    if self.unflushed
+                        && let Poll::Ready(Err(error)) = Pin::new(writer).poll_flush(context)
+                    {
+                        tracing::trace!(%error, "the writer failed too");
+                    }
+                    return Pumped::ReadFailed(error);
+                }
+                Poll::Pending => match self.rest(context, writer) {
+                    Some(pumped) => return pumped,
+                    None => continue,
+                },
+            }
+        }
+        context.waker().wake_by_ref();
+        match self.state {
+            State::Severed { why, .. } => Pumped::Severed(why),
+            _ => Pumped::Busy,
+        }
+    }
+
+    /// Writes the buffer out.
+    fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        meter: &AtomicU64,
+    ) -> Poll<io::Result<()>> {
+        while self.start < self.end {
+            let bytes = &self.buffer[self.start..self.end];
+            match ready!(Pin::new(&mut *writer).poll_write(context, bytes)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    self.start += written;
+                    self.unflushed = true;
+                    meter.fetch_add(written as u64, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// There is nothing to read now: flushes. `None` when the writer failed at it.
+    fn rest(
+        &mut self,
+        context: &mut Context<'_>,
+        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+    ) -> Option<Pumped> {
+        if let State::Severed { why, .. } = self.state {
+            return Some(Pumped::Severed(why));
+        }
+        if self.unflushed {
+            match Pin::new(writer).poll_flush(context) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => {
+                    self.sever(&error, false);
+                    return None;
+                }
+                Poll::Pending => return Some(Pumped::Busy),
+            }
+        }
+        Some(Pumped::Idle)
+    }
+
+    /// The writer failed; `ended` when the reader had ended before.
+    fn sever(&mut self, error: &io::Error, ended: bool) {
+        tracing::debug!(%error, "one side of a relay takes nothing more");
+        (self.start, self.end, self.unflushed) = (0, 0, false);
+        self.state = State::Severed {
+            why: error.kind(),
+            ended,
+        };
+    }
+}
