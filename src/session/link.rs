@@ -8,6 +8,7 @@ use actors::runtime::{BoxFuture, Reply};
 use minidom::Element;
 
 use super::trust::KeyId;
+pub use crate::xmpp::StanzaError;
 
 /// What TLS proved of an XML stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,17 +40,6 @@ pub enum RequestError {
     /// The stream ended first.
     #[error("the stream to the contact ended")]
     Gone,
-}
-
-/// The stanza error that answers a request (RFC 6120 section 8.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StanzaError {
-    /// `cancel`, `modify`, `auth` or `wait`.
-    pub kind: &'static str,
-    /// The defined condition's element name.
-    pub condition: &'static str,
-    /// A sentence beside it.
-    pub text: Option<String>,
 }
 
 /// A request of the peer's, with the place for its answer. Dropping it unanswered answers
