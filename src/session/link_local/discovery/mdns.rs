@@ -360,13 +360,12 @@ impl DriverTask {
 
     fn daemon_said(&mut self, event: DaemonEvent) {
         match event {
-            DaemonEvent::Announce(fullname, _) => {
+            DaemonEvent::Announce(fullname, _)
                 if unescaped(&fullname) == format!("{}.{SERVICE}", self.name)
-                    && self.published.as_ref() != Some(&self.name)
-                {
-                    self.published = Some(self.name.clone());
-                    self.next_published();
-                }
+                    && self.published.as_ref() != Some(&self.name) =>
+            {
+                self.published = Some(self.name.clone());
+                self.next_published();
             }
             DaemonEvent::NameChange(change) => {
                 let ours = unescaped(&change.original) == format!("{}.{SERVICE}", self.name);
@@ -613,7 +612,7 @@ mod tests {
 
         async fn sees(&self, name: &str, test: impl Fn(&Sighting) -> bool) -> Sighting {
             self.wait(|event| match event {
-                DiscoveryEvent::Seen(seen) if seen.instance == name && test(&seen) => Some(seen),
+                DiscoveryEvent::Seen(seen) if seen.instance == name && test(&seen) => Some(*seen),
                 _ => None,
             })
             .await

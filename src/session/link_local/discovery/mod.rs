@@ -51,7 +51,7 @@ pub enum DiscoveryEvent {
     /// We are announced under this name; again whenever it changes because somebody else has it.
     Published(String),
     /// Somebody appeared or changed.
-    Seen(Sighting),
+    Seen(Box<Sighting>),
     /// Somebody said goodbye or was not heard of for the lifetime of its records. Anybody can forge it.
     Gone(String),
     /// Discovery has broken down for good.

@@ -17,7 +17,7 @@ pub const MAX_KNOWN: usize = 2048;
 
 #[derive(Debug)]
 enum News {
-    Seen(Sighting),
+    Seen(Box<Sighting>),
     Gone,
 }
 
@@ -65,7 +65,7 @@ impl Pending {
             }
             self.order.push_back(instance.clone());
         }
-        self.news.insert(instance, News::Seen(sighting));
+        self.news.insert(instance, News::Seen(Box::new(sighting)));
     }
 
     /// Somebody is gone.
@@ -111,7 +111,7 @@ impl Pending {
             let instance = self.order.pop_front()?;
             match self.news.remove(&instance) {
                 Some(News::Seen(sighting)) => {
-                    self.told.insert(instance, sighting.clone());
+                    self.told.insert(instance, (*sighting).clone());
                     return Some(DiscoveryEvent::Seen(sighting));
                 }
                 Some(News::Gone) => {
