@@ -20,16 +20,18 @@ use std::{
 use async_io::Async;
 use rustix::{
     fs::{Mode, chmod, unlink},
+    io::Errno,
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, acceptfrom_with, bind, getsockname,
-        ipproto, listen, socket_with, sockopt::set_ipv6_v6only,
+        ipproto, listen, socket_with,
+        sockopt::{set_ipv6_v6only, set_socket_reuseaddr},
     },
 };
 
 use super::{
     Accepted, EndpointConfig, LocalStream, Slot,
     access_control::{Admission, SockDiag},
-    check_access, directory, socket_error,
+    check_access, check_target, directory, socket_error,
 };
 use crate::model::{AccessControl, AddressType, BytestreamId, Error, SocketAddress};
 
@@ -89,12 +91,52 @@ impl Listening {
                 })?;
                 (descriptor, address, None)
             }
-            AddressType::AbstractUnix => {
-                return Err(Error::NotImplemented(
-                    "abstract Unix sockets are not available; use Unix, IPv4 or IPv6".into(),
-                ));
-            }
+            AddressType::AbstractUnix => return Err(no_abstract_sockets()),
         };
+        Listening::of(descriptor, address, file, config)
+    }
+
+    /// Binds at an address that the user chose: a path, which must be absolute, or a port of the
+    /// loopback interface (0: the kernel chooses). The same people are let in as everywhere: a
+    /// Unix socket has mode 0600 wherever it lies. The file of a socket that nobody listens on any
+    /// more is replaced.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a path no socket can have, `PermissionDenied` for an address others
+    /// than this machine reach and where the file system says so, `NotAvailable` when the address
+    /// is taken, and as [`Listening::bind`].
+    pub fn bind_at(address: &SocketAddress, config: &EndpointConfig) -> Result<Listening, Error> {
+        let taken = |error: io::Error| socket_error(&format!("cannot listen on {address}"), &error);
+        let (descriptor, bound, file) = match address {
+            SocketAddress::Unix(path) => {
+                check_target(address, AccessControl::Localhost)?;
+                let (descriptor, file) = bind_path(path).map_err(taken)?;
+                (descriptor, address.clone(), Some(file))
+            }
+            SocketAddress::Ipv4(ip) if ip.ip().is_loopback() => {
+                let (descriptor, bound) = bind_ip(SocketAddr::V4(*ip)).map_err(taken)?;
+                (descriptor, bound, None)
+            }
+            SocketAddress::Ipv6(ip) if ip.ip().is_loopback() => {
+                let (descriptor, bound) = bind_ip(SocketAddr::V6(*ip)).map_err(taken)?;
+                (descriptor, bound, None)
+            }
+            SocketAddress::Ipv4(_) | SocketAddress::Ipv6(_) => {
+                return Err(Error::PermissionDenied(format!(
+                    "{address} is not an address of this machine alone; everybody on the network would get in"
+                )));
+            }
+            SocketAddress::AbstractUnix(_) => return Err(no_abstract_sockets()),
+        };
+        Listening::of(descriptor, bound, file, config)
+    }
+
+    fn of(
+        descriptor: OwnedFd,
+        address: SocketAddress,
+        file: Option<SocketFile>,
+        config: &EndpointConfig,
+    ) -> Result<Listening, Error> {
         let admission = Admission::new(config);
         if file.is_none() && admission.asks_the_kernel() {
             // Learns now rather than at the first client whether the kernel can tell who connects;
@@ -197,27 +239,72 @@ fn new_socket(
     Ok(socket_with(family, SocketType::STREAM, flags, protocol)?)
 }
 
+fn no_abstract_sockets() -> Error {
+    Error::NotImplemented("abstract Unix sockets are not available; use Unix, IPv4 or IPv6".into())
+}
+
 fn bind_loopback(kind: AddressType) -> io::Result<(OwnedFd, SocketAddress)> {
-    let descriptor = if kind == AddressType::Ipv4 {
-        let descriptor = new_socket(AddressFamily::INET, Some(ipproto::TCP))?;
-        bind(&descriptor, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
-        descriptor
+    bind_ip(if kind == AddressType::Ipv4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()
     } else {
-        let descriptor = new_socket(AddressFamily::INET6, Some(ipproto::TCP))?;
+        SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0).into()
+    })
+}
+
+fn bind_ip(address: SocketAddr) -> io::Result<(OwnedFd, SocketAddress)> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let descriptor = new_socket(family, Some(ipproto::TCP))?;
+    if address.is_ipv6() {
         // Never a second way in for IPv4, whatever the machine's default is.
         set_ipv6_v6only(&descriptor, true)?;
-        bind(
-            &descriptor,
-            &SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0),
-        )?;
-        descriptor
-    };
+    }
+    if address.port() != 0 {
+        // A port that was in use a minute ago may be taken again; one in use now may not.
+        set_socket_reuseaddr(&descriptor, true)?;
+    }
+    bind(&descriptor, &address)?;
     listen(&descriptor, BACKLOG)?;
     let address = match SocketAddr::try_from(getsockname(&descriptor)?)? {
         SocketAddr::V4(address) => SocketAddress::Ipv4(address),
         SocketAddr::V6(address) => SocketAddress::Ipv6(address),
     };
     Ok((descriptor, address))
+}
+
+/// A Unix socket at a path of the user's choice.
+fn bind_path(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
+    let address = SocketAddrUnix::new(path.as_os_str().as_bytes())?;
+    let descriptor = new_socket(AddressFamily::UNIX, None)?;
+    match bind(&descriptor, &address) {
+        Err(Errno::ADDRINUSE) if is_dead(path, &address)? => {
+            unlink(path)?;
+            bind(&descriptor, &address)?;
+        }
+        outcome => outcome?,
+    }
+    // From here on the file is there and must go if anything fails. Until the chmod others may
+    // connect where the folder lets them; the check of every client's user turns them away.
+    let file = SocketFile(path.to_owned());
+    chmod(&file.0, Mode::RUSR | Mode::WUSR)?;
+    listen(&descriptor, BACKLOG)?;
+    Ok((descriptor, file))
+}
+
+/// Whether a path is that of a socket nobody listens on any more.
+fn is_dead(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
+    use std::os::unix::fs::FileTypeExt as _;
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Ok(false);
+    }
+    let probe = new_socket(AddressFamily::UNIX, None)?;
+    Ok(matches!(
+        rustix::net::connect(&probe, address),
+        Err(Errno::CONNREFUSED)
+    ))
 }
 
 fn bind_unix(directory: &Path) -> Result<(OwnedFd, SocketFile), Error> {

@@ -1,5 +1,7 @@
 //! The endpoint with real sockets, in this process.
 
+mod chosen;
+
 use std::{net::TcpStream, os::unix::net::UnixStream, path::PathBuf, sync::Arc};
 
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
