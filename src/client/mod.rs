@@ -1,1 +1,37 @@
-//! The client library.
+//! The client library: what a program needs to use the connection manager over D-Bus.
+//!
+//! ```text
+//!  Bus ── start() finds or starts the service
+//!   └─ Connection ── one account: go online, contacts, trust, offline
+//!       ├─ Events ── everything that happens on it, one queue, in order
+//!       ├─ Lease ── whether we may take it offline when we go
+//!       └─ Tube ── one stream tube: offer, accept, claim, statistics, close
+//!           └─ Bridge ── an address of the user's choice, joined to the tube's socket
+//! ```
+//!
+//! It talks to nothing but the bus and, in the socket bridge, to local sockets. The executor and
+//! the clock are handed in with the [`Bus`]. Everything that comes from the bus is hostile until
+//! checked: what is missing or of another type becomes an error or is left out, never a panic.
+
+mod account;
+mod bridge;
+mod bus;
+mod connection;
+mod contact;
+mod error;
+mod event;
+mod launch;
+mod lease;
+pub mod names;
+mod tube;
+
+pub use account::Account;
+pub use bridge::Bridge;
+pub use bus::{Bus, Remote};
+pub use connection::{Connection, Status};
+pub use contact::{Contact, Show, Trust, TrustLevel};
+pub use error::{Error, Kind, Result, kind_of};
+pub use event::{Event, Events};
+pub use launch::{Program, Started, is_running, start};
+pub use lease::Lease;
+pub use tube::{Statistics, Tube, TubeDescription, TubeState, from_ip};

@@ -1,0 +1,228 @@
+//! The session bus, and remote objects on it: every call has a deadline and ends in our own error.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use actors::runtime::{Clock, Spawner};
+use futures_lite::FutureExt as _;
+use serde::{Serialize, de::DeserializeOwned};
+use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Type};
+
+use super::{
+    error::{Error, Kind, Result},
+    names,
+};
+
+/// How long one method call may take. The service bounds what it does on the network well below
+/// this, so whoever runs into it talks to a service that hangs.
+const CALL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The session bus. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    connection: zbus::Connection,
+    spawner: Spawner,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus")
+            .field("name", &self.connection.unique_name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Connects to the session bus.
+    ///
+    /// # Errors
+    /// [`Kind::NoBus`].
+    pub async fn session(spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Self> {
+        let connection = within(
+            &clock,
+            Duration::from_secs(10),
+            Error::new(Kind::NoBus, "the session bus does not answer"),
+            async {
+                zbus::connection::Builder::session().build().await.map_err(
+                    |error| match Error::from(error) {
+                        error if error.kind == Kind::NoBus => error,
+                        error => Error::new(
+                            Kind::NoBus,
+                            format!("the session bus cannot be used: {error}"),
+                        ),
+                    },
+                )
+            },
+        )
+        .await?;
+        Ok(Bus {
+            connection,
+            spawner,
+            clock,
+        })
+    }
+
+    /// The bus library's own connection.
+    pub fn connection(&self) -> &zbus::Connection {
+        &self.connection
+    }
+
+    /// The clock everything here goes by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Where tasks are started.
+    pub fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    /// An object of somebody on the bus.
+    pub fn remote(&self, destination: impl Into<String>, path: OwnedObjectPath) -> Remote {
+        Remote {
+            bus: self.clone(),
+            destination: destination.into(),
+            path,
+        }
+    }
+
+    /// The bus itself.
+    fn daemon(&self) -> Result<Remote> {
+        Ok(self.remote("org.freedesktop.DBus", path("/org/freedesktop/DBus")?))
+    }
+
+    /// Calls a method of the bus itself.
+    ///
+    /// # Errors
+    /// What the bus answers.
+    pub async fn call_daemon<B, R>(&self, member: &str, body: &B) -> Result<R>
+    where
+        B: Serialize + DynamicType + Sync,
+        R: DeserializeOwned + Type,
+    {
+        self.daemon()?
+            .call("org.freedesktop.DBus", member, body)
+            .await
+    }
+
+    /// Who owns a name, as its unique name.
+    ///
+    /// # Errors
+    /// What the bus answers, other than that nobody does.
+    pub async fn owner(&self, name: &str) -> Result<Option<String>> {
+        match self.call_daemon("GetNameOwner", &name).await {
+            Ok(owner) => Ok(Some(owner)),
+            Err(error) if error.kind == Kind::NoService => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The names of all connections that our connection manager has on the bus.
+    ///
+    /// # Errors
+    /// What the bus answers.
+    pub async fn connection_names(&self) -> Result<Vec<String>> {
+        let mut names: Vec<String> = self.call_daemon("ListNames", &()).await?;
+        names.retain(|name| name.starts_with(names::CONNECTION_PREFIX));
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// One object of somebody on the bus. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    bus: Bus,
+    destination: String,
+    path: OwnedObjectPath,
+}
+
+impl Remote {
+    /// The bus it is on.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Its object path.
+    pub fn path(&self) -> &OwnedObjectPath {
+        &self.path
+    }
+
+    /// The name it is reached under.
+    pub fn destination(&self) -> &str {
+        &self.destination
+    }
+
+    /// Calls a method and waits, up to a deadline, for its answer.
+    ///
+    /// # Errors
+    /// What the object answers; [`Kind::TimedOut`]; [`Kind::BadAnswer`] when the answer has
+    /// another signature than `R`.
+    pub async fn call<B, R>(&self, interface: &str, member: &str, body: &B) -> Result<R>
+    where
+        B: Serialize + DynamicType + Sync,
+        R: DeserializeOwned + Type,
+    {
+        let late = Error::new(
+            Kind::TimedOut,
+            format!("the service did not answer {member} in time"),
+        );
+        let call = async {
+            let reply = self
+                .bus
+                .connection
+                .call_method(
+                    Some(self.destination.as_str()),
+                    &self.path,
+                    Some(interface),
+                    member,
+                    body,
+                )
+                .await?;
+            Ok(reply.body().deserialize::<R>()?)
+        };
+        within(&self.bus.clock, CALL_DEADLINE, late, call).await
+    }
+
+    /// Reads one property.
+    ///
+    /// # Errors
+    /// As [`Remote::call`].
+    pub async fn get<T>(&self, interface: &str, property: &str) -> Result<T>
+    where
+        T: TryFrom<OwnedVariant>,
+    {
+        let value: OwnedVariant = self
+            .call(
+                "org.freedesktop.DBus.Properties",
+                "Get",
+                &(interface, property),
+            )
+            .await?;
+        T::try_from(value).map_err(|_| {
+            Error::new(
+                Kind::BadAnswer,
+                format!("the property {interface}.{property} has another type than expected"),
+            )
+        })
+    }
+}
+
+/// An object path that is known to be one.
+pub(super) fn path(text: &str) -> Result<OwnedObjectPath> {
+    OwnedObjectPath::try_from(text).map_err(Error::from)
+}
+
+/// Waits for `future`, at most `duration`.
+pub(super) async fn within<T>(
+    clock: &Arc<dyn Clock>,
+    duration: Duration,
+    late: Error,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let timer = async {
+        clock.sleep(duration).await;
+        Err(late)
+    };
+    future.or(timer).await
+}

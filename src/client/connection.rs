@@ -1,0 +1,360 @@
+//! A connection of our connection manager: going online and offline, contacts, tubes, trust.
+
+use std::{collections::HashMap, time::Duration};
+
+use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+
+use super::{
+    account::Account,
+    bus::{Bus, Remote, path, within},
+    contact::{Contact, Trust},
+    error::{Error, Kind, Result},
+    event::{Event, Events},
+    names,
+    tube::{Tube, TubeDescription, tube_from_properties},
+};
+
+/// `Connection_Status`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Online.
+    Connected,
+    /// On its way.
+    Connecting,
+    /// Not online: new, or ended for good.
+    Disconnected,
+}
+
+impl Status {
+    fn from_number(number: u32) -> Self {
+        match number {
+            0 => Status::Connected,
+            1 => Status::Connecting,
+            _ => Status::Disconnected,
+        }
+    }
+
+    /// One word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Connected => "online",
+            Status::Connecting => "connecting",
+            Status::Disconnected => "offline",
+        }
+    }
+}
+
+/// A connection. Cheap to clone; dropping it leaves the connection as it is.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    remote: Remote,
+}
+
+impl Connection {
+    /// The connection that has this bus name.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidArgument`] when it is not the name of a connection.
+    pub fn named(bus: &Bus, name: &str) -> Result<Self> {
+        let object = format!("/{}", name.replace('.', "/"));
+        Ok(Connection {
+            remote: bus.remote(name, path(&object)?),
+        })
+    }
+
+    /// All connections of our connection manager.
+    ///
+    /// # Errors
+    /// What the bus answers.
+    pub async fn all(bus: &Bus) -> Result<Vec<Self>> {
+        let names = bus.connection_names().await?;
+        names
+            .iter()
+            .map(|name| Connection::named(bus, name))
+            .collect()
+    }
+
+    /// The connection of a profile, if there is one.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn of_profile(bus: &Bus, profile: &str) -> Result<Option<Self>> {
+        for connection in Connection::all(bus).await? {
+            match connection.profile().await {
+                Ok(its) if its == profile => return Ok(Some(connection)),
+                Ok(_) => {}
+                // It left the bus since it was listed.
+                Err(error) if matches!(error.kind, Kind::NoService | Kind::NotAvailable) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks the connection manager for a new connection; it is offline.
+    ///
+    /// # Errors
+    /// [`Kind::NotAvailable`] when the profile has one already, [`Kind::InvalidArgument`] for
+    /// parameters it does not take.
+    pub async fn request(bus: &Bus, account: &Account) -> Result<Self> {
+        let (name, object): (String, OwnedObjectPath) = bus
+            .remote(names::MANAGER, path(names::MANAGER_PATH)?)
+            .call(
+                names::MANAGER_INTERFACE,
+                "RequestConnection",
+                &(names::PROTOCOL, account.parameters()),
+            )
+            .await?;
+        Ok(Connection {
+            remote: bus.remote(name, object),
+        })
+    }
+
+    /// Its bus name.
+    pub fn bus_name(&self) -> &str {
+        self.remote.destination()
+    }
+
+    /// The bus it is on.
+    pub fn bus(&self) -> &Bus {
+        self.remote.bus()
+    }
+
+    /// Everything that happens on it from now on.
+    ///
+    /// # Errors
+    /// What the bus answers.
+    pub async fn events(&self) -> Result<Events> {
+        Events::subscribe(self.bus(), self.bus_name(), self.remote.path()).await
+    }
+
+    /// Goes online, and waits until it is.
+    ///
+    /// # Errors
+    /// Why it did not; [`Kind::TimedOut`].
+    pub async fn connect(&self, deadline: Duration) -> Result<()> {
+        let mut events = self.events().await?;
+        let late = Error::new(
+            Kind::TimedOut,
+            format!(
+                "the account did not get online within {} seconds",
+                deadline.as_secs()
+            ),
+        );
+        within(self.bus().clock(), deadline, late, async {
+            self.remote
+                .call::<_, ()>(names::CONNECTION, "Connect", &())
+                .await?;
+            let mut why = None;
+            // It may have got there before the answer to Connect.
+            let mut status = self.status().await?;
+            while status == Status::Connecting {
+                match events.next().await? {
+                    Event::Status { status: now, .. } => status = Status::from_number(now),
+                    Event::ConnectionError(error) => why = Some(error),
+                    Event::ServiceGone => status = Status::Disconnected,
+                    _ => {}
+                }
+            }
+            match (status, why) {
+                (Status::Connected, _) => Ok(()),
+                (_, Some(error)) => Err(error),
+                (_, None) => Err(Error::new(
+                    Kind::NetworkError,
+                    "the account could not get online",
+                )),
+            }
+        })
+        .await
+    }
+
+    /// Goes offline for good; its object goes away.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn disconnect(&self) -> Result<()> {
+        self.remote.call(names::CONNECTION, "Disconnect", &()).await
+    }
+
+    /// `Status`
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn status(&self) -> Result<Status> {
+        let number: u32 = self.remote.get(names::CONNECTION, "Status").await?;
+        Ok(Status::from_number(number))
+    }
+
+    /// `SelfID`; empty before it is known.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn self_id(&self) -> Result<String> {
+        self.remote.get(names::CONNECTION, "SelfID").await
+    }
+
+    /// The fingerprint of our own key.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn own_fingerprint(&self) -> Result<String> {
+        self.remote.get(names::TRUST, "OwnFingerprint").await
+    }
+
+    /// The name of the profile it uses.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn profile(&self) -> Result<String> {
+        self.remote.get(names::TRUST, "Profile").await
+    }
+
+    /// Everybody it knows, our user's own contacts and strangers on the network, by id.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn contacts(&self) -> Result<Vec<Contact>> {
+        let attributes: HashMap<u32, HashMap<String, OwnedVariant>> = self
+            .remote
+            .call(
+                names::CONTACT_LIST,
+                "GetContactListAttributes",
+                &(&Contact::INTERFACES[..], false),
+            )
+            .await?;
+        let mut contacts = attributes
+            .iter()
+            .map(|(handle, attributes)| Contact::from_attributes(*handle, attributes))
+            .collect::<Result<Vec<_>>>()?;
+        contacts.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(contacts)
+    }
+
+    /// What a person needs to judge a contact.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn trust(&self, contact: u32) -> Result<Trust> {
+        let map: HashMap<String, OwnedVariant> =
+            self.remote.call(names::TRUST, "GetTrust", &contact).await?;
+        Ok(Trust::from_map(&map))
+    }
+
+    /// The code that our user and this contact compare.
+    ///
+    /// # Errors
+    /// [`Kind::NotAvailable`] while the contact has shown no key.
+    pub async fn comparison_code(&self, contact: u32) -> Result<String> {
+        self.remote
+            .call(names::TRUST, "GetComparisonCode", &contact)
+            .await
+    }
+
+    /// Says that our user compared `code` with the contact. With `replace`, its key takes the
+    /// place of the one that was pinned for its name.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidArgument`] when it is another code, [`Kind::FingerprintMismatch`] for a
+    /// blocked contact without `replace`.
+    pub async fn verify(&self, contact: u32, code: &str, replace: bool) -> Result<()> {
+        self.remote
+            .call(names::TRUST, "Verify", &(contact, code, replace))
+            .await
+    }
+
+    /// Forgets the contact's key.
+    ///
+    /// # Errors
+    /// [`Kind::NotAvailable`] when none was pinned.
+    pub async fn forget(&self, contact: u32) -> Result<()> {
+        self.remote.call(names::TRUST, "Forget", &contact).await
+    }
+
+    /// All stream tubes there are.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn tubes(&self) -> Result<Vec<Tube>> {
+        // A property of type a(oa{sv}): taken as a whole, so that it stays typed.
+        let value: OwnedVariant = self
+            .remote
+            .call(
+                "org.freedesktop.DBus.Properties",
+                "Get",
+                &(names::REQUESTS, "Channels"),
+            )
+            .await?;
+        let bad = || {
+            Error::new(
+                Kind::BadAnswer,
+                "the service's list of channels cannot be understood",
+            )
+        };
+        let Variant::Array(channels) = &*value else {
+            return Err(bad());
+        };
+        let mut tubes = Vec::new();
+        for channel in channels.iter() {
+            let Variant::Structure(channel) = channel else {
+                return Err(bad());
+            };
+            let [Variant::ObjectPath(path), Variant::Dict(properties)] = channel.fields() else {
+                return Err(bad());
+            };
+            let mut map = HashMap::new();
+            for (name, value) in properties.iter() {
+                if let (Variant::Str(name), Variant::Variant(value)) = (name, value) {
+                    map.insert(name.as_str().to_owned(), value.try_to_owned()?);
+                }
+            }
+            if let Some(tube) = tube_from_properties(path.to_owned().into(), &map) {
+                tubes.push(self.tube(tube));
+            }
+        }
+        Ok(tubes)
+    }
+
+    /// The channel of a tube that an event told of.
+    pub fn tube(&self, description: TubeDescription) -> Tube {
+        Tube::new(
+            self.bus().remote(self.bus_name(), description.path.clone()),
+            description,
+        )
+    }
+
+    /// Requests a stream tube to a contact; nothing is offered yet.
+    ///
+    /// # Errors
+    /// [`Kind::NotCapable`], [`Kind::Offline`] and what else the service answers.
+    pub async fn create_tube(&self, contact: u32, service: &str) -> Result<Tube> {
+        let request: HashMap<String, Variant<'_>> = HashMap::from([
+            (
+                format!("{}.ChannelType", names::CHANNEL),
+                Variant::from(names::STREAM_TUBE),
+            ),
+            (
+                format!("{}.TargetHandleType", names::CHANNEL),
+                Variant::from(1u32),
+            ),
+            (
+                format!("{}.TargetHandle", names::CHANNEL),
+                Variant::from(contact),
+            ),
+            (
+                format!("{}.Service", names::STREAM_TUBE),
+                Variant::from(service),
+            ),
+        ]);
+        let (path, properties): (OwnedObjectPath, HashMap<String, OwnedVariant>) = self
+            .remote
+            .call(names::REQUESTS, "CreateChannel", &request)
+            .await?;
+        let description = tube_from_properties(path, &properties).ok_or_else(|| {
+            Error::new(
+                Kind::BadAnswer,
+                "the service made something else than a stream tube",
+            )
+        })?;
+        Ok(self.tube(description))
+    }
+}

@@ -1,0 +1,44 @@
+//! Names on the bus, as clients write them. Each stands in the specification's page of the same
+//! name, except those with `Pneuma` in them, which are ours.
+
+/// Prefix of every interface and error of the specification.
+pub const TELEPATHY: &str = "org.freedesktop.Telepathy";
+/// The bus name of the connection manager.
+pub const MANAGER: &str = "org.freedesktop.Telepathy.ConnectionManager.pneuma";
+/// The object path of the connection manager.
+pub const MANAGER_PATH: &str = "/org/freedesktop/Telepathy/ConnectionManager/pneuma";
+/// `ConnectionManager`
+pub const MANAGER_INTERFACE: &str = "org.freedesktop.Telepathy.ConnectionManager";
+/// The protocol, as `RequestConnection` takes it.
+pub const PROTOCOL: &str = "local-xmpp";
+/// What the bus name of each of our connections begins with.
+pub const CONNECTION_PREFIX: &str = "org.freedesktop.Telepathy.Connection.pneuma.local_xmpp.";
+/// What the bus names that keep a connection online begin with; see [`super::Lease`]. Deliberately
+/// outside the namespaces whose names other clients list.
+pub const LEASE_PREFIX: &str = "org.freedesktop.Telepathy.Pneuma.Lease.";
+/// `Connection`
+pub const CONNECTION: &str = "org.freedesktop.Telepathy.Connection";
+/// `Connection.Interface.Requests`
+pub const REQUESTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Requests";
+/// `Connection.Interface.Contacts`
+pub const CONTACTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Contacts";
+/// `Connection.Interface.ContactList`
+pub const CONTACT_LIST: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactList";
+/// `Connection.Interface.SimplePresence`
+pub const SIMPLE_PRESENCE: &str = "org.freedesktop.Telepathy.Connection.Interface.SimplePresence";
+/// `Connection.Interface.Aliasing`
+pub const ALIASING: &str = "org.freedesktop.Telepathy.Connection.Interface.Aliasing";
+/// `Connection.Interface.ContactCapabilities`
+pub const CAPABILITIES: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";
+/// Ours: whom a connection trusts, and why.
+pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
+/// `Channel`
+pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
+/// `Channel.Interface.Tube`
+pub const TUBE: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube";
+/// `Channel.Type.StreamTube`
+pub const STREAM_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube";
+/// Ours: what went through a tube.
+pub const STATISTICS: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Statistics1";
+/// Ours: a channel that closes when whoever claimed it vanishes.
+pub const CLAIM: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1";
