@@ -1,1 +1,140 @@
-//! The command line.
+//! The command line `pneuma`: arguments in, the client library at work, sentences or JSON out.
+//!
+//! One file per command; what they share is in `app` (the account online, the wait for a contact),
+//! `output`, `failure` (exit codes and sentences), `select` (whom the user means) and `text` (what a
+//! peer wrote, made safe). Runs on one thread and one executor of its own; the binary hands in
+//! what lies outside these floors.
+
+mod accept;
+mod address;
+mod app;
+mod args;
+mod contacts;
+mod failure;
+mod offer;
+mod output;
+mod select;
+mod status;
+mod stdio;
+mod text;
+mod tubes;
+mod verify;
+
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
+
+use actors::runtime::{Spawner, Stopper, SystemClock};
+use async_signal::{Signal, Signals};
+use clap::Parser as _;
+use futures_lite::StreamExt as _;
+
+use app::App;
+use args::{Cli, Command};
+use failure::Outcome;
+use output::Output;
+
+/// What the binary brings from other floors.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside {
+    /// Runs the connection manager, with its arguments.
+    pub service: fn(Vec<OsString>) -> ExitCode,
+}
+
+/// Runs the command line of this process to its end.
+pub fn main(outside: Outside) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and a reader that left is none either.
+            error.print().unwrap_or_default();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    if let Command::Service { arguments } = cli.command {
+        return (outside.service)(arguments);
+    }
+    let out = Output::new(cli.global.json, cli.global.quiet, cli.global.colour);
+    match run(cli, out.clone()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            out.failure(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Runs one command on an executor of its own.
+fn run(cli: Cli, out: Output) -> Outcome {
+    let executor = Arc::new(smol::Executor::new());
+    let spawner = Spawner::new(executor.clone());
+    let (stopper, stop) = Stopper::new();
+    let app = App {
+        out,
+        account: cli.global.account.account(),
+        global: cli.global,
+        clock: SystemClock::new(),
+        spawner: spawner.clone(),
+        stop,
+    };
+    smol::block_on(executor.run(async {
+        let signals = spawner.spawn("signals", stop_on_signals(stopper));
+        let outcome = dispatch(&app, cli.command).await;
+        signals.cancel().await;
+        outcome
+    }))
+}
+
+async fn dispatch(app: &App, command: Command) -> Outcome {
+    match command {
+        Command::Status => status::run(app).await,
+        Command::Contacts { watch } => contacts::run(app, watch).await,
+        Command::Offer {
+            service,
+            address,
+            to,
+        } => offer::run(app, &service, &address, &to).await,
+        Command::Accept {
+            contact,
+            service,
+            listen,
+            stdio,
+        } => {
+            let way = match (listen, stdio) {
+                (Some(address), _) => accept::Way::Listen(address),
+                (None, true) => accept::Way::Stdio,
+                (None, false) => accept::Way::Socket,
+            };
+            accept::run(app, &contact, &service, way).await
+        }
+        Command::Tubes { watch } => tubes::run(app, watch).await,
+        Command::Verify {
+            contact,
+            code,
+            replace,
+        } => verify::run(app, &contact, code.as_deref(), replace).await,
+        Command::Forget { contact } => verify::forget(app, &contact).await,
+        Command::Disconnect => status::disconnect(app).await,
+        Command::Demo { .. } | Command::Install { .. } => {
+            Err(failure::Failure::failed("this is not there yet"))
+        }
+        // Taken before there was an executor.
+        Command::Service { .. } => Ok(()),
+    }
+}
+
+/// The first Ctrl-C (or SIGTERM, or the terminal's end) ends in order, the second at once.
+async fn stop_on_signals(stopper: Stopper) {
+    let mut signals = match Signals::new([Signal::Int, Signal::Term, Signal::Hup]) {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::warn!(%error, "signals cannot be watched; Ctrl-C ends at once");
+            // Dropping the stopper would stop everything.
+            return std::future::pending().await;
+        }
+    };
+    if signals.next().await.is_some() {
+        stopper.stop();
+    }
+    if signals.next().await.is_some() {
+        std::process::exit(failure::Code::Interrupted as i32);
+    }
+}

@@ -1,0 +1,194 @@
+//! `pneuma accept`: use a service that a contact offers: at a socket of the connection manager's
+//! choice, at an address of the user's choice, or on standard input and output.
+
+use actors::model::AddressType;
+use serde_json::json;
+
+use super::{
+    address::Address,
+    app::{App, Confirm, Need, still_online},
+    failure::{Failure, Outcome},
+    offer::{claim, serve},
+    stdio,
+    text::safe,
+};
+use crate::client::{Bridge, Connection, Event, Events, Kind, Tube, TubeState};
+
+/// How the bytes get to the user.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// At a TCP port of the connection manager's choice on this machine.
+    Socket,
+    /// At this address.
+    Listen(Address),
+    /// One connection on standard input and output.
+    Stdio,
+}
+
+/// Accepts, and serves until Ctrl-C or until the contact closes the tube; with `--stdio`, until the
+/// one connection ends.
+///
+/// # Errors
+/// Codes 3, 4 and 5, and what the service answers.
+pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
+    let listen = match &way {
+        Way::Listen(address) => Some(address.resolve().await.map_err(Failure::usage)?),
+        _ => None,
+    };
+    // Before anything is accepted: an address that is taken must not cost the contact's offer.
+    let bridge = match &listen {
+        Some(address) => Some(Bridge::bind(
+            address,
+            app.account.any_local_user == Some(true),
+        )?),
+        None => None,
+    };
+    app.with_connection(async |connection| {
+        let contact = app
+            .contact(connection, contact, Need::Present, Confirm::Ask)
+            .await?;
+        let id = safe(&contact.id);
+        let mut events = connection.events().await?;
+        let tube = offered(app, connection, &mut events, contact.handle, &id, service).await?;
+        let socket = match way {
+            Way::Socket => AddressType::Ipv4,
+            Way::Listen(_) | Way::Stdio => AddressType::Unix,
+        };
+        let accepted = app
+            .interruptible(async { Ok(tube.accept(socket).await?) })
+            .await;
+        let address = match accepted {
+            Ok(address) => address,
+            Err(error) => {
+                tube.close().await?;
+                return Err(error);
+            }
+        };
+        match (way, bridge) {
+            (Way::Stdio, _) => {
+                let outcome = stdio::run(app, &mut events, &tube, &address).await;
+                tube.close().await?;
+                outcome
+            }
+            (_, Some(bridge)) => {
+                let shown = bridge.address().to_string();
+                told(app, &tube, &contact.id, &shown)?;
+                let relays = bridge.run(connection.bus(), &address, &app.stop);
+                let served = async { serve(app, &mut events, &tube, &id).await };
+                let outcome =
+                    futures_lite::future::or(served, async { Err(relays.await.into()) }).await;
+                tube.close().await.unwrap_or_default();
+                outcome
+            }
+            (_, None) => {
+                told(app, &tube, &contact.id, &address.to_string())?;
+                if app.global.detach {
+                    return Ok(());
+                }
+                serve(app, &mut events, &tube, &id).await
+            }
+        }
+    })
+    .await
+}
+
+/// Says where the service is now.
+fn told(app: &App, tube: &Tube, id: &str, address: &str) -> Outcome {
+    let service = &tube.description().service;
+    app.out.record(&json!({
+        "event": "accepted",
+        "contact": id,
+        "service": service,
+        "address": address,
+        "channel": tube.path().as_str(),
+    }))?;
+    app.out.line(format!(
+        "{} of {} is at {}",
+        safe(service),
+        safe(id),
+        safe(address)
+    ))?;
+    if !app.global.detach {
+        app.out.remark("Ctrl-C ends it.");
+    }
+    Ok(())
+}
+
+/// The tube that the contact offers for this service, claimed; waits for it.
+async fn offered(
+    app: &App,
+    connection: &Connection,
+    events: &mut Events,
+    contact: u32,
+    id: &str,
+    service: &str,
+) -> Outcome<Tube> {
+    let deadline = app.deadline();
+    let fits = |tube: &Tube| {
+        let tube = tube.description();
+        !tube.requested && tube.contact == contact && tube.service == service
+    };
+    let mut waiting: Vec<Tube> = connection.tubes().await?;
+    let mut said = false;
+    loop {
+        for tube in waiting.drain(..).filter(fits) {
+            if take(app, &tube).await? {
+                return Ok(tube);
+            }
+        }
+        if !said {
+            said = true;
+            app.out
+                .remark(format!("Waiting for {id} to offer {} …", safe(service)));
+        }
+        let next = app
+            .before(deadline, async {
+                loop {
+                    let event = events.next().await?;
+                    still_online(&event)?;
+                    if let Event::NewTubes(tubes) = event {
+                        return Ok(tubes);
+                    }
+                }
+            })
+            .await?;
+        match next {
+            Some(tubes) => waiting.extend(tubes.into_iter().map(|tube| connection.tube(tube))),
+            None => {
+                return Err(Failure::timed_out(format!(
+                    "{id} did not offer {}; ask for it, or wait longer with --timeout",
+                    safe(service)
+                )));
+            }
+        }
+    }
+}
+
+/// Whether the tube is ours to accept: still on offer, and claimed by nobody else.
+async fn take(app: &App, tube: &Tube) -> Outcome<bool> {
+    let gone = |kind| {
+        matches!(
+            kind,
+            Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
+        )
+    };
+    match tube.state().await {
+        Ok(TubeState::LocalPending) => {}
+        Ok(_) => return Ok(false),
+        Err(error) if gone(error.kind) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    if app.global.detach {
+        return Ok(true);
+    }
+    match tube.claim().await {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind == Kind::NotYours => Ok(false),
+        Err(error) if error.kind == Kind::NotAvailable => Ok(false),
+        Err(error) if error.kind == Kind::NotImplemented => {
+            claim(app, tube).await?;
+            Ok(true)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

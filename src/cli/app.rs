@@ -1,0 +1,453 @@
+//! What every command works with: output, the bus, the account online and let go again, the wait
+//! for a contact, and being stopped by the user.
+//!
+//! ```text
+//!   with_connection:  service runs ─► connection ─► online ─► the command ─► let go
+//!                                                                │             ▲
+//!                                        Ctrl-C, an error ───────┴─────────────┘
+//! ```
+//!
+//! A command may end at any moment; letting go is never skipped.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use actors::runtime::{Clock, Spawner, Stop, Time};
+use futures_lite::FutureExt as _;
+
+use super::{
+    args::Global,
+    failure::{Code, Failure, Outcome},
+    output::Output,
+    select::{Selection, is_blocked, select},
+    text,
+};
+use crate::client::{
+    self, Account, Bus, Connection, Contact, Event, Events, Kind, Lease, Program, Status,
+};
+
+/// How long going online may take where `--timeout` says nothing sensible about it.
+const ONLINE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// See the module's head.
+pub struct App {
+    /// Where to write.
+    pub out: Output,
+    /// The options.
+    pub global: Global,
+    /// The account the options name.
+    pub account: Account,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The executor.
+    pub spawner: Spawner,
+    /// Stopped when the user presses Ctrl-C or the process is told to end.
+    pub stop: Stop,
+}
+
+/// What a contact must be before a command goes on with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Known, on the network or not.
+    Known,
+    /// Known, or a stranger on the network.
+    Present,
+    /// On the network and able to take tubes.
+    Tubes,
+}
+
+/// Whether whoever is selected was confirmed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirm {
+    /// A stranger takes a confirmation.
+    Ask,
+    /// The command is a confirmation of its own kind.
+    Never,
+}
+
+impl App {
+    /// The session bus.
+    ///
+    /// # Errors
+    /// Code 6.
+    pub async fn bus(&self) -> Outcome<Bus> {
+        Ok(Bus::session(self.spawner.clone(), self.clock.clone()).await?)
+    }
+
+    /// Runs `command` with the account online, and lets go of it afterwards whatever happened.
+    ///
+    /// # Errors
+    /// The command's own, and what keeps the account from getting online.
+    pub async fn with_connection<T>(
+        &self,
+        command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
+    ) -> Outcome<T> {
+        let bus = self.bus().await?;
+        if client::start(&bus, service_program().as_ref()).await? == client::Started::Spawned {
+            self.out.remark("Started the connection manager.");
+        }
+        let (connection, lease) = self.online(&bus).await?;
+        let outcome = command(&connection).await;
+        let let_go = self.let_go(&connection, lease).await;
+        match (outcome, let_go) {
+            (Ok(value), Ok(())) => Ok(value),
+            (Ok(_), Err(error)) => Err(error),
+            // What went wrong first matters more.
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The profile's connection, online, and our part in keeping it so.
+    async fn online(&self, bus: &Bus) -> Outcome<(Connection, Option<Lease>)> {
+        let profile = self.account.profile();
+        let deadline = self.global.timeout.0.unwrap_or(ONLINE_DEADLINE);
+        if let Some(connection) = Connection::of_profile(bus, profile).await? {
+            return self.join(bus, connection, deadline).await;
+        }
+        match Connection::request(bus, &self.account).await {
+            Ok(connection) => {
+                let lease = if self.global.detach {
+                    None
+                } else {
+                    Some(Lease::begin(bus, connection.bus_name()).await?)
+                };
+                let connected = self
+                    .interruptible(async { Ok(connection.connect(deadline).await?) })
+                    .await;
+                if let Err(error) = connected {
+                    self.let_go(&connection, lease).await?;
+                    return Err(error);
+                }
+                let id = connection.self_id().await?;
+                self.out.remark(format!("Online as {}.", text::safe(&id)));
+                Ok((connection, lease))
+            }
+            // Somebody else was quicker.
+            Err(error) if error.kind == Kind::NotAvailable => {
+                match Connection::of_profile(bus, profile).await? {
+                    Some(connection) => self.join(bus, connection, deadline).await,
+                    None => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes part in a connection that is there already.
+    async fn join(
+        &self,
+        bus: &Bus,
+        connection: Connection,
+        deadline: Duration,
+    ) -> Outcome<(Connection, Option<Lease>)> {
+        let lease = if self.global.detach {
+            None
+        } else {
+            Lease::join(bus, connection.bus_name()).await?
+        };
+        if connection.status().await? != Status::Connected {
+            self.interruptible(async { Ok(connection.connect(deadline).await?) })
+                .await?;
+        }
+        Ok((connection, lease))
+    }
+
+    /// Takes the account offline if we are the last of those who keep it online.
+    async fn let_go(&self, connection: &Connection, lease: Option<Lease>) -> Outcome {
+        let Some(lease) = lease else {
+            return Ok(());
+        };
+        if lease.release().await? {
+            match connection.disconnect().await {
+                // It is offline already, which is what we want.
+                Err(error)
+                    if matches!(
+                        error.kind,
+                        Kind::NoService | Kind::ServiceGone | Kind::NotAvailable
+                    ) => {}
+                answer => answer?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The moment `--timeout` ends, if it does.
+    pub fn deadline(&self) -> Option<Time> {
+        let timeout = self.global.timeout.0?;
+        Some(self.clock.now().saturating_add(timeout))
+    }
+
+    /// Waits for `future`, until the user stops us.
+    ///
+    /// # Errors
+    /// [`Failure::Interrupted`], and the future's own.
+    pub async fn interruptible<T>(&self, future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        let stopped = async {
+            self.stop.stopped().await;
+            Err(Failure::Interrupted)
+        };
+        stopped.or(future).await
+    }
+
+    /// Waits for `future`, until `deadline` or the user stops us. `None` when it is too late.
+    ///
+    /// # Errors
+    /// As [`App::interruptible`].
+    pub async fn before<T>(
+        &self,
+        deadline: Option<Time>,
+        future: impl Future<Output = Outcome<T>>,
+    ) -> Outcome<Option<T>> {
+        let late = async {
+            match deadline {
+                Some(deadline) => self.clock.sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+            Ok(None)
+        };
+        self.interruptible(async { future.await.map(Some) }.or(late))
+            .await
+    }
+
+    /// The contact that `wanted` selects, once it is what the command needs.
+    ///
+    /// # Errors
+    /// Codes 3, 4 and 130.
+    pub async fn contact(
+        &self,
+        connection: &Connection,
+        wanted: &str,
+        need: Need,
+        confirm: Confirm,
+    ) -> Outcome<Contact> {
+        let mut events = connection.events().await?;
+        let deadline = self.deadline();
+        let mut said = false;
+        loop {
+            let contacts = connection.contacts().await?;
+            let (found, sentence) = match select(wanted, &contacts) {
+                Selection::Known(contact) => (Some((contact, false)), String::new()),
+                Selection::Stranger(contact) => (Some((contact, true)), String::new()),
+                Selection::Ambiguous(sentence) => {
+                    return Err(Failure::new(Code::NotFound, "ambiguous", sentence));
+                }
+                Selection::Nobody(sentence) => (None, sentence),
+            };
+            if let Some((contact, stranger)) = found {
+                if is_blocked(contact) && confirm == Confirm::Ask {
+                    return Err(self.blocked(connection, contact).await?);
+                }
+                let ready = match need {
+                    Need::Known => true,
+                    Need::Present => !stranger || contact.show.is_online(),
+                    Need::Tubes => contact.show.is_online() && contact.tubes,
+                };
+                if ready {
+                    if stranger && confirm == Confirm::Ask {
+                        self.confirm_stranger(connection, contact).await?;
+                    }
+                    return Ok(contact.clone());
+                }
+            } else if !wanted.contains('@') {
+                // A part of a name selects only who is known already: nothing to wait for.
+                return Err(Failure::new(Code::NotFound, "not-found", sentence));
+            }
+            if !said {
+                said = true;
+                self.out
+                    .remark(format!("Waiting for {} …", text::safe(wanted)));
+            }
+            let changed = self
+                .before(deadline, next_change_of_contacts(&mut events))
+                .await?;
+            if changed.is_none() {
+                return match found {
+                    // It is there and has not said what it can do. The service knows best why
+                    // that is not enough, and says so.
+                    Some((contact, stranger)) if contact.show.is_online() => {
+                        if stranger && confirm == Confirm::Ask {
+                            self.confirm_stranger(connection, contact).await?;
+                        }
+                        Ok(contact.clone())
+                    }
+                    Some((contact, _)) => Err(Failure::new(
+                        Code::NotFound,
+                        "offline",
+                        format!(
+                            "{} is not on the network; try again when it is, or wait longer with --timeout",
+                            text::safe(&contact.id)
+                        ),
+                    )),
+                    None => Err(Failure::new(Code::NotFound, "not-found", sentence)),
+                };
+            }
+        }
+    }
+
+    /// Why nothing can be done with a blocked contact.
+    async fn blocked(&self, connection: &Connection, contact: &Contact) -> Outcome<Failure> {
+        let trust = connection.trust(contact.handle).await?;
+        Ok(Failure::new(
+            Code::Refused,
+            "fingerprint-mismatch",
+            format!(
+                "{} shows the key {} but its name belongs to the key {}; ask the person by another way whether the machine is new: if so, `pneuma verify --replace` takes the new key, else somebody is posing",
+                contact.id,
+                text::fingerprint(trust.fingerprint.as_deref().unwrap_or("unknown")),
+                text::fingerprint(trust.pinned_fingerprint.as_deref().unwrap_or("unknown")),
+            ),
+        ))
+    }
+
+    /// Asks whether to deal with somebody new.
+    async fn confirm_stranger(&self, connection: &Connection, contact: &Contact) -> Outcome {
+        if self.global.yes {
+            return Ok(());
+        }
+        let id = text::safe(&contact.id);
+        if !can_ask() {
+            return Err(Failure::new(
+                Code::Refused,
+                "not-confirmed",
+                format!(
+                    "{id} is not one of your contacts and there is no terminal to ask whether you mean it; add --yes if you do"
+                ),
+            ));
+        }
+        let trust = connection.trust(contact.handle).await?;
+        self.out.prompt(format!(
+            "{id} is not one of your contacts yet.{}",
+            if contact.alias.is_empty() || contact.alias == contact.id {
+                String::new()
+            } else {
+                format!(" It calls itself “{}”.", text::safe_short(&contact.alias))
+            }
+        ));
+        match &trust.fingerprint {
+            Some(key) => self.out.prompt(format!(
+                "Its key is {}.\nIf you go on, this key and no other belongs to the name.",
+                text::fingerprint(key)
+            )),
+            None => self
+                .out
+                .prompt("It shows no key: nobody can tell who it is, and nothing is encrypted."),
+        }
+        if self.ask("Do you mean it?").await? {
+            Ok(())
+        } else {
+            Err(Failure::new(
+                Code::Refused,
+                "not-confirmed",
+                format!("nothing was done with {id}"),
+            ))
+        }
+    }
+
+    /// Asks a question on the terminal. Everything but a clear yes is a no.
+    ///
+    /// # Errors
+    /// [`Failure::Interrupted`], and when the terminal cannot be read.
+    pub async fn ask(&self, question: &str) -> Outcome<bool> {
+        let mut err = std::io::stderr().lock();
+        err.write_all(format!("{question} [y/N] ").as_bytes())?;
+        err.flush()?;
+        drop(err);
+        // The thread that reads may outlive an interruption; it holds nothing and ends with us.
+        let answer = self
+            .interruptible(async {
+                smol::unblock(|| {
+                    let mut line = String::new();
+                    std::io::stdin().read_line(&mut line).map(|_| line)
+                })
+                .await
+                .map_err(|error| Failure::failed(format!("the answer could not be read: {error}")))
+            })
+            .await?;
+        Ok(is_yes(&answer))
+    }
+}
+
+/// Whether there is somebody to ask.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+/// Waits until the contacts have to be read again.
+async fn next_change_of_contacts(events: &mut Events) -> Outcome {
+    loop {
+        match events.next().await? {
+            Event::Contacts => return Ok(()),
+            event => still_online(&event)?,
+        }
+    }
+}
+
+/// An error when the event says that the connection ended.
+///
+/// # Errors
+/// Codes 1 and 6.
+pub fn still_online(event: &Event) -> Outcome {
+    match event {
+        Event::ServiceGone => {
+            Err(client::Error::new(Kind::ServiceGone, "the connection ended").into())
+        }
+        Event::Status { status: 2, .. } => {
+            Err(client::Error::new(Kind::Disconnected, "the connection ended").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The program that is the connection manager, for where D-Bus knows none: the one beside ours,
+/// else ourselves.
+fn service_program() -> Option<Program> {
+    let own = std::env::current_exe().ok()?;
+    let beside = own.with_file_name("telepathy-pneuma");
+    if beside.is_file() {
+        return Some(Program {
+            path: beside,
+            arguments: vec![],
+        });
+    }
+    Some(Program {
+        path: own,
+        arguments: vec!["service".into()],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_yes_is_one() {
+        for yes in ["y\n", "YES", " Yes \n"] {
+            assert!(is_yes(yes), "{yes}");
+        }
+        for no in ["", "\n", "n", "yy", "ja", "yes please"] {
+            assert!(!is_yes(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn an_ended_connection_is_an_error() {
+        let status = |status| Event::Status { status, reason: 0 };
+        assert!(still_online(&status(0)).is_ok());
+        assert!(still_online(&Event::Contacts).is_ok());
+        assert_eq!(
+            still_online(&status(2)).map_err(|failure| failure.exit_code()),
+            Err(1)
+        );
+        assert_eq!(
+            still_online(&Event::ServiceGone).map_err(|failure| failure.exit_code()),
+            Err(6)
+        );
+    }
+}

@@ -1,0 +1,343 @@
+//! The command line as clap reads it.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{address::Address, output::Colour};
+use crate::client::Account;
+
+/// What `pneuma --help` says at its end.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  it worked
+  1  it failed
+  2  the command line cannot be understood
+  3  the contact is unknown or not on the network
+  4  refused: by the contact, by you, or because the contact is not trusted
+  5  it did not happen in time
+  6  there is no session bus or no connection manager
+  130  stopped by Ctrl-C before it was done
+
+Contacts: a part of the name selects one of your own contacts, those you dealt with before.
+Somebody new takes the whole id and a confirmation (or --yes).";
+
+/// Tubes to people near you: offer a local service to a contact, use one that a contact offers.
+#[derive(Debug, Parser)]
+#[command(name = "pneuma", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Write results as JSON: one value, or one per line for what goes on
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Write results only, no remarks
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Colour the output
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        alias = "color"
+    )]
+    pub colour: Colour,
+    /// How long to wait for contacts and offers: seconds, or 90s, 5m, 1h; 0 waits for ever
+    #[arg(long, global = true, env = "PNEUMA_TIMEOUT", default_value = "30", value_parser = timeout)]
+    pub timeout: Timeout,
+    /// Leave the account online at the end, and tubes as they are
+    #[arg(long, global = true)]
+    pub detach: bool,
+    /// Do not ask; confirm
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+    /// The account, where this command brings it online.
+    #[command(flatten)]
+    pub account: AccountArgs,
+}
+
+/// The account's parameters.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Account, where the command brings it online")]
+pub struct AccountArgs {
+    /// Which set of keys and contacts to use
+    #[arg(long, global = true, env = "PNEUMA_PROFILE", value_name = "NAME")]
+    pub profile: Option<String>,
+    /// The part of your id before the @ (your login name if not given)
+    #[arg(long, global = true, env = "PNEUMA_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// The name others see you under
+    #[arg(long, global = true, env = "PNEUMA_NICKNAME", value_name = "NAME")]
+    pub nickname: Option<String>,
+    /// Your first name
+    #[arg(long, global = true, env = "PNEUMA_FIRST_NAME", value_name = "NAME")]
+    pub first_name: Option<String>,
+    /// Your last name
+    #[arg(long, global = true, env = "PNEUMA_LAST_NAME", value_name = "NAME")]
+    pub last_name: Option<String>,
+    /// Your e-mail address, told to everybody on the network
+    #[arg(long, global = true, env = "PNEUMA_EMAIL", value_name = "ADDRESS")]
+    pub email: Option<String>,
+    /// Your Jabber id, told to everybody on the network
+    #[arg(long, global = true, env = "PNEUMA_JID", value_name = "JID")]
+    pub jid: Option<String>,
+    /// Allow contacts you never dealt with to be spoken to without encryption
+    #[arg(long, global = true)]
+    pub allow_plaintext: bool,
+    /// Be seen on this network interface only
+    #[arg(long, global = true, env = "PNEUMA_INTERFACE", value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Use another port for discovery than 5353, apart from everybody else
+    #[arg(long, global = true, env = "PNEUMA_MDNS_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub mdns_port: Option<u16>,
+    /// Let other users of this machine use the sockets of your tubes
+    #[arg(long, global = true)]
+    pub any_local_user: bool,
+}
+
+impl AccountArgs {
+    /// As connection parameters. Empty texts count as absent, so that an empty environment
+    /// variable does no harm.
+    pub fn account(&self) -> Account {
+        let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        Account {
+            published_name: text(&self.name),
+            nickname: text(&self.nickname),
+            first_name: text(&self.first_name),
+            last_name: text(&self.last_name),
+            email: text(&self.email),
+            jid: text(&self.jid),
+            require_encryption: self.allow_plaintext.then_some(false),
+            profile: text(&self.profile),
+            interface: text(&self.interface),
+            mdns_port: self.mdns_port,
+            any_local_user: self.any_local_user.then_some(true),
+        }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show whether you are online, and as whom
+    Status,
+    /// List your contacts and who else is on the network
+    Contacts {
+        /// Go on: show each change
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Offer a local service to a contact
+    Offer {
+        /// What kind of service it is: http, rfb, x-ssh-contact, …
+        service: String,
+        /// Where it listens: 5900, host:port, [v6]:port or unix:/path
+        address: Address,
+        /// To whom
+        #[arg(long, value_name = "CONTACT")]
+        to: String,
+    },
+    /// Use a service that a contact offers
+    Accept {
+        /// Whose
+        contact: String,
+        /// Which
+        service: String,
+        /// Listen at this address of yours: port, host:port, [v6]:port or unix:/path
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "detach")]
+        listen: Option<Address>,
+        /// One connection, on standard input and output; serves as ssh's ProxyCommand
+        #[arg(long, conflicts_with_all = ["listen", "json", "detach"])]
+        stdio: bool,
+    },
+    /// List the tubes that are open or on offer
+    Tubes {
+        /// Go on: show them every second
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Compare codes with a contact, and trust its key from then on
+    Verify {
+        /// Whom
+        contact: String,
+        /// The code that the contact reads from its screen, instead of being asked
+        #[arg(long)]
+        code: Option<String>,
+        /// Take the new key of a contact whose machine has really changed
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Forget a contact and its key
+    Forget {
+        /// Whom
+        contact: String,
+    },
+    /// Take the account offline
+    Disconnect,
+    /// Two people on this machine, for real: find, compare, offer, fetch, measure
+    Demo {
+        /// How much to download through the tube, in MiB
+        #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65536))]
+        size: u64,
+        /// Keep the folder with logs and keys
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Install the programs and the files that D-Bus, systemd and Telepathy look for
+    Install {
+        /// Where things will live
+        #[arg(long, default_value = "/usr/local", value_name = "DIR")]
+        prefix: PathBuf,
+        /// Put everything below this folder, as packagers do; it is no part of the paths in the files
+        #[arg(long, env = "DESTDIR", value_name = "DIR")]
+        destdir: Option<PathBuf>,
+        /// Where the service's program will live; PREFIX/libexec if not given
+        #[arg(long, value_name = "DIR")]
+        libexecdir: Option<PathBuf>,
+        /// Take the programs from this folder instead of the one this program is in
+        #[arg(long, value_name = "DIR")]
+        from: Option<PathBuf>,
+        /// Say what would be written, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// The connection manager itself, as `telepathy-pneuma` runs it
+    #[command(
+        hide = true,
+        disable_help_flag = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    Service {
+        /// Handed on as they are.
+        #[arg(allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+}
+
+/// How long to wait; `None` is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout(pub Option<Duration>);
+
+/// Reads `30`, `90s`, `5m`, `1h`, and `0` for ever.
+fn timeout(text: &str) -> Result<Timeout, String> {
+    let advice = || format!("`{text}` is no time; write seconds, or 90s, 5m, 1h");
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        _ => (text, 1),
+    };
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(advice());
+    }
+    let seconds = number
+        .parse::<u32>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or_else(advice)?;
+    Ok(Timeout(
+        (seconds > 0).then(|| Duration::from_secs(seconds.into())),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times() {
+        let seconds = |text| timeout(text).map(|time| time.0.map(|time| time.as_secs()));
+        assert_eq!(seconds("30"), Ok(Some(30)));
+        assert_eq!(seconds("90s"), Ok(Some(90)));
+        assert_eq!(seconds("5m"), Ok(Some(300)));
+        assert_eq!(seconds("1h"), Ok(Some(3600)));
+        assert_eq!(seconds("0"), Ok(None));
+        for text in [
+            "",
+            "s",
+            "-1",
+            "1.5",
+            "+3",
+            "1d",
+            "99999999999",
+            "4000000h",
+            "5€",
+        ] {
+            assert!(timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn options_stand_before_and_after_the_command() {
+        let cli = parse("pneuma --json contacts --watch --profile work").expect("it is right");
+        assert!(cli.global.json);
+        assert_eq!(cli.global.account.account().profile(), "work");
+        assert!(matches!(cli.command, Command::Contacts { watch: true }));
+    }
+
+    #[test]
+    fn an_offer_has_all_its_parts() {
+        let cli = parse("pneuma offer rfb [::1]:5900 --to bob").expect("it is right");
+        let Command::Offer {
+            service,
+            address,
+            to,
+        } = cli.command
+        else {
+            panic!("another command");
+        };
+        assert_eq!((service.as_str(), to.as_str()), ("rfb", "bob"));
+        assert_eq!(address.to_string(), "[::1]:5900");
+        assert!(parse("pneuma offer rfb 5900").is_err());
+        assert!(parse("pneuma offer rfb nonsense --to bob").is_err());
+    }
+
+    #[test]
+    fn standard_output_belongs_to_one() {
+        assert!(parse("pneuma accept bob ssh --stdio").is_ok());
+        assert!(parse("pneuma accept bob ssh --stdio --listen 80").is_err());
+        assert!(parse("pneuma accept bob ssh --stdio --json").is_err());
+        assert!(parse("pneuma accept bob ssh --listen 80 --detach").is_err());
+    }
+
+    #[test]
+    fn the_service_gets_its_arguments_untouched() {
+        let cli = parse("pneuma service --persist --help -x y").expect("it is right");
+        let Command::Service { arguments } = cli.command else {
+            panic!("another command");
+        };
+        assert_eq!(arguments, ["--persist", "--help", "-x", "y"]);
+    }
+
+    #[test]
+    fn empty_parameters_count_as_absent() {
+        let cli = parse("pneuma status --allow-plaintext").expect("it is right");
+        let mut account = cli.global.account;
+        account.nickname = Some(String::new());
+        assert_eq!(account.account().nickname, None);
+        assert_eq!(account.account().require_encryption, Some(false));
+    }
+}

@@ -1,0 +1,129 @@
+//! `pneuma status` and `pneuma disconnect`: what there is, without changing it; and its end.
+
+use serde_json::json;
+
+use super::{
+    app::App,
+    failure::Outcome,
+    output::Style,
+    text::{fingerprint, safe, table},
+};
+use crate::client::{self, Connection, Status};
+
+/// One connection, as shown.
+struct Row {
+    profile: String,
+    status: Status,
+    id: String,
+    fingerprint: String,
+    contacts: usize,
+    present: usize,
+    tubes: usize,
+}
+
+/// Shows whether the connection manager runs and what is online. Starts nothing.
+///
+/// # Errors
+/// Code 6 without a session bus.
+pub async fn run(app: &App) -> Outcome {
+    let bus = app.bus().await?;
+    let running = client::is_running(&bus).await?;
+    let mut rows = Vec::new();
+    for connection in Connection::all(&bus).await? {
+        rows.push(read(&connection).await?);
+    }
+    if let Some(profile) = &app.account.profile {
+        rows.retain(|row| row.profile == *profile);
+    }
+    app.out.record(&json!({
+        "running": running,
+        "accounts": rows.iter().map(record).collect::<Vec<_>>(),
+    }))?;
+    if !running {
+        app.out.line(
+            "The connection manager does not run. It starts with the first command that needs it.",
+        )?;
+    } else if rows.is_empty() {
+        app.out
+            .line("The connection manager runs. No account is online.")?;
+    }
+    for row in rows {
+        let style = match row.status {
+            Status::Connected => Style::Good,
+            Status::Connecting => Style::Warn,
+            Status::Disconnected => Style::Dim,
+        };
+        let mut lines = vec![vec![
+            "Status".to_owned(),
+            app.out.paint(style, row.status.as_str()),
+        ]];
+        lines.push(vec!["Profile".to_owned(), safe(&row.profile)]);
+        if row.status == Status::Connected {
+            lines.push(vec!["Id".to_owned(), safe(&row.id)]);
+            lines.push(vec!["Key".to_owned(), fingerprint(&row.fingerprint)]);
+            lines.push(vec![
+                "Contacts".to_owned(),
+                format!("{}, {} on the network", row.contacts, row.present),
+            ]);
+            lines.push(vec!["Tubes".to_owned(), row.tubes.to_string()]);
+        }
+        // The head would only repeat what stands below it.
+        for line in table(&["", ""], &lines).iter().skip(1) {
+            app.out.line(line)?;
+        }
+    }
+    Ok(())
+}
+
+async fn read(connection: &Connection) -> Outcome<Row> {
+    let status = connection.status().await?;
+    let mut row = Row {
+        profile: connection.profile().await?,
+        status,
+        id: String::new(),
+        fingerprint: String::new(),
+        contacts: 0,
+        present: 0,
+        tubes: 0,
+    };
+    if status == Status::Connected {
+        let contacts = connection.contacts().await?;
+        row.id = connection.self_id().await?;
+        row.fingerprint = connection.own_fingerprint().await?;
+        row.contacts = contacts.iter().filter(|c| c.trust.is_pinned()).count();
+        row.present = contacts.iter().filter(|c| c.show.is_online()).count();
+        row.tubes = connection.tubes().await?.len();
+    }
+    Ok(row)
+}
+
+fn record(row: &Row) -> serde_json::Value {
+    json!({
+        "profile": row.profile,
+        "status": row.status.as_str(),
+        "id": row.id,
+        "fingerprint": row.fingerprint,
+        "contacts": row.contacts,
+        "present": row.present,
+        "tubes": row.tubes,
+    })
+}
+
+/// Takes the profile's account offline, whoever brought it online.
+///
+/// # Errors
+/// Code 6 without a session bus.
+pub async fn disconnect(app: &App) -> Outcome {
+    let bus = app.bus().await?;
+    let profile = app.account.profile();
+    let connection = Connection::of_profile(&bus, profile).await?;
+    if let Some(connection) = &connection {
+        connection.disconnect().await?;
+    }
+    app.out
+        .record(&json!({ "profile": profile, "disconnected": connection.is_some() }))?;
+    app.out.line(match connection {
+        Some(_) => "Offline.",
+        None => "The account is not online.",
+    })
+}
