@@ -1,0 +1,700 @@
+//! Discovery by ourselves, with mdns-sd.
+//!
+//! ```text
+//!  session ── start, update, set_pinned, stop ──▶ driver task ◀──▶ mdns-sd's own thread
+//!          ◀────────── DiscoveryEvent ─────────── (Pending)
+//! ```
+//!
+//! mdns-sd drops a subscription whose channel (1,000 events) is full, so the driver does nothing but
+//! empty it into [`Pending`]; when it is dropped all the same, the driver browses again and, ten
+//! seconds later, takes those it did not hear of for gone. mdns-sd's thread and its cache are not
+//! ours: the cache of a flooded network grows until the records' lifetimes end.
+//!
+//! The host name we give ourselves is made of our key, so that two connection managers of one machine,
+//! or one and an Avahi, never contend for it.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use actors::{
+    model::Error,
+    runtime::{BoxFuture, Clock, Reply, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, Time},
+};
+use async_channel::{Receiver, Sender};
+use futures_lite::{FutureExt as _, future};
+use mdns_sd::{DaemonEvent, IfKind, RRType, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
+
+use super::{
+    Announcement, Discovery, DiscoveryEvent, MAX_ADDRESSES, MAX_INSTANCE, PresenceText, Sighting,
+    next_name, pending::Pending, truncated,
+};
+use crate::session::trust::KeyId;
+
+const SERVICE: &str = "_presence._tcp.local.";
+/// Events that wait for the session; behind them [`Pending`] coalesces.
+const EVENTS: usize = 64;
+/// How long somebody has to be heard again after we browse anew.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Between two attempts to browse, and between two changes of our own name: a hostile network must not
+/// keep us busy.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Names tried with a number; then one with a part of our key, which nobody has by accident.
+const NUMBERED: u32 = 9;
+/// How long the goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(800);
+
+/// See the module's head.
+pub struct Mdns {
+    port: u16,
+    interface: Option<String>,
+    key: KeyId,
+    spawner: Spawner,
+    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    wanted: Mutex<(Wanted, SnapshotWriter<Wanted>)>,
+    driver: Mutex<Option<Driver>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Wanted {
+    version: u64,
+    text: Option<PresenceText>,
+    pinned: BTreeSet<KeyId>,
+}
+
+struct Driver {
+    stopper: Stopper,
+    done: actors::runtime::Pending<()>,
+}
+
+/// What the mutexes guard is replaced as a whole, so it is valid whoever panicked.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Mdns {
+    /// Discovery on one interface, or on all that there are, loopback included. `port` is 5353 but in
+    /// tests; `key` is ours.
+    pub fn new(
+        port: u16,
+        interface: Option<String>,
+        key: KeyId,
+        spawner: Spawner,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (writer, _) = Snapshot::new(Wanted::default());
+        Mdns {
+            port,
+            interface,
+            key,
+            spawner,
+            clock,
+            shared: Arc::new(Shared {
+                wanted: Mutex::new((Wanted::default(), writer)),
+                driver: Mutex::new(None),
+            }),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Wanted)) {
+        let mut wanted = lock(&self.shared.wanted);
+        change(&mut wanted.0);
+        wanted.0.version += 1;
+        wanted.1.publish(wanted.0.clone());
+    }
+}
+
+impl Discovery for Mdns {
+    fn start(
+        &self,
+        announcement: Announcement,
+    ) -> BoxFuture<'static, Result<Receiver<DiscoveryEvent>, Error>> {
+        let begin = || -> Result<Receiver<DiscoveryEvent>, Error> {
+            let daemon = ServiceDaemon::new_with_port(self.port).map_err(network)?;
+            if let Some(interface) = &self.interface {
+                daemon.disable_interface(IfKind::All).map_err(network)?;
+                daemon
+                    .enable_interface(interface.as_str())
+                    .map_err(network)?;
+            }
+            self.change(|wanted| wanted.text = Some(announcement.text.clone()));
+            let wanted = lock(&self.shared.wanted).1.reader();
+            let (events, receiver) = async_channel::bounded(EVENTS);
+            let (stopper, stop) = Stopper::new();
+            let (done, finished) = Reply::new();
+            let mut driver = DriverTask {
+                host: format!("pneuma-{}.local.", self.key.short()),
+                key: self.key,
+                base: truncated(&announcement.name, MAX_INSTANCE).to_owned(),
+                name: truncated(&announcement.name, MAX_INSTANCE).to_owned(),
+                port: announcement.port,
+                attempt: 1,
+                published: None,
+                wanted: wanted.get(),
+                snapshot: wanted,
+                pending: Pending::default(),
+                next: None,
+                browse: daemon.browse(SERVICE).map_err(network)?,
+                monitor: daemon.monitor().map_err(network)?,
+                browse_again_at: None,
+                settle_at: None,
+                rename_at: None,
+                events,
+                clock: self.clock.clone(),
+                daemon,
+            };
+            driver.register(true)?;
+            self.spawner
+                .spawn("mdns", async move {
+                    driver.run(&stop).await;
+                    // Nobody waits for it when the session was dropped instead of stopped.
+                    if done.send(()).is_err() {
+                        tracing::debug!("discovery ended by itself");
+                    }
+                })
+                .detach();
+            *lock(&self.shared.driver) = Some(Driver {
+                stopper,
+                done: finished,
+            });
+            Ok(receiver)
+        };
+        Box::pin(future::ready(begin()))
+    }
+
+    fn update(&self, text: PresenceText) {
+        self.change(|wanted| wanted.text = Some(text));
+    }
+
+    fn set_pinned(&self, keys: BTreeSet<KeyId>) {
+        self.change(|wanted| wanted.pinned = keys);
+    }
+
+    fn stop(&self) -> BoxFuture<'static, ()> {
+        let driver = lock(&self.shared.driver).take();
+        let timeout = self.clock.sleep(2 * GOODBYE);
+        Box::pin(async move {
+            if let Some(driver) = driver {
+                driver.stopper.stop();
+                let done = async {
+                    // Gone without an answer is gone too.
+                    driver.done.wait().await.unwrap_or(());
+                };
+                done.or(timeout).await;
+            }
+        })
+    }
+}
+
+fn network(error: mdns_sd::Error) -> Error {
+    Error::NetworkError(format!(
+        "the local network cannot be searched for contacts: {error}"
+    ))
+}
+
+enum Step {
+    Browsed(Result<ServiceEvent, mdns_sd::RecvError>),
+    Daemon(Result<DaemonEvent, mdns_sd::RecvError>),
+    Wanted(Arc<Wanted>),
+    Told(bool),
+    Timer,
+    Stop,
+}
+
+struct DriverTask {
+    daemon: ServiceDaemon,
+    browse: mdns_sd::Receiver<ServiceEvent>,
+    monitor: mdns_sd::Receiver<DaemonEvent>,
+    snapshot: Snapshot<Wanted>,
+    wanted: Arc<Wanted>,
+    pending: Pending,
+    next: Option<DiscoveryEvent>,
+    events: Sender<DiscoveryEvent>,
+    clock: Arc<dyn Clock>,
+    host: String,
+    key: KeyId,
+    base: String,
+    name: String,
+    port: u16,
+    attempt: u32,
+    published: Option<String>,
+    browse_again_at: Option<Time>,
+    settle_at: Option<Time>,
+    rename_at: Option<Time>,
+}
+
+impl DriverTask {
+    async fn run(&mut self, stop: &Stop) {
+        loop {
+            if self.next.is_none() {
+                self.next = self.pending.pop();
+            }
+            match self.select(stop).await {
+                Step::Browsed(Ok(event)) => self.browsed(event),
+                Step::Browsed(Err(_)) => {
+                    tracing::warn!("mdns-sd dropped our subscription; browsing again");
+                    self.browse_again_at = Some(self.clock.now() + PAUSE);
+                }
+                Step::Daemon(Ok(event)) => self.daemon_said(event),
+                Step::Daemon(Err(_)) => {
+                    let error = Error::NetworkError("mDNS on this machine has ended".into());
+                    // The session that does not listen any more has no use for it.
+                    self.events
+                        .send(DiscoveryEvent::Failed(error))
+                        .await
+                        .unwrap_or(());
+                    return;
+                }
+                Step::Wanted(wanted) => {
+                    let text_changed = wanted.text != self.wanted.text;
+                    self.pending.set_pinned(wanted.pinned.clone());
+                    self.wanted = wanted;
+                    if text_changed && let Err(error) = self.register(false) {
+                        tracing::warn!(%error, "our presence could not be announced");
+                    }
+                }
+                Step::Told(true) => self.next = None,
+                Step::Told(false) => return self.goodbye().await,
+                Step::Timer => self.timers(),
+                Step::Stop => return self.goodbye().await,
+            }
+        }
+    }
+
+    /// Cancel-safe: whatever loses was not taken from its channel.
+    async fn select(&self, stop: &Stop) -> Step {
+        let stopped = async {
+            stop.stopped().await;
+            Step::Stop
+        };
+        let browsed = async {
+            match self.browse_again_at {
+                Some(_) => future::pending().await,
+                None => Step::Browsed(self.browse.recv_async().await),
+            }
+        };
+        let daemon = async { Step::Daemon(self.monitor.recv_async().await) };
+        let version = self.wanted.version;
+        let wanted = async {
+            Step::Wanted(
+                self.snapshot
+                    .wait_for(|wanted| wanted.version != version)
+                    .await,
+            )
+        };
+        let told = async {
+            match &self.next {
+                Some(event) => Step::Told(self.events.send(event.clone()).await.is_ok()),
+                None => future::pending().await,
+            }
+        };
+        let deadline = [self.browse_again_at, self.settle_at, self.rename_at]
+            .into_iter()
+            .flatten()
+            .min();
+        let timer = async {
+            match deadline {
+                Some(deadline) => self.clock.sleep_until(deadline).await,
+                None => future::pending().await,
+            }
+            Step::Timer
+        };
+        stopped
+            .or(browsed)
+            .or(daemon)
+            .or(wanted)
+            .or(told)
+            .or(timer)
+            .await
+    }
+
+    fn timers(&mut self) {
+        let now = self.clock.now();
+        let due = |at: &mut Option<Time>| at.take_if(|at| *at <= now).is_some();
+        if due(&mut self.browse_again_at) {
+            match self.daemon.browse(SERVICE) {
+                Ok(browse) => {
+                    self.browse = browse;
+                    self.pending.begin_again();
+                    self.settle_at = Some(now + SETTLE);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot browse; trying again");
+                    self.browse_again_at = Some(now + PAUSE);
+                }
+            }
+        }
+        if due(&mut self.settle_at) {
+            self.pending.settle();
+        }
+        if due(&mut self.rename_at)
+            && let Err(error) = self.rename()
+        {
+            tracing::warn!(%error, "cannot announce a new name; trying again");
+            self.rename_at = Some(now + PAUSE);
+        }
+    }
+
+    fn browsed(&mut self, event: ServiceEvent) {
+        match event {
+            ServiceEvent::ServiceResolved(service) => {
+                if let Some(sighting) = sighting(&service) {
+                    self.pending.seen(sighting);
+                }
+            }
+            ServiceEvent::ServiceRemoved(_, fullname) => {
+                if let Some(instance) = instance_of(&fullname) {
+                    self.pending.gone(instance);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn daemon_said(&mut self, event: DaemonEvent) {
+        match event {
+            DaemonEvent::Announce(fullname, _)
+                if unescaped(&fullname) == format!("{}.{SERVICE}", self.name)
+                    && self.published.as_ref() != Some(&self.name) =>
+            {
+                self.published = Some(self.name.clone());
+                self.next_published();
+            }
+            DaemonEvent::NameChange(change) => {
+                let ours = unescaped(&change.original) == format!("{}.{SERVICE}", self.name);
+                if ours && matches!(change.rr_type, RRType::SRV | RRType::TXT) {
+                    // The library chooses a name by itself; we choose our own, once.
+                    self.rename_at.get_or_insert(if self.attempt == 1 {
+                        self.clock.now()
+                    } else {
+                        self.clock.now() + PAUSE
+                    });
+                }
+            }
+            DaemonEvent::Error(error) => tracing::warn!(%error, "mdns-sd"),
+            _ => {}
+        }
+    }
+
+    /// `Published` overtakes sightings that wait, but not the one that is being told.
+    fn next_published(&mut self) {
+        let event = DiscoveryEvent::Published(self.name.clone());
+        self.pending.tell_first(event);
+    }
+
+    fn rename(&mut self) -> Result<(), Error> {
+        self.unregister();
+        self.attempt += 1;
+        self.name = if self.attempt <= NUMBERED {
+            next_name(&self.base, self.attempt)
+        } else {
+            let part = &self.key.to_string()[..16];
+            let room = MAX_INSTANCE - part.len() - 12;
+            format!("{} {part} #{}", truncated(&self.base, room), self.attempt)
+        };
+        self.register(true)
+    }
+
+    fn register(&self, probe: bool) -> Result<(), Error> {
+        let text = self.wanted.text.clone().unwrap_or_default();
+        let pairs = text.pairs(self.port);
+        let mut info = ServiceInfo::new(SERVICE, &self.name, &self.host, "", self.port, &pairs[..])
+            .map_err(|error| Error::InvalidArgument(error.to_string()))?
+            .enable_addr_auto();
+        info.set_requires_probe(probe);
+        self.daemon.register(info).map_err(network)
+    }
+
+    fn unregister(&self) -> Option<mdns_sd::Receiver<mdns_sd::UnregisterStatus>> {
+        let fullname = ServiceInfo::new(SERVICE, &self.name, &self.host, "", self.port, None)
+            .ok()?
+            .get_fullname()
+            .to_owned();
+        self.daemon.unregister(&fullname).ok()
+    }
+
+    /// mdns-sd repeats the goodbye after 120 ms; then its thread ends too.
+    async fn goodbye(&mut self) {
+        let said = async {
+            if let Some(status) = self.unregister() {
+                // An error means that the thread has ended: nothing to wait for.
+                if status.recv_async().await.is_ok() {
+                    self.clock.sleep(Duration::from_millis(150)).await;
+                }
+            }
+            match self.daemon.shutdown() {
+                Ok(status) => status.recv_async().await.is_ok(),
+                Err(_) => false,
+            }
+        };
+        let timeout = async {
+            self.clock.sleep(GOODBYE).await;
+            false
+        };
+        if !said.or(timeout).await {
+            tracing::debug!("mDNS did not end in time");
+        }
+    }
+}
+
+/// The instance of a full name, as it was on the wire. A stranger chose it: `None` when it is empty
+/// or holds control characters.
+fn instance_of(fullname: &str) -> Option<&str> {
+    let split = fullname.len().checked_sub(SERVICE.len() + 1)?;
+    let (instance, service) = (fullname.get(..split)?, fullname.get(split..)?);
+    let fits = service.starts_with('.')
+        && service[1..].eq_ignore_ascii_case(SERVICE)
+        && !instance.is_empty()
+        && super::clean(instance) == instance;
+    fits.then_some(instance)
+}
+
+/// Our own names come back escaped, others' do not.
+fn unescaped(name: &str) -> String {
+    let mut text = String::new();
+    let mut characters = name.chars();
+    while let Some(c) = characters.next() {
+        text.extend(if c == '\\' {
+            characters.next()
+        } else {
+            Some(c)
+        });
+    }
+    text
+}
+
+fn sighting(service: &mdns_sd::ResolvedService) -> Option<Sighting> {
+    let mut addresses: Vec<SocketAddr> = service
+        .addresses
+        .iter()
+        .filter_map(|address| reachable(address, service.port))
+        .collect();
+    // The set has no order; ours is the same each time, so that unchanged news is seen to be unchanged.
+    addresses.sort_by_key(|address| (address.is_ipv6(), *address));
+    addresses.dedup();
+    addresses.truncate(MAX_ADDRESSES);
+    Some(Sighting {
+        instance: instance_of(&service.fullname)?.to_owned(),
+        addresses,
+        text: PresenceText::read(
+            service
+                .txt_properties
+                .iter()
+                .map(|property| (property.key(), property.val())),
+        ),
+    })
+}
+
+/// An address we would dial. Loopback counts only when it was heard on loopback: nobody on the
+/// network sends us to our own ports.
+fn reachable(address: &ScopedIp, port: u16) -> Option<SocketAddr> {
+    let on_loopback = |name: &str| name == "lo" || name.starts_with("lo:");
+    let ip = address.to_ip_addr();
+    if port == 0 || ip.is_unspecified() || ip.is_multicast() {
+        return None;
+    }
+    match address {
+        ScopedIp::V4(v4) => {
+            let fits =
+                !ip.is_loopback() || v4.interface_ids().iter().any(|id| on_loopback(&id.name));
+            (fits && !v4.addr().is_broadcast()).then(|| SocketAddr::new(ip, port))
+        }
+        ScopedIp::V6(v6) => {
+            let scope = v6.scope_id();
+            if ip.is_loopback() && !on_loopback(&scope.name) {
+                return None;
+            }
+            let IpAddr::V6(ip) = ip else { return None };
+            if ip.to_ipv4_mapped().is_some() {
+                return None;
+            }
+            let scope = if ip.is_unicast_link_local() {
+                scope.index
+            } else {
+                0
+            };
+            Some(SocketAddrV6::new(ip, port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    use actors::runtime::SystemClock;
+    use smol::Executor;
+
+    use super::*;
+    use crate::session::Show;
+
+    /// A port of its own for each test, and loopback only.
+    fn port() -> u16 {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        20_000 + (std::process::id() % 20_000) as u16 + NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    struct Side {
+        mdns: Mdns,
+        events: Receiver<DiscoveryEvent>,
+        /// Events that came while another was waited for.
+        earlier: std::cell::RefCell<Vec<DiscoveryEvent>>,
+    }
+
+    async fn side(executor: &Arc<Executor<'static>>, port: u16, name: &str, key: u8) -> Side {
+        let key = KeyId([key; 32]);
+        let mdns = Mdns::new(
+            port,
+            Some("lo".into()),
+            key,
+            Spawner::new(executor.clone()),
+            SystemClock::new(),
+        );
+        let announcement = Announcement {
+            name: name.into(),
+            port: 5298,
+            text: PresenceText {
+                key: Some(key),
+                ..PresenceText::default()
+            },
+        };
+        let events = mdns.start(announcement).await.unwrap();
+        Side {
+            mdns,
+            events,
+            earlier: Vec::new().into(),
+        }
+    }
+
+    impl Side {
+        async fn wait<T>(&self, mut wanted: impl FnMut(DiscoveryEvent) -> Option<T>) -> T {
+            let clock = SystemClock::new();
+            let found = async {
+                for event in self.earlier.take() {
+                    match wanted(event.clone()) {
+                        Some(found) => return Some(found),
+                        None => self.earlier.borrow_mut().push(event),
+                    }
+                }
+                loop {
+                    let event = self.events.recv().await.unwrap();
+                    match wanted(event.clone()) {
+                        Some(found) => return Some(found),
+                        None => self.earlier.borrow_mut().push(event),
+                    }
+                }
+            };
+            let late = async {
+                clock.sleep(Duration::from_secs(20)).await;
+                None
+            };
+            found
+                .or(late)
+                .await
+                .expect("it should have happened by now")
+        }
+
+        async fn published(&self) -> String {
+            self.wait(|event| match event {
+                DiscoveryEvent::Published(name) => Some(name),
+                _ => None,
+            })
+            .await
+        }
+
+        async fn sees(&self, name: &str, test: impl Fn(&Sighting) -> bool) -> Sighting {
+            self.wait(|event| match event {
+                DiscoveryEvent::Seen(seen) if seen.instance == name && test(&seen) => Some(*seen),
+                _ => None,
+            })
+            .await
+        }
+    }
+
+    fn run<T>(test: impl AsyncFnOnce(&Arc<Executor<'static>>) -> T) -> T {
+        let executor = Arc::new(Executor::new());
+        smol::block_on(executor.run(test(&executor)))
+    }
+
+    #[test]
+    fn two_on_one_machine_meet_over_loopback_change_and_part() {
+        run(async |executor| {
+            let port = port();
+            let romeo = side(executor, port, "romeo@forza", 1).await;
+            let juliet = side(executor, port, "juliet.c@pronto", 2).await;
+            assert_eq!(romeo.published().await, "romeo@forza");
+            assert_eq!(juliet.published().await, "juliet.c@pronto");
+            let seen = romeo.sees("juliet.c@pronto", |_| true).await;
+            assert_eq!(seen.text.key, Some(KeyId([2; 32])));
+            assert!(
+                seen.addresses
+                    .contains(&SocketAddr::from(([127, 0, 0, 1], 5298))),
+                "{seen:?}"
+            );
+            juliet.sees("romeo@forza", |_| true).await;
+
+            romeo.mdns.update(PresenceText {
+                show: Some(Show::Away),
+                key: Some(KeyId([1; 32])),
+                ..PresenceText::default()
+            });
+            juliet
+                .sees("romeo@forza", |seen| seen.text.show == Some(Show::Away))
+                .await;
+
+            romeo.mdns.stop().await;
+            juliet
+                .wait(|event| (event == DiscoveryEvent::Gone("romeo@forza".into())).then_some(()))
+                .await;
+            juliet.mdns.stop().await;
+        });
+    }
+
+    #[test]
+    fn the_second_of_one_name_gets_a_number() {
+        run(async |executor| {
+            let port = port();
+            let first = side(executor, port, "nurse@verona", 3).await;
+            assert_eq!(first.published().await, "nurse@verona");
+            let second = side(executor, port, "nurse@verona", 4).await;
+            let name = second.published().await;
+            let name = if name == "nurse@verona" {
+                second.published().await
+            } else {
+                name
+            };
+            assert_eq!(name, "nurse@verona #2");
+            let seen = first.sees("nurse@verona #2", |_| true).await;
+            assert_eq!(seen.text.key, Some(KeyId([4; 32])));
+            first.mdns.stop().await;
+            second.mdns.stop().await;
+        });
+    }
+
+    #[test]
+    fn names_from_the_network_are_taken_apart_with_care() {
+        assert_eq!(
+            instance_of("romeo@forza #2._presence._tcp.local."),
+            Some("romeo@forza #2")
+        );
+        assert_eq!(instance_of("a.b@c._Presence._TCP.local."), Some("a.b@c"));
+        for wrong in [
+            "",
+            "._presence._tcp.local.",
+            "_presence._tcp.local.",
+            "x._http._tcp.local.",
+            "x\u{202e}y._presence._tcp.local.",
+            "é",
+        ] {
+            assert_eq!(instance_of(wrong), None, "{wrong}");
+        }
+    }
+}
