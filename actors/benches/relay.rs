@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench -p pneuma-actors --bench relay             # about half a minute
 //! cargo bench -p pneuma-actors --bench relay -- --quick  # a few seconds, rough
+//! cargo bench -p pneuma-actors --bench relay -- --only "one relay"   # to profile
 //! ```
 //!
 //! A client and a server, threads of this program with plain blocking sockets, talk
@@ -24,10 +25,7 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -53,17 +51,23 @@ fn main() -> io::Result<()> {
     };
     let directory = std::env::temp_dir().join(format!("pneuma-bench-{}", std::process::id()));
     std::fs::create_dir(&directory)?;
-    let outcome = measure_all(&directory, rounds, span);
+    let only = std::env::args().skip_while(|word| word != "--only").nth(1);
+    let outcome = measure_all(
+        &directory,
+        rounds,
+        span,
+        only.as_deref().unwrap_or_default(),
+    );
     std::fs::remove_dir_all(&directory)?;
     outcome
 }
 
-fn measure_all(directory: &Path, rounds: usize, span: Duration) -> io::Result<()> {
+fn measure_all(directory: &Path, rounds: usize, span: Duration, only: &str) -> io::Result<()> {
     let server = serve_tcp()?;
     let unix_server = Place::Unix(directory.join("server"));
     serve(unix_server.listen()?);
     let executor = Arc::new(Executor::new());
-    let _stop = run_executor(&executor);
+    let _running = run_executor(&executor);
     let mut ways = vec![
         Way::new("tcp, direct", server.clone(), 0),
         Way::new("unix, direct", unix_server, 1),
@@ -102,7 +106,7 @@ fn measure_all(directory: &Path, rounds: usize, span: Duration) -> io::Result<()
         println!("socat is not installed: measured without it");
     }
     for round in 0..=rounds {
-        for way in &mut ways {
+        for way in ways.iter_mut().filter(|way| way.name.contains(only)) {
             let rate = throughput(&way.place, span)?;
             let delays = latency(&way.place, span)?;
             // The first round warms up.
@@ -167,7 +171,7 @@ fn report(ways: &[Way]) {
         "{:<20} {:>10} {:>8}   {:>11} {:>11} {:>8}",
         "way", "MB/s", "ratio", "median, µs", "99 %, µs", "ratio"
     );
-    for way in ways {
+    for way in ways.iter().filter(|way| !way.rates.is_empty()) {
         let direct = &ways[way.baseline];
         println!(
             "{:<20} {:>10.0} {:>8.2}   {:>11.1} {:>11.1} {:>8.2}",
@@ -374,28 +378,16 @@ fn chain(
     Ok(first)
 }
 
-struct StopExecutor(Arc<AtomicBool>);
-
-impl Drop for StopExecutor {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Runs the relays as the service does: one executor, a thread for each core but at most four.
-fn run_executor(executor: &Arc<Executor<'static>>) -> StopExecutor {
-    let stopped = Arc::new(AtomicBool::new(false));
+/// Runs the relays as the service does: one executor, a thread for each core but at most four. They
+/// run until the sender that is returned is dropped.
+fn run_executor(executor: &Arc<Executor<'static>>) -> async_channel::Sender<()> {
+    let (running, stopped) = async_channel::bounded::<()>(1);
     let threads = thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
     for _ in 0..threads {
         let (executor, stopped) = (executor.clone(), stopped.clone());
-        thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                let a_while = smol::Timer::after(Duration::from_millis(200));
-                smol::block_on(executor.run(a_while));
-            }
-        });
+        thread::spawn(move || smol::block_on(executor.run(stopped.recv())));
     }
-    StopExecutor(stopped)
+    running
 }
 
 fn relay_hop(executor: &Arc<Executor<'static>>, listen: &Place, target: &Place) -> io::Result<()> {
