@@ -25,7 +25,7 @@
 //! | --- | --- | --- |
 //! | both directions closed | both sides are dropped | `Finished` |
 //! | reading from the application fails | the contact's side is reset | `LocalReset` |
-//! | writing to the application fails | what it wrote before goes out, then the contact's side is reset | `LocalReset` |
+//! | writing to the application fails | what it wrote is written first, then the contact's side is reset | `LocalReset` |
 //! | reading from the contact fails: reset | the application is reset | `RemoteReset` |
 //! | reading from the contact fails: anything else, an end without an orderly close too | the application is reset | `RemoteLost` |
 //! | writing to the contact fails | what has arrived from it already is delivered, then the application is reset | one of these two |
