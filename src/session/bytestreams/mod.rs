@@ -1,1 +1,378 @@
 //! Bytestreams: negotiated by stream initiation, carried by SOCKS5, secured by TLS and binding.
+//!
+//! ```text
+//!  open()                                          on_request(), accept()
+//!  Negotiating ──<si/> SID, methods, id──────────► offered to the layer above
+//!       │        ◄──────── method, the same id──── Waiting        (or refused)
+//!       ▼                                            │
+//!  Listening ────<query/> streamhosts─────────────►  ▼
+//!       │        ◄──────── TCP, SOCKS5, TLS, binding Dialling     one streamhost after the other
+//!       ▼        ◄──────── streamhost-used───────────▼
+//!  open                                            open
+//! ```
+//!
+//! The sender of the `<si/>` is XEP-0065's initiator: it offers streamhosts, and it is the TLS client
+//! though it is dialled. It listens on the address its XML stream has, for one bytestream, only while that
+//! bytestream is being opened. Whoever connects is a candidate; several may be tried at once, and the
+//! bytestream is the first that proves to be the peer, so that somebody who has seen the SID and connects
+//! first gains and spoils nothing.
+//!
+//! There is no task and no actor here: all of it happens inside the futures that [`Bytestreams::open`] and
+//! [`IncomingBytestream::accept`] give. Dropping one closes its sockets at once.
+//!
+//! | bound | what happens there |
+//! | --- | --- |
+//! | [`Config::max_pending`] opening each way | `open` fails, an offer is answered `resource-constraint` |
+//! | [`Config::handshake`] for one connection | that candidate is dropped |
+//! | [`Config::negotiation`] for one bytestream | it fails |
+//! | 16 candidates for one bytestream | see [`socket::MAX_CANDIDATES`] |
+//! | 8 streamhosts, the peer's own address only | others are passed over |
+//!
+//! In-band bytestreams (XEP-0047) will be a second [`carrier::Carrier`] and a second method in the offer;
+//! TLS and binding stay as they are.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actors::{
+    model::{BytestreamId, Error},
+    ports::{Bytestream, IncomingBytestream},
+    runtime::{BoxFuture, Clock, Reply},
+};
+use minidom::Element;
+
+use super::{
+    link::{IncomingRequest, Link, LinkSecurity, RequestError, StanzaError},
+    trust::Identity,
+};
+use crate::xmpp::{
+    Condition, ErrorKind, ns,
+    payload::{bytestreams::Streamhosts, pneuma, si},
+};
+
+mod carrier;
+mod incoming;
+mod open;
+mod secure;
+mod socket;
+mod socks5;
+mod streamhosts;
+mod within;
+
+#[cfg(test)]
+mod tests;
+
+/// How bytestreams are to be. See the module's head for what happens at each bound.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whether bytestreams without TLS are allowed, over XML streams without TLS
+    /// (`require-encryption` false).
+    pub allow_plaintext: bool,
+    /// Most bytestreams that may be opening at the same time, each way.
+    pub max_pending: usize,
+    /// How long one connection may take from the first byte to the binding.
+    pub handshake: Duration,
+    /// How long one bytestream may take from the first stanza to the binding.
+    pub negotiation: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            allow_plaintext: false,
+            max_pending: 64,
+            handshake: Duration::from_secs(10),
+            negotiation: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Opens and answers bytestreams for all XML streams of one account.
+pub struct Bytestreams {
+    clock: Arc<dyn Clock>,
+    identity: Arc<Identity>,
+    config: Config,
+    outgoing: Arc<AtomicUsize>,
+    incoming: Arc<AtomicUsize>,
+    /// Accepted offers that wait for their streamhosts, by XML stream and SID.
+    waiting: Mutex<HashMap<(usize, String), Reply<Offered>>>,
+}
+
+/// Where a request of the peer's is answered.
+type Answer = Reply<Result<Option<Element>, StanzaError>>;
+
+/// Streamhosts, and where the choice among them is answered.
+type Offered = (Streamhosts, Answer);
+
+/// A peer's stream initiation that the layer above has to decide on.
+pub struct SiOffer {
+    /// `profile`
+    pub profile: String,
+    /// The profile's own element.
+    pub purpose: Element,
+    /// The bytestream; dropping it refuses.
+    pub incoming: Box<dyn IncomingBytestream>,
+}
+
+impl std::fmt::Debug for SiOffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SiOffer")
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Bytestreams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bytestreams")
+            .field("pending", &self.pending())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether TLS goes inside.
+enum Mode {
+    Secured(LinkSecurity),
+    Plain,
+}
+
+/// One of the places below [`Config::max_pending`]; given back when it is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Bytestreams {
+    /// Bytestreams of an account with this key.
+    pub fn new(clock: Arc<dyn Clock>, identity: Arc<Identity>, config: Config) -> Arc<Self> {
+        Arc::new(Bytestreams {
+            clock,
+            identity,
+            config,
+            outgoing: Arc::default(),
+            incoming: Arc::default(),
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// How many bytestreams are being opened now, both ways together.
+    pub fn pending(&self) -> usize {
+        self.outgoing.load(Ordering::Relaxed) + self.incoming.load(Ordering::Relaxed)
+    }
+
+    /// Opens a bytestream to the link's peer: `profile` and `purpose` say what for, `id` is the
+    /// connection's. Dropping the future gives up and leaves nothing behind.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` when the peer or its service refuses, `ConnectionFailed` when no
+    /// connection can be made or proves to be the peer's, `EncryptionNotAvailable` when it would be
+    /// in plaintext and may not, `Offline` when the XML stream ends, `ResourceUnavailable` at
+    /// [`Config::max_pending`] or without descriptors.
+    pub fn open(
+        self: &Arc<Self>,
+        link: Arc<dyn Link>,
+        id: BytestreamId,
+        profile: &str,
+        purpose: Element,
+    ) -> BoxFuture<'static, Result<Bytestream, Error>> {
+        let this = self.clone();
+        let profile = profile.to_owned();
+        Box::pin(async move {
+            let _place = this.place(&this.outgoing).ok_or_else(|| {
+                Error::ResourceUnavailable("too many connections are being opened".into())
+            })?;
+            let time = this.config.negotiation;
+            within::within(
+                &*this.clock,
+                time,
+                this.opened(&*link, id, profile, purpose),
+            )
+            .await
+            .unwrap_or_else(|| {
+                Err(Error::ConnectionFailed(
+                    "the contact did not connect in time".into(),
+                ))
+            })
+        })
+    }
+
+    /// Whether [`Bytestreams::on_request`] answers a request with this payload.
+    pub fn understands(payload: &Element) -> bool {
+        payload.is("si", ns::SI) || payload.is("query", ns::BYTESTREAMS)
+    }
+
+    /// Takes a request of the link's peer (`<iq type='set'/>` with `<si/>` or with streamhosts). A
+    /// stream initiation that can be had is handed back to be decided on; everything else is
+    /// answered here.
+    pub fn on_request(
+        self: &Arc<Self>,
+        link: &Arc<dyn Link>,
+        request: IncomingRequest,
+    ) -> Option<SiOffer> {
+        let IncomingRequest { payload, answer } = request;
+        let result = if payload.is("si", ns::SI) {
+            self.offered(link, &payload)
+        } else if payload.is("query", ns::BYTESTREAMS) {
+            match self.streamhosts(link, &payload, answer) {
+                Ok(()) => return None,
+                Err((answer, error)) => {
+                    refuse(answer, error);
+                    return None;
+                }
+            }
+        } else {
+            Err(StanzaError::new(Condition::ServiceUnavailable))
+        };
+        match result {
+            Ok(offer) => {
+                let purpose = offer.purpose.clone();
+                Some(SiOffer {
+                    profile: offer.profile.clone(),
+                    purpose,
+                    incoming: Box::new(incoming::Incoming::new(
+                        self.clone(),
+                        link.clone(),
+                        offer,
+                        answer,
+                    )),
+                })
+            }
+            Err(error) => {
+                refuse(answer, error);
+                None
+            }
+        }
+    }
+
+    fn offered(
+        &self,
+        link: &Arc<dyn Link>,
+        payload: &Element,
+    ) -> Result<incoming::Offer, StanzaError> {
+        let bad = |error: crate::xmpp::payload::Malformed| {
+            StanzaError::with_text(Condition::BadRequest, error.0)
+        };
+        let offer = si::Offer::parse(payload).map_err(bad)?;
+        let id = pneuma::find(&offer.extra).map_err(bad)?;
+        if !offer.methods.iter().any(|method| method == ns::BYTESTREAMS) {
+            return Err(StanzaError {
+                kind: ErrorKind::Cancel,
+                condition: Condition::BadRequest,
+                text: Some("no stream method in common".into()),
+            });
+        }
+        let mode = match (link.security(), id) {
+            // The element says it inside an authenticated stream, which is as good as service
+            // discovery there.
+            (Some(security), Some(_)) => Mode::Secured(security),
+            (None, None) if self.config.allow_plaintext => Mode::Plain,
+            _ => {
+                return Err(StanzaError::with_text(
+                    Condition::NotAcceptable,
+                    "connections have to be secured",
+                ));
+            }
+        };
+        let id = match id {
+            Some(id) => id,
+            None => random_id().map_err(|_| StanzaError::new(Condition::InternalServerError))?,
+        };
+        let purpose = offer
+            .extra
+            .into_iter()
+            .find(|element| !element.has_ns(ns::PNEUMA))
+            .ok_or_else(|| {
+                StanzaError::with_text(Condition::BadRequest, "a stream without a purpose")
+            })?;
+        let place = self
+            .place(&self.incoming)
+            .ok_or_else(|| StanzaError::new(Condition::ResourceConstraint))?;
+        Ok(incoming::Offer {
+            sid: offer.id,
+            profile: offer.profile,
+            purpose,
+            id,
+            mode,
+            _place: place,
+        })
+    }
+
+    /// Hands streamhosts to the offer that waits for them; or gives back the answer's place and
+    /// what to answer.
+    fn streamhosts(
+        &self,
+        link: &Arc<dyn Link>,
+        payload: &Element,
+        answer: Answer,
+    ) -> Result<(), (Answer, StanzaError)> {
+        let hosts = match Streamhosts::parse(payload) {
+            Ok(hosts) => hosts,
+            Err(error) => {
+                let error = StanzaError::with_text(Condition::BadRequest, error.0);
+                return Err((answer, error));
+            }
+        };
+        let waiting = self.waiting().remove(&(key(link), hosts.sid.clone()));
+        let unknown = || StanzaError::new(Condition::NotAcceptable);
+        match waiting {
+            None => Err((answer, unknown())),
+            Some(waiting) => waiting
+                .send((hosts, answer))
+                .map_err(|(_, answer)| (answer, unknown())),
+        }
+    }
+
+    fn place(&self, count: &Arc<AtomicUsize>) -> Option<Place> {
+        count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                (now < self.config.max_pending).then_some(now + 1)
+            })
+            .ok()
+            .map(|_| Place(count.clone()))
+    }
+
+    /// The map stays valid whatever panicked while it was locked: every change is one insertion or
+    /// one removal.
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, String), Reply<Offered>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An XML stream, as long as somebody keeps it.
+fn key(link: &Arc<dyn Link>) -> usize {
+    Arc::as_ptr(link).cast::<()>().addr()
+}
+
+fn random_id() -> Result<BytestreamId, Error> {
+    BytestreamId::random()
+        .map_err(|error| Error::Confused(format!("the system has no random bytes: {error}")))
+}
+
+/// Answers with an error. When nobody waits for the answer any more the XML stream is gone, and so
+/// is the request.
+fn refuse(answer: Answer, error: StanzaError) {
+    tracing::debug!(%error, "a stream initiation was refused");
+    if answer.send(Err(error)).is_err() {
+        tracing::debug!("the XML stream ended before its answer");
+    }
+}
+
+/// What the layer above is told when a request of ours has no result. `refused`: what it means that
+/// the peer answered with an error.
+fn request_failed(error: RequestError, refused: fn(String) -> Error) -> Error {
+    let text = error.to_string();
+    match error {
+        RequestError::Refused { .. } => refused(text),
+        RequestError::TimedOut => Error::ConnectionFailed(text),
+        RequestError::Gone => Error::Offline(text),
+    }
+}
