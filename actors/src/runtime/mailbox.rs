@@ -8,10 +8,13 @@ use futures_lite::FutureExt as _;
 
 use super::{Dropped, Reply};
 
-/// The receiving end; owned by one actor.
+/// The receiving end; read by one actor at a time. Dropping it drops what is still inside, so that
+/// whoever waits for an answer gets one ([`Dropped`]); one that was [lent](Mailbox::lend) leaves
+/// everything where it is.
 pub struct Mailbox<M> {
     inbox: Receiver<M>,
     priority: Receiver<M>,
+    lent: bool,
 }
 
 /// The sending end; cheap to clone.
@@ -99,7 +102,11 @@ impl<M> Mailbox<M> {
         let (inbox_sender, inbox) = async_channel::bounded(capacity);
         let (priority_sender, priority) = async_channel::bounded(capacity);
         (
-            Mailbox { inbox, priority },
+            Mailbox {
+                inbox,
+                priority,
+                lent: false,
+            },
             Address {
                 inbox: inbox_sender,
                 priority: priority_sender,
@@ -115,7 +122,26 @@ impl<M> Mailbox<M> {
             Err(TryRecvError::Closed) => return None,
             Err(TryRecvError::Empty) => {}
         }
-        self.priority.recv().or(self.inbox.recv()).await.ok()
+        let first = async {
+            match self.priority.recv().await {
+                Ok(message) => Some(message),
+                // Every address is gone. What was put into the inbox just before still counts.
+                Err(_) => self.inbox.recv().await.ok(),
+            }
+        };
+        first.or(async { self.inbox.recv().await.ok() }).await
+    }
+
+    /// The same mailbox for an actor that may fail: its supervisor keeps this one and lends another
+    /// to the successor. Messages nobody has taken stay. Two at once would share the messages
+    /// between them; nobody wants that.
+    #[must_use]
+    pub fn lend(&self) -> Mailbox<M> {
+        Mailbox {
+            inbox: self.inbox.clone(),
+            priority: self.priority.clone(),
+            lent: true,
+        }
     }
 
     /// The next message if there is one now.
@@ -124,6 +150,19 @@ impl<M> Mailbox<M> {
     /// `Empty` when there is none yet, `Closed` when there never will be.
     pub fn try_next(&mut self) -> Result<M, TryRecvError> {
         self.priority.try_recv().or_else(|_| self.inbox.try_recv())
+    }
+}
+
+impl<M> Drop for Mailbox<M> {
+    fn drop(&mut self) {
+        if self.lent {
+            return;
+        }
+        // A closed channel keeps its messages while a sender lives, and a question among them
+        // would never be answered.
+        self.inbox.close();
+        self.priority.close();
+        while self.try_next().is_ok() {}
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod actor;
 mod clock;
+mod faults;
 mod mailbox;
 mod reply;
 mod snapshot;
@@ -11,10 +12,13 @@ mod stop;
 
 pub use actor::{Actor, Exit, Failure, Flow, run};
 pub use clock::{Clock, SystemClock, Time};
+#[cfg(feature = "testing")]
+pub use faults::Fault;
+pub use faults::{ActorKind, FaultPoint, Faults};
 pub use mailbox::{Address, AskError, Gone, Mailbox, TellError};
 pub use reply::{Dropped, Pending, Reply};
 pub use snapshot::{Snapshot, SnapshotWriter};
-pub use spawner::{Spawner, Task};
+pub use spawner::{Spawner, Task, catch};
 pub use stop::{Stop, Stopper};
 
 /// A boxed future, as the object-safe ports return them.

@@ -49,4 +49,10 @@ impl<T> Pending<T> {
     pub async fn wait(self) -> Result<T, Dropped> {
         self.0.recv().await.map_err(|_| Dropped)
     }
+
+    /// Waits until it is answered or dropped, whichever it is; the answer is thrown away.
+    /// Cancel-safe.
+    pub async fn ready(&mut self) {
+        drop(self.0.recv().await.ok());
+    }
 }

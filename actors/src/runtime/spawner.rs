@@ -55,17 +55,10 @@ impl Spawner {
     ) -> Task<T> {
         self.running.fetch_add(1, Ordering::Relaxed);
         let guard = Guard(self.running.clone());
-        let future = AssertUnwindSafe(async move {
+        Task(self.executor.spawn(catch(name, async move {
             let _guard = guard;
             future.await
-        });
-        Task(self.executor.spawn(async move {
-            future.catch_unwind().await.map_err(|payload| {
-                let failure = Failure::from_panic(&*payload);
-                tracing::error!(task = name, %failure, "task panicked");
-                failure
-            })
-        }))
+        })))
     }
 
     /// How many tasks are running now.
@@ -77,6 +70,22 @@ impl Spawner {
     pub fn executor(&self) -> &Arc<Executor<'static>> {
         &self.executor
     }
+}
+
+/// Runs a future whose panic becomes [`Failure::Panicked`], and a `tracing` error. Sound only where
+/// nothing the future could have left half done is looked at afterwards.
+///
+/// # Errors
+/// The panic.
+pub async fn catch<T>(name: &'static str, future: impl Future<Output = T>) -> Result<T, Failure> {
+    AssertUnwindSafe(future)
+        .catch_unwind()
+        .await
+        .map_err(|payload| {
+            let failure = Failure::from_panic(&*payload);
+            tracing::error!(task = name, %failure, "task panicked");
+            failure
+        })
 }
 
 struct Guard(Arc<AtomicUsize>);

@@ -24,13 +24,22 @@ struct Node {
 }
 
 impl Node {
+    /// Stops the branch. A list of what is still to do rather than recursion: trees may be deep.
     fn stop(&self) {
+        let mut below = self.stop_one();
+        while let Some(child) = below.pop() {
+            if let Some(node) = child.upgrade() {
+                below.append(&mut node.stop_one());
+            }
+        }
+    }
+
+    /// Stops this node and gives its children. One that is added afterwards finds its parent
+    /// stopped: the flag is set before the list is taken.
+    fn stop_one(&self) -> Vec<Weak<Node>> {
         self.stopped.store(true, Ordering::Release);
         self.changed.notify(usize::MAX);
-        let children = std::mem::take(&mut *lock(&self.children));
-        for child in children.iter().filter_map(Weak::upgrade) {
-            child.stop();
-        }
+        std::mem::take(&mut *lock(&self.children))
     }
 }
 

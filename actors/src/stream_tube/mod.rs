@@ -1,42 +1,21 @@
 //! The actor behind one `Channel.Type.StreamTube` channel.
+//!
+//! [`state`] decides, purely; [`actor`](self) waits for what may happen and hands every decision to
+//! the channel supervisor as one commit; [`StreamTubeMessage`] is what others send it.
+//!
+//! ```text
+//!   dbus/  ──Offer, Accept, Close──▶ mailbox ─▶ ┌──────┐ ── commit: record, signals, commands ──▶
+//!   session ──Incoming, RemoteClosed─────────▶ │ tube │                        channel supervisor
+//!   channel supervisor ──facts (accepted,       └──────┘ ◀────────── facts ──────────────────────
+//!                        dialled, ended …)
+//! ```
+//!
+//! The tube holds no socket and no bytestream: sockets wait in the channel supervisor's hands under
+//! a [`state::Token`], so that none dies with the tube.
 
-use crate::{
-    model::{AccessControl, AddressType, Result, SocketAddress, TubeParameters},
-    ports::IncomingBytestream,
-    runtime::Reply,
-};
+mod actor;
+mod message;
+pub mod state;
 
-/// What a stream tube is told and asked.
-pub enum StreamTubeMessage {
-    /// `StreamTube.Offer`: dial `address` for each connection the contact opens.
-    Offer {
-        /// Where the local service listens.
-        address: SocketAddress,
-        /// How we prove ourselves to it.
-        access: AccessControl,
-        /// `parameters`
-        parameters: TubeParameters,
-        /// Done once the offer is on its way.
-        reply: Reply<Result<()>>,
-    },
-    /// `StreamTube.Accept`: listen on a socket of this type.
-    Accept {
-        /// `address_type`
-        address_type: AddressType,
-        /// `access_control`
-        access: AccessControl,
-        /// The address that listens.
-        reply: Reply<Result<SocketAddress>>,
-    },
-    /// `Channel.Close`.
-    Close {
-        /// Done once the channel's object is gone.
-        reply: Reply<()>,
-    },
-    /// The contact opens a connection (we offered the tube).
-    Incoming(Box<dyn IncomingBytestream>),
-    /// The contact closed the tube.
-    RemoteClosed,
-    /// The contact has been gone for longer than the grace period.
-    ContactGone,
-}
+pub(crate) use actor::{Command, Commit, Fact, StreamTube, TubeSeed};
+pub use message::StreamTubeMessage;

@@ -1,14 +1,12 @@
 //! The supervisor's numbers: bounds, and how often what may restart.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::VecDeque,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use super::{LocalSockets, SystemSockets};
+use crate::runtime::{Faults, Time};
 
 /// What the supervisor is started with.
 #[derive(Clone)]
@@ -23,12 +21,17 @@ pub struct SupervisorConfig {
     pub mailbox: usize,
     /// How long a bytestream may take to open after its connection was made.
     pub opening_limit: Duration,
-    /// How long a closing channel waits for the contact to be told.
+    /// How long the connections of a closing tube go on while the contact is being told, so that
+    /// it sees a tube that was closed rather than bytestreams that broke.
+    pub farewell_grace: Duration,
+    /// How long a channel that is withdrawn already waits for the contact to be told.
     pub farewell_limit: Duration,
+    /// How often the bytes in `StreamTubeView` are brought up to date while connections are open.
+    pub meter_period: Duration,
     /// How often an actor may fail.
     pub restart: RestartPolicy,
-    /// Where local sockets come from.
-    pub sockets: Arc<dyn LocalSockets>,
+    /// Where tests kill actors; nothing at all in what we ship.
+    pub faults: Faults,
 }
 
 impl Default for SupervisorConfig {
@@ -38,9 +41,11 @@ impl Default for SupervisorConfig {
             max_connections: 256,
             mailbox: 64,
             opening_limit: Duration::from_secs(120),
+            farewell_grace: Duration::from_secs(1),
             farewell_limit: Duration::from_secs(5),
+            meter_period: Duration::from_secs(1),
             restart: RestartPolicy::default(),
-            sockets: Arc::new(SystemSockets::default()),
+            faults: Faults::default(),
         }
     }
 }
@@ -67,6 +72,44 @@ impl Default for RestartPolicy {
             first_pause: Duration::from_millis(50),
             longest_pause: Duration::from_secs(5),
         }
+    }
+}
+
+/// The failures of one actor, against its policy.
+#[derive(Debug)]
+pub(super) struct RestartBudget {
+    policy: RestartPolicy,
+    failures: VecDeque<Time>,
+}
+
+impl RestartBudget {
+    pub(super) fn new(policy: RestartPolicy) -> Self {
+        RestartBudget {
+            policy,
+            failures: VecDeque::new(),
+        }
+    }
+
+    /// Counts a failure. How long to wait before the restart, or `None` when there were too many.
+    pub(super) fn failed(&mut self, now: Time) -> Option<Duration> {
+        while let Some(first) = self.failures.front()
+            && now.saturating_sub(*first) >= self.policy.within
+        {
+            self.failures.pop_front();
+        }
+        if self.failures.len() >= self.policy.restarts {
+            return None;
+        }
+        let doublings = u32::try_from(self.failures.len())
+            .unwrap_or(u32::MAX)
+            .min(20);
+        self.failures.push_back(now);
+        Some(
+            self.policy
+                .first_pause
+                .saturating_mul(1 << doublings)
+                .min(self.policy.longest_pause),
+        )
     }
 }
 
@@ -115,4 +158,37 @@ impl Counters {
 /// Adds one.
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, RestartBudget, RestartPolicy};
+
+    #[test]
+    fn pauses_grow_and_end_at_the_limit() {
+        let mut budget = RestartBudget::new(RestartPolicy {
+            restarts: 4,
+            within: Duration::from_secs(60),
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_millis(300),
+        });
+        let at = Duration::from_secs;
+        let pauses: Vec<_> = (0..5).map(|second| budget.failed(at(second))).collect();
+        let millis = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(
+            pauses,
+            [millis(100), millis(200), millis(300), millis(300), None]
+        );
+        // The first two are forgotten a minute later.
+        assert_eq!(budget.failed(at(61)), millis(300));
+    }
+
+    #[test]
+    fn failures_far_apart_are_each_the_first() {
+        let mut budget = RestartBudget::new(RestartPolicy::default());
+        for hour in 0..1000 {
+            let pause = budget.failed(Duration::from_secs(3600 * hour));
+            assert_eq!(pause, Some(RestartPolicy::default().first_pause));
+        }
+    }
 }

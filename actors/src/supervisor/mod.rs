@@ -24,7 +24,9 @@ use crate::ports::{BytestreamConnector, ChannelObject, StreamTubeDescription, Tu
 
 pub use config::{RestartCounts, RestartPolicy, SupervisorConfig};
 pub use root::{Supervisor, SupervisorHandle};
-pub use sockets::{DialledSocket, ListeningSocket, LocalSockets, SystemSockets};
+pub use sockets::{
+    AcceptedSocket, DialledSocket, ListenJob, ListeningSocket, LocalSockets, SystemSockets,
+};
 
 /// Whose channel it is: one Telepathy Connection for its life in this process; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,4 +42,6 @@ pub struct StreamTubeRequest {
     pub connector: Arc<dyn BytestreamConnector>,
     /// Tells the contact about the tube.
     pub signalling: Arc<dyn TubeSignalling>,
+    /// Where its local sockets come from: one [`SystemSockets`] for each Connection.
+    pub sockets: Arc<dyn LocalSockets>,
 }

@@ -1,12 +1,13 @@
-//! Where a tube's local sockets come from: the operating system's, by [`SystemSockets`], or a fake
+//! Where a tube's local sockets come from: the operating system's, by [`SystemSockets`], or a
 //! world of sockets in memory (`testing::FakeSockets`), so that actor tests need no descriptors.
 
 use std::sync::Arc;
 
 use crate::{
-    model::{AccessControl, AddressType, Error, Result, SocketAddress},
+    endpoint::{self, EndpointConfig, Listening, Slot, Slots},
+    model::{AccessControl, AddressType, Result, SocketAddress},
     ports::Duplex,
-    runtime::BoxFuture,
+    runtime::{BoxFuture, Clock, Exit, Stop},
 };
 
 /// A connection to a local service.
@@ -18,18 +19,34 @@ pub struct DialledSocket {
     pub from: Option<SocketAddress>,
 }
 
+/// An application's connection that has passed the access control.
+pub struct AcceptedSocket {
+    /// The bytes.
+    pub stream: Box<dyn Duplex>,
+    /// The permit it occupies.
+    pub slot: Slot,
+}
+
+/// What a listener is to do.
+pub struct ListenJob {
+    /// A slot is reserved here before each accept.
+    pub slots: Slots,
+    /// Where each connection goes. `false`: nobody takes them any more.
+    pub deliver: Box<dyn FnMut(AcceptedSocket) -> BoxFuture<'static, bool> + Send>,
+    /// Ends the listener.
+    pub stop: Stop,
+}
+
 /// A bound and listening socket. It outlives the listener actor that accepts from it; dropping the
 /// last reference closes it and removes its file.
 pub trait ListeningSocket: Send + Sync + 'static {
     /// What applications connect to.
     fn address(&self) -> &SocketAddress;
 
-    /// Waits for the next application that passes the access control; others are turned away
-    /// without a word. Cancel-safe: an application is either given out or still in the queue.
-    ///
-    /// # Errors
-    /// When the socket can accept no more, now or ever.
-    fn accept(&self) -> BoxFuture<'_, Result<Box<dyn Duplex>>>;
+    /// The listener actor: accepts and delivers until it is stopped. Dropping it, or its panic,
+    /// loses no application that waits in the socket's queue or in its hand: a second one goes on
+    /// where the first was.
+    fn listen(self: Arc<Self>, job: ListenJob) -> BoxFuture<'static, Exit>;
 }
 
 /// Local sockets. What comes from here has passed the access control.
@@ -64,34 +81,83 @@ pub trait LocalSockets: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<DialledSocket>>;
 }
 
-/// The operating system's sockets.
-#[derive(Clone, Debug, Default)]
-pub struct SystemSockets {}
+/// The operating system's sockets, treated as one Connection's parameters say.
+#[derive(Clone)]
+pub struct SystemSockets {
+    config: EndpointConfig,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for SystemSockets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.config.fmt(f)
+    }
+}
 
 impl SystemSockets {
-    fn missing() -> Error {
-        Error::NotImplemented("this build has no local sockets".into())
+    /// Sockets by this configuration; the clock is for their time limits.
+    pub fn new(config: EndpointConfig, clock: Arc<dyn Clock>) -> Self {
+        SystemSockets { config, clock }
     }
 }
 
 impl LocalSockets for SystemSockets {
     fn supported(&self) -> Vec<(AddressType, Vec<AccessControl>)> {
-        Vec::new()
+        endpoint::supported_sockets()
     }
 
-    fn check(&self, _: &SocketAddress, _: AccessControl) -> Result<()> {
-        Err(Self::missing())
+    fn check(&self, address: &SocketAddress, access: AccessControl) -> Result<()> {
+        endpoint::check_target(address, access)
     }
 
-    fn bind(&self, _: AddressType, _: AccessControl) -> Result<Arc<dyn ListeningSocket>> {
-        Err(Self::missing())
+    fn bind(&self, kind: AddressType, access: AccessControl) -> Result<Arc<dyn ListeningSocket>> {
+        Ok(Arc::new(SystemListening {
+            socket: Arc::new(Listening::bind(kind, access, &self.config)?),
+            clock: self.clock.clone(),
+        }))
     }
 
     fn dial(
         &self,
-        _: &SocketAddress,
-        _: AccessControl,
+        address: &SocketAddress,
+        access: AccessControl,
     ) -> BoxFuture<'static, Result<DialledSocket>> {
-        Box::pin(async { Err(Self::missing()) })
+        let (config, clock, address) = (self.config.clone(), self.clock.clone(), address.clone());
+        Box::pin(async move {
+            let dialled = endpoint::dial(&address, access, &config, &*clock).await?;
+            Ok(DialledSocket {
+                stream: Box::new(dialled.stream),
+                from: dialled.from.filter(|_| access == AccessControl::Port),
+            })
+        })
+    }
+}
+
+struct SystemListening {
+    socket: Arc<Listening>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ListeningSocket for SystemListening {
+    fn address(&self) -> &SocketAddress {
+        self.socket.address()
+    }
+
+    fn listen(self: Arc<Self>, job: ListenJob) -> BoxFuture<'static, Exit> {
+        let ListenJob {
+            slots,
+            mut deliver,
+            stop,
+        } = job;
+        Box::pin(async move {
+            let deliver = |accepted: endpoint::Accepted| {
+                deliver(AcceptedSocket {
+                    stream: Box::new(accepted.stream),
+                    slot: accepted.slot,
+                })
+            };
+            let (socket, clock) = (self.socket.clone(), self.clock.clone());
+            endpoint::listen(socket, slots, clock, deliver, &stop).await
+        })
     }
 }

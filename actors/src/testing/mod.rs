@@ -11,6 +11,8 @@
 //! | [`FakeTree`] | [`crate::ports::ObjectTree`], recording in order, failing when told |
 //! | [`pipe`] | a pair of bounded [`crate::ports::Duplex`] streams with half-close, reset and loss |
 //! | [`FakeConnector`], [`FakeSignalling`], [`FakeIncoming`] | the session |
+//! | [`FakeSockets`] | the operating system's sockets |
+//! | [`Faults`] | fate: kills an actor at a named point |
 //! | [`Probe`] | an actor: what was sent to its address |
 
 mod clock;
@@ -18,6 +20,7 @@ mod pipe;
 mod probe;
 mod session;
 mod sim;
+mod sockets;
 mod tree;
 
 pub use clock::VirtualClock;
@@ -27,7 +30,10 @@ pub use session::{
     Answer, FakeConnector, FakeIncoming, FakeSignalling, IncomingOutcome, Signalled,
 };
 pub use sim::Sim;
+pub use sockets::{FakeService, FakeSockets};
 pub use tree::{FakeTree, TreeEvent};
+
+pub use crate::runtime::{Fault, FaultPoint, Faults};
 
 /// Locks whatever panicked while it was held: fakes are looked at after injected panics.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -33,7 +33,7 @@ impl Answer {
         (Answer::After(pending), reply)
     }
 
-    async fn carry_out(this: Option<Self>) -> Result<(), Error> {
+    pub(super) async fn carry_out(this: Option<Self>) -> Result<(), Error> {
         match this {
             Some(Answer::Fail(why)) => Err(why),
             Some(Answer::Panic) => panic!("the fake was told to panic"),

@@ -1,0 +1,280 @@
+//! Fault points: places where a test may kill an actor, with an error or a panic.
+//!
+//! There are two kinds. A *passing* point lies at an effect: the actor that comes by dies there. A
+//! *waiting* point lies around an await: the actor dies in it, wherever in its own waiting it stands,
+//! when the test says so. Without the feature `testing` a point is nothing at all: [`Faults`] has no
+//! size and its functions return what they were given.
+
+use super::Failure;
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $name:ident = $actor:ident, $kind:ident;)*) => {
+        /// Where an actor may be killed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum FaultPoint {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl FaultPoint {
+            /// Every point there is.
+            pub const ALL: &[FaultPoint] = &[$(FaultPoint::$name),*];
+
+            /// Which actor dies there.
+            pub fn actor(self) -> ActorKind {
+                match self {
+                    $(FaultPoint::$name => ActorKind::$actor,)*
+                }
+            }
+
+            /// Whether it lies around an await.
+            pub fn is_waiting(self) -> bool {
+                match self {
+                    $(FaultPoint::$name => matches!(PointKind::$kind, PointKind::Waiting),)*
+                }
+            }
+        }
+    };
+}
+
+/// The kinds of actors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ActorKind {
+    /// Decides for one channel.
+    Tube,
+    /// Accepts local applications.
+    Listener,
+    /// Dials the offered service.
+    Dialler,
+    /// Joins two streams.
+    Relay,
+    /// Emits signals.
+    Announcer,
+    /// Supervises one channel.
+    Channel,
+}
+
+enum PointKind {
+    Passing,
+    Waiting,
+}
+
+points! {
+    /// In `select`.
+    TubeWaiting = Tube, Waiting;
+    /// An event is there, nothing is decided.
+    TubeDecide = Tube, Passing;
+    /// Decided and not committed.
+    TubeCommit = Tube, Passing;
+    /// Committed, and about to wait again.
+    TubeCommitted = Tube, Passing;
+    /// Before the first accept.
+    ListenerStart = Listener, Passing;
+    /// For a slot, a client, the kernel's answer about it.
+    ListenerWaiting = Listener, Waiting;
+    /// A client was delivered.
+    ListenerDelivered = Listener, Passing;
+    /// For the next request.
+    DiallerWaiting = Dialler, Waiting;
+    /// A request is in hand.
+    DiallerDial = Dialler, Passing;
+    /// The service is being dialled.
+    DiallerDialling = Dialler, Waiting;
+    /// The service took the connection.
+    DiallerDialled = Dialler, Passing;
+    /// A relay begins.
+    RelayStart = Relay, Passing;
+    /// The bytestream is opening.
+    RelayOpening = Relay, Waiting;
+    /// The bytestream is open.
+    RelayOpened = Relay, Passing;
+    /// Bytes flow or wait.
+    RelayFlowing = Relay, Waiting;
+    /// Both sides have ended.
+    RelayEnded = Relay, Passing;
+    /// For the next signal.
+    AnnouncerWaiting = Announcer, Waiting;
+    /// A signal is in hand.
+    AnnouncerTake = Announcer, Passing;
+    /// The signal is being emitted.
+    AnnouncerEmitting = Announcer, Waiting;
+    /// The signal was emitted.
+    AnnouncerEmitted = Announcer, Passing;
+    /// For its children.
+    ChannelWaiting = Channel, Waiting;
+    /// A decision of the tube is in hand.
+    ChannelCommit = Channel, Passing;
+    /// The decision was carried out.
+    ChannelCommitted = Channel, Passing;
+    /// A child's word is in hand.
+    ChannelNote = Channel, Passing;
+}
+
+/// Which points kill. Cheap to clone; a plan is shared by its clones.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    #[cfg(feature = "testing")]
+    plan: Option<std::sync::Arc<plan::Plan>>,
+}
+
+#[cfg(not(feature = "testing"))]
+impl Faults {
+    /// Passes by a point.
+    #[inline(always)]
+    pub(crate) fn hit(&self, _: FaultPoint) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Waits at a point.
+    #[inline(always)]
+    pub(crate) async fn survive<T>(
+        &self,
+        _: FaultPoint,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        Ok(future.await)
+    }
+}
+
+#[cfg(feature = "testing")]
+mod plan {
+    use std::{
+        collections::BTreeMap,
+        sync::{Arc, Mutex, MutexGuard, PoisonError},
+    };
+
+    use event_listener::Event;
+    use futures_lite::FutureExt as _;
+
+    use super::{Failure, FaultPoint, Faults};
+
+    /// How an actor dies.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Fault {
+        /// It gives up with an error.
+        Error,
+        /// It panics.
+        Panic,
+    }
+
+    #[derive(Debug, Default)]
+    pub(super) struct Plan {
+        state: Mutex<State>,
+        changed: Event,
+    }
+
+    #[derive(Debug, Default)]
+    struct State {
+        hits: BTreeMap<FaultPoint, usize>,
+        armed: BTreeMap<FaultPoint, Armed>,
+        fired: usize,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    struct Armed {
+        fault: Fault,
+        /// So many come by unharmed.
+        skip: usize,
+        /// So many die.
+        times: usize,
+    }
+
+    impl Plan {
+        fn lock(&self) -> MutexGuard<'_, State> {
+            // Counters only: valid whatever panicked.
+            self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        fn draw(&self, point: FaultPoint) -> Option<Fault> {
+            let mut state = self.lock();
+            let armed = state.armed.get_mut(&point)?;
+            if armed.skip > 0 {
+                armed.skip -= 1;
+                return None;
+            }
+            let fault = armed.fault;
+            armed.times -= 1;
+            if armed.times == 0 {
+                state.armed.remove(&point);
+            }
+            state.fired += 1;
+            Some(fault)
+        }
+    }
+
+    fn die(point: FaultPoint, fault: Fault) -> Failure {
+        match fault {
+            Fault::Error => Failure::Failed(format!("fault at {point:?}")),
+            Fault::Panic => panic!("fault at {point:?}"),
+        }
+    }
+
+    impl Faults {
+        /// A plan that counts who comes by, and kills nobody yet.
+        pub fn counting() -> Self {
+            Faults {
+                plan: Some(Arc::default()),
+            }
+        }
+
+        /// Kills at `point`: `skip` come by unharmed, the next `times` die. At a waiting point the
+        /// actors that wait there now count as coming by now.
+        pub fn arm(&self, point: FaultPoint, fault: Fault, skip: usize, times: usize) {
+            if let Some(plan) = &self.plan
+                && times > 0
+            {
+                plan.lock()
+                    .armed
+                    .insert(point, Armed { fault, skip, times });
+                plan.changed.notify(usize::MAX);
+            }
+        }
+
+        /// How many have come by a point.
+        pub fn hits(&self, point: FaultPoint) -> usize {
+            self.plan
+                .as_ref()
+                .and_then(|plan| plan.lock().hits.get(&point).copied())
+                .unwrap_or(0)
+        }
+
+        /// How many died.
+        pub fn fired(&self) -> usize {
+            self.plan.as_ref().map_or(0, |plan| plan.lock().fired)
+        }
+
+        pub(crate) fn hit(&self, point: FaultPoint) -> Result<(), Failure> {
+            let Some(plan) = &self.plan else {
+                return Ok(());
+            };
+            *plan.lock().hits.entry(point).or_default() += 1;
+            match plan.draw(point) {
+                Some(fault) => Err(die(point, fault)),
+                None => Ok(()),
+            }
+        }
+
+        pub(crate) async fn survive<T>(
+            &self,
+            point: FaultPoint,
+            future: impl Future<Output = T>,
+        ) -> Result<T, Failure> {
+            let Some(plan) = &self.plan else {
+                return Ok(future.await);
+            };
+            *plan.lock().hits.entry(point).or_default() += 1;
+            let killed = async {
+                loop {
+                    let changed = plan.changed.listen();
+                    if let Some(fault) = plan.draw(point) {
+                        return Err(die(point, fault));
+                    }
+                    changed.await;
+                }
+            };
+            killed.or(async { Ok(future.await) }).await
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+pub use plan::Fault;

@@ -1,0 +1,254 @@
+//! A machine's local sockets, in memory.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::{Arc, Mutex},
+};
+
+use async_channel::{Receiver, Sender};
+use futures_lite::FutureExt as _;
+
+use super::{Answer, FakeStream, StreamCounter, lock, pipe_counted};
+use crate::{
+    model::{AccessControl, AddressType, Error, Result, SocketAddress},
+    ports::Duplex,
+    runtime::{BoxFuture, Exit},
+    supervisor::{AcceptedSocket, DialledSocket, ListenJob, ListeningSocket, LocalSockets},
+};
+
+/// Bytes a fake socket buffers each way.
+const CAPACITY: usize = 4096;
+
+/// The sockets of a machine that is not there: Unix with Localhost, IPv4 with Localhost and Port.
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct FakeSockets {
+    inner: Arc<Mutex<Inner>>,
+    counter: StreamCounter,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next_port: u16,
+    /// Where streams that connect to an address go.
+    doors: HashMap<SocketAddress, Sender<FakeStream>>,
+    bind_refusals: VecDeque<Error>,
+    dial_answers: VecDeque<Answer>,
+    dialled: usize,
+    listeners: usize,
+}
+
+/// A service that an application here offers.
+#[derive(Debug)]
+pub struct FakeService {
+    queue: Receiver<FakeStream>,
+}
+
+impl Drop for FakeService {
+    fn drop(&mut self) {
+        self.queue.close();
+        while self.queue.try_recv().is_ok() {}
+    }
+}
+
+impl FakeService {
+    /// Waits for the next connection to the service.
+    ///
+    /// # Panics
+    /// When the address was taken by another service.
+    pub async fn accept(&self) -> FakeStream {
+        match self.queue.recv().await {
+            Ok(stream) => stream,
+            Err(_) => panic!("the service's address belongs to another one now"),
+        }
+    }
+
+    /// The connections that wait to be accepted.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+impl FakeSockets {
+    /// A machine without sockets; streams are counted by `counter`.
+    pub fn new(counter: &StreamCounter) -> Self {
+        FakeSockets {
+            inner: Arc::default(),
+            counter: counter.clone(),
+        }
+    }
+
+    /// Listens at an address, as the application does that offers a service.
+    pub fn serve(&self, address: SocketAddress) -> FakeService {
+        let (sender, queue) = async_channel::unbounded();
+        lock(&self.inner).doors.insert(address, sender);
+        FakeService { queue }
+    }
+
+    /// Connects, as an application does.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` where nobody listens.
+    pub fn connect(&self, address: &SocketAddress) -> io::Result<FakeStream> {
+        let door = lock(&self.inner).doors.get(address).cloned();
+        let door = door.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (near, far) = pipe_counted(CAPACITY, &self.counter);
+        door.try_send(far.like_a_socket())
+            .map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(near.like_a_socket())
+    }
+
+    /// Makes the next bind that has no refusal yet fail.
+    pub fn refuse_bind(&self, why: Error) {
+        lock(&self.inner).bind_refusals.push_back(why);
+    }
+
+    /// Decides over the next dial that has no answer yet; the rest find who serves there.
+    pub fn next_dial(&self, answer: Answer) {
+        lock(&self.inner).dial_answers.push_back(answer);
+    }
+
+    /// How often a service was dialled.
+    pub fn dialled(&self) -> usize {
+        lock(&self.inner).dialled
+    }
+
+    /// Sockets that were bound and still exist.
+    pub fn listeners(&self) -> usize {
+        lock(&self.inner).listeners
+    }
+}
+
+impl LocalSockets for FakeSockets {
+    fn supported(&self) -> Vec<(AddressType, Vec<AccessControl>)> {
+        vec![
+            (AddressType::Unix, vec![AccessControl::Localhost]),
+            (
+                AddressType::Ipv4,
+                vec![AccessControl::Localhost, AccessControl::Port],
+            ),
+        ]
+    }
+
+    fn check(&self, address: &SocketAddress, access: AccessControl) -> Result<()> {
+        let kind = address.address_type();
+        let supported = self
+            .supported()
+            .into_iter()
+            .any(|(known, accesses)| known == kind && accesses.contains(&access));
+        if !supported {
+            return Err(Error::NotImplemented(format!("{kind:?} with {access:?}")));
+        }
+        match address {
+            SocketAddress::Unix(path) if path.as_os_str().len() > 107 => {
+                Err(Error::InvalidArgument("a path too long".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn bind(&self, kind: AddressType, access: AccessControl) -> Result<Arc<dyn ListeningSocket>> {
+        let mut inner = lock(&self.inner);
+        if let Some(why) = inner.bind_refusals.pop_front() {
+            return Err(why);
+        }
+        inner.next_port += 1;
+        let address = match kind {
+            AddressType::Unix => {
+                SocketAddress::Unix(format!("/run/fake/{}", inner.next_port).into())
+            }
+            _ => SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, inner.next_port)),
+        };
+        drop(inner);
+        self.check(&address, access)?;
+        let (sender, queue) = async_channel::unbounded();
+        let mut inner = lock(&self.inner);
+        inner.doors.insert(address.clone(), sender);
+        inner.listeners += 1;
+        Ok(Arc::new(FakeListening {
+            sockets: self.clone(),
+            address,
+            queue,
+            in_hand: Mutex::new(None),
+        }))
+    }
+
+    fn dial(
+        &self,
+        address: &SocketAddress,
+        access: AccessControl,
+    ) -> BoxFuture<'static, Result<DialledSocket>> {
+        let sockets = self.clone();
+        let address = address.clone();
+        let answer = {
+            let mut inner = lock(&self.inner);
+            inner.dialled += 1;
+            inner.dial_answers.pop_front()
+        };
+        let from = (access == AccessControl::Port)
+            .then(|| SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000)));
+        Box::pin(async move {
+            Answer::carry_out(answer).await?;
+            let stream = sockets
+                .connect(&address)
+                .map_err(|error| Error::ConnectionRefused(error.to_string()))?;
+            Ok(DialledSocket {
+                stream: Box::new(stream),
+                from,
+            })
+        })
+    }
+}
+
+struct FakeListening {
+    sockets: FakeSockets,
+    address: SocketAddress,
+    queue: Receiver<FakeStream>,
+    in_hand: Mutex<Option<AcceptedSocket>>,
+}
+
+impl Drop for FakeListening {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.sockets.inner);
+        inner.doors.remove(&self.address);
+        inner.listeners -= 1;
+    }
+}
+
+impl ListeningSocket for FakeListening {
+    fn address(&self) -> &SocketAddress {
+        &self.address
+    }
+
+    fn listen(self: Arc<Self>, mut job: ListenJob) -> BoxFuture<'static, Exit> {
+        Box::pin(async move {
+            let work = async {
+                loop {
+                    if lock(&self.in_hand).is_none() {
+                        let slot = job.slots.reserve().await;
+                        let Ok(stream) = self.queue.recv().await else {
+                            return Exit::Finished;
+                        };
+                        let stream: Box<dyn Duplex> = Box::new(stream);
+                        *lock(&self.in_hand) = Some(AcceptedSocket { stream, slot });
+                    }
+                    // A second wait, as for the kernel's word about the client.
+                    futures_lite::future::yield_now().await;
+                    let Some(accepted) = lock(&self.in_hand).take() else {
+                        continue;
+                    };
+                    if !(job.deliver)(accepted).await {
+                        return Exit::Finished;
+                    }
+                }
+            };
+            let stopped = async {
+                job.stop.stopped().await;
+                Exit::Stopped
+            };
+            stopped.or(work).await
+        })
+    }
+}

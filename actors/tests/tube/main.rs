@@ -1,0 +1,8 @@
+//! Stream tubes under their supervisor, on virtual time, with fakes: no bus, no network, no clock.
+
+mod accepting;
+mod closing;
+mod killing;
+mod offering;
+mod restarting;
+mod support;

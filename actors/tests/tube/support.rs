@@ -1,0 +1,339 @@
+//! A world around one supervisor, and the checks every scenario ends with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+};
+
+use actors::{
+    model::{
+        AccessControl, AddressType, ChannelId, ConnectionId, ContactHandle, Error, ParameterValue,
+        ServiceName, SocketAddress, TubeParameters, TubeState,
+    },
+    ports::{ChannelObject, ChannelSignal, StreamTubeDescription},
+    runtime::Pending,
+    stream_tube::StreamTubeMessage,
+    supervisor::{OwnerId, StreamTubeRequest, Supervisor, SupervisorConfig, SupervisorHandle},
+    testing::{
+        Answer, FakeConnector, FakeIncoming, FakeSignalling, FakeSockets, FakeStream, FakeTree,
+        Faults, IncomingOutcome, Sim, StreamCounter, TreeEvent,
+    },
+};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+
+pub const CONTACT: ContactHandle = ContactHandle(7);
+pub const OWNER: OwnerId = OwnerId(1);
+
+pub struct World {
+    pub sim: Sim,
+    pub tree: Arc<FakeTree>,
+    pub counter: StreamCounter,
+    pub sockets: FakeSockets,
+    pub connector: Arc<FakeConnector>,
+    pub signalling: Arc<FakeSignalling>,
+    pub faults: Faults,
+    pub supervisor: SupervisorHandle,
+}
+
+/// Where the offered service of every test listens.
+pub fn service_address() -> SocketAddress {
+    SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5900))
+}
+
+pub fn parameters() -> TubeParameters {
+    let values = BTreeMap::from([("path".to_owned(), ParameterValue::Text("/music".into()))]);
+    TubeParameters::new(values).unwrap()
+}
+
+impl World {
+    pub fn new() -> World {
+        World::with(|_| {})
+    }
+
+    pub fn with(adjust: impl FnOnce(&mut SupervisorConfig)) -> World {
+        let sim = Sim::new();
+        let tree = FakeTree::new();
+        let counter = StreamCounter::default();
+        let faults = Faults::counting();
+        let mut config = SupervisorConfig {
+            faults: faults.clone(),
+            ..SupervisorConfig::default()
+        };
+        adjust(&mut config);
+        let supervisor = Supervisor::start(
+            sim.spawner.clone(),
+            sim.clock.clone(),
+            Arc::new(tree.clone()),
+            config,
+        );
+        World {
+            tree,
+            sockets: FakeSockets::new(&counter),
+            connector: FakeConnector::new(&counter),
+            signalling: FakeSignalling::new(),
+            faults,
+            supervisor,
+            counter,
+            sim,
+        }
+    }
+
+    pub fn request(&self, requested: bool) -> StreamTubeRequest {
+        use actors::supervisor::LocalSockets as _;
+        let name = |handle: &str| handle.to_owned();
+        let (initiator, initiator_id) = if requested {
+            (ContactHandle(1), name("self"))
+        } else {
+            (CONTACT, name("juliet@capulet"))
+        };
+        StreamTubeRequest {
+            owner: OWNER,
+            description: StreamTubeDescription {
+                target: CONTACT,
+                target_id: name("juliet@capulet"),
+                initiator,
+                initiator_id,
+                requested,
+                service: ServiceName::new("rfb").unwrap(),
+                sockets: self.sockets.supported(),
+                parameters: if requested {
+                    TubeParameters::default()
+                } else {
+                    parameters()
+                },
+            },
+            connector: self.connector.clone(),
+            signalling: self.signalling.clone(),
+            sockets: Arc::new(self.sockets.clone()),
+        }
+    }
+
+    pub async fn open(&self, requested: bool) -> ChannelObject {
+        self.supervisor
+            .open_stream_tube(self.request(requested))
+            .await
+            .unwrap()
+    }
+
+    /// A tube of ours, offered to the contact.
+    pub async fn offered(&self) -> ChannelObject {
+        let channel = self.open(true).await;
+        offer(&channel).await.unwrap();
+        channel
+    }
+
+    /// A tube of the contact's, accepted, and where applications connect to it.
+    pub async fn accepted(&self) -> (ChannelObject, SocketAddress) {
+        let channel = self.open(false).await;
+        let address = accept(&channel).await.unwrap();
+        (channel, address)
+    }
+
+    /// The contact asks for a connection.
+    pub async fn incoming(
+        &self,
+        channel: &ChannelObject,
+        id: u8,
+        answer: Option<Answer>,
+    ) -> Pending<IncomingOutcome> {
+        let (incoming, outcome) = FakeIncoming::request(id, &self.counter, answer);
+        channel
+            .address
+            .tell(StreamTubeMessage::Incoming(incoming))
+            .await
+            .unwrap();
+        outcome
+    }
+
+    /// The contact asks for a connection and gets it: its end.
+    pub async fn connected(&self, channel: &ChannelObject, id: u8) -> FakeStream {
+        match self.incoming(channel, id, None).await.wait().await {
+            Ok(IncomingOutcome::Accepted(stream)) => stream,
+            other => panic!("the connection was not accepted: {other:?}"),
+        }
+    }
+
+    /// Shuts down, and checks that nothing is left and that the signals made sense. The test has
+    /// dropped its own streams by now.
+    pub fn finish(self) {
+        self.sim.run(self.supervisor.shutdown());
+        self.sim.settle();
+        assert_eq!(self.sim.spawner.running(), 0, "tasks are left");
+        assert_eq!(self.tree.present(), [], "objects are left");
+        assert_eq!(self.sockets.listeners(), 0, "listening sockets are left");
+        self.check_signals();
+        // Ends that opened and that no test looked at wait in the fakes.
+        drop(self.connector);
+        assert_eq!(self.counter.open(), 0, "streams are left");
+    }
+
+    /// Every id once, in order; each opened, closed; nothing before an object is there or after.
+    pub fn check_signals(&self) {
+        assert_eq!(self.tree.nonsense(), Vec::<String>::new());
+        let mut channels = BTreeSet::new();
+        for event in self.tree.log() {
+            if let TreeEvent::Published(object) = event {
+                channels.insert(object.id);
+            }
+        }
+        for channel in channels {
+            let gone = !self.tree.present().contains(&channel);
+            check_signals(&self.tree.signals(channel), gone);
+        }
+    }
+}
+
+fn check_signals(signals: &[ChannelSignal], gone: bool) {
+    let mut open = BTreeSet::new();
+    let mut last = 0;
+    for signal in signals {
+        match signal {
+            ChannelSignal::NewLocalConnection(id)
+            | ChannelSignal::NewRemoteConnection { id, .. } => {
+                assert!(id.0 > last, "ids go up: {signals:?}");
+                last = id.0;
+                open.insert(*id);
+            }
+            ChannelSignal::ConnectionClosed { id, why } => {
+                assert!(open.remove(id), "closed once, after opening: {signals:?}");
+                assert!(
+                    matches!(
+                        why,
+                        Error::Cancelled(_)
+                            | Error::ConnectionLost(_)
+                            | Error::ConnectionRefused(_)
+                    ),
+                    "{why:?}"
+                );
+            }
+            ChannelSignal::TubeStateChanged(_) => {}
+        }
+    }
+    assert!(
+        !gone || open.is_empty(),
+        "never closed: {open:?} in {signals:?}"
+    );
+}
+
+pub async fn offer(channel: &ChannelObject) -> Result<(), Error> {
+    offer_at(channel, service_address(), AccessControl::Localhost).await
+}
+
+pub async fn offer_at(
+    channel: &ChannelObject,
+    address: SocketAddress,
+    access: AccessControl,
+) -> Result<(), Error> {
+    channel
+        .address
+        .ask(|reply| StreamTubeMessage::Offer {
+            address,
+            access,
+            parameters: parameters(),
+            reply,
+        })
+        .await?
+}
+
+pub async fn accept(channel: &ChannelObject) -> Result<SocketAddress, Error> {
+    accept_with(channel, AddressType::Unix, AccessControl::Localhost).await
+}
+
+pub async fn accept_with(
+    channel: &ChannelObject,
+    address_type: AddressType,
+    access: AccessControl,
+) -> Result<SocketAddress, Error> {
+    channel
+        .address
+        .ask(|reply| StreamTubeMessage::Accept {
+            address_type,
+            access,
+            reply,
+        })
+        .await?
+}
+
+pub async fn close(channel: &ChannelObject) {
+    channel
+        .address
+        .ask_first(|reply| StreamTubeMessage::Close { reply })
+        .await
+        .unwrap();
+}
+
+pub async fn say(stream: &mut FakeStream, text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
+}
+
+pub async fn hear(stream: &mut FakeStream, text: &str) {
+    let mut heard = vec![0; text.len()];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&heard), text);
+}
+
+/// Reads to the end, which must be an orderly one.
+pub async fn hear_end(stream: &mut FakeStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    rest
+}
+
+/// Reads until the stream breaks, and says how.
+pub async fn hear_break(stream: &mut FakeStream) -> std::io::ErrorKind {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap_err().kind()
+}
+
+pub fn new_local(id: u32) -> ChannelSignal {
+    ChannelSignal::NewLocalConnection(ConnectionId(id))
+}
+
+pub fn new_remote(id: u32) -> ChannelSignal {
+    ChannelSignal::NewRemoteConnection {
+        contact: CONTACT,
+        from: None,
+        id: ConnectionId(id),
+    }
+}
+
+pub fn state(state: TubeState) -> ChannelSignal {
+    ChannelSignal::TubeStateChanged(state)
+}
+
+/// The name of the error one connection ended with, once it has.
+pub fn closed_with(tree: &FakeTree, channel: ChannelId, wanted: u32) -> Option<&'static str> {
+    tree.signals(channel)
+        .into_iter()
+        .find_map(|signal| match signal {
+            ChannelSignal::ConnectionClosed { id, why } if id.0 == wanted => Some(name(&why)),
+            _ => None,
+        })
+}
+
+/// Waits until one connection has ended, and gives the name of its error.
+pub async fn wait_closed(tree: &FakeTree, channel: ChannelId, id: u32) -> &'static str {
+    tree.wait_for(|log| {
+        log.iter().any(|event| {
+            matches!(event, TreeEvent::Signal(of, ChannelSignal::ConnectionClosed { id: closed, .. })
+                if *of == channel && closed.0 == id)
+        })
+    })
+    .await;
+    closed_with(tree, channel, id).unwrap()
+}
+
+pub fn name(error: &Error) -> &'static str {
+    match error {
+        Error::Cancelled(_) => "Cancelled",
+        Error::ConnectionLost(_) => "ConnectionLost",
+        Error::ConnectionRefused(_) => "ConnectionRefused",
+        Error::NotAvailable(_) => "NotAvailable",
+        Error::NotImplemented(_) => "NotImplemented",
+        Error::InvalidArgument(_) => "InvalidArgument",
+        Error::ResourceUnavailable(_) => "ResourceUnavailable",
+        Error::NotCapable(_) => "NotCapable",
+        _ => "another error",
+    }
+}
