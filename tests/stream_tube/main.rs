@@ -1,0 +1,20 @@
+//! Stream tubes from outside: two connection managers, two buses, the loopback interface, and bytes.
+
+mod bad_input;
+mod closing;
+mod leaks;
+mod opening;
+mod pressure;
+mod service;
+
+use support::{Person, World, service};
+
+/// Two people who are online and see each other.
+fn alice_and_bob() -> (Person, Person) {
+    let world = World::new();
+    let alice = Person::online(&world, "alice", service!());
+    let bob = Person::online(&world, "bob", service!());
+    alice.sees(&bob);
+    bob.sees(&alice);
+    (alice, bob)
+}
