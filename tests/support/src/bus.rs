@@ -36,6 +36,8 @@ impl fmt::Display for CallError {
     }
 }
 
+impl std::error::Error for CallError {}
+
 impl From<zbus::Error> for CallError {
     fn from(error: zbus::Error) -> Self {
         use zbus::DBusError as _;
