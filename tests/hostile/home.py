@@ -5,7 +5,8 @@ import sys
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "support"))
-from world import *  # noqa: E402,F403  (the tests' own vocabulary)
+from network import Lan, Machine  # noqa: E402,F401
+from person import *  # noqa: E402,F403  (the tests' own vocabulary)
 
 # What agents import.
 MODULES = ("mdns.py", "middle.py")
@@ -61,7 +62,8 @@ class Home:
                 run(*inside, "addr", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
                 run("ip", "-n", victim.namespace, "neigh", "replace", address.split("/")[0],
                     "lladdr", link, "dev", "eth0", "nud", "permanent")
-            run("ip", "netns", "exec", machine.namespace, "sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1")
+            run("ip", "netns", "exec", machine.namespace, "sh", "-c",
+                "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")
             for family in ("ip", "ip6"):
                 nft = ["ip", "netns", "exec", machine.namespace, "nft"]
                 run(*nft, "add", "table", family, "nat")

@@ -10,7 +10,8 @@ import sys
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "support"))
-from world import *  # noqa: E402,F403  (the tests' own vocabulary)
+from network import Lan, Machine  # noqa: E402,F401
+from person import *  # noqa: E402,F403  (the tests' own vocabulary)
 
 scenario = Runner()
 
