@@ -7,8 +7,7 @@
 //! `PNEUMA_BENCH_MIB` changes how much is sent.
 
 use std::{
-    fs,
-    io::{self, Read, Write},
+    fs, io,
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
@@ -16,199 +15,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Address, Person, Process, World, service};
+use support::{
+    Person, Process, World,
+    measure::{Measured, mebibytes, print, serve},
+    service,
+};
 
-const BLOCK: usize = 256 * 1024;
-const REQUESTS: usize = 3000;
-const CONNECTIONS: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The first byte of a connection says what it is for.
-const SINK: u8 = b's';
-const ECHO: u8 = b'e';
-
-/// What was measured through one way.
-struct Measured {
-    way: String,
-    mib_per_second: f64,
-    request: Duration,
-    connection: Duration,
-}
-
 fn main() -> io::Result<()> {
-    let mib: usize = std::env::var("PNEUMA_BENCH_MIB")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1024);
+    let mib = mebibytes();
     let server = serve()?;
-    println!("{mib} MiB, {REQUESTS} requests, {CONNECTIONS} connections; medians\n");
+    let mut rows = vec![Measured::of("direct", &server.into(), mib)?];
 
-    let mut rows = vec![measure("direct", server, mib)?];
     let dir = tempfile::tempdir()?;
     for (way, cipher) in [
         ("ssh -L", None),
         ("ssh -L, aes128-gcm", Some("aes128-gcm@openssh.com")),
     ] {
-        match Tunnel::start(dir.path(), server, cipher) {
-            Ok(tunnel) => rows.push(measure(way, tunnel.address, mib)?),
-            Err(error) => println!("{way}: not measured: {error}"),
-        }
+        let tunnel = Tunnel::start(dir.path(), server, cipher)?;
+        rows.push(Measured::of(way, &tunnel.address.into(), mib)?);
     }
 
     let world = World::new();
     let alice = Person::online(&world, "alice", service!());
     let bob = Person::online(&world, "bob", service!());
     bob.sees(&alice);
-    for (way, kind) in [("tube, IPv4", 2), ("tube, Unix", 0)] {
+    for (way, kind) in [("tube, Unix", 0), ("tube, IPv4", 2)] {
         let (ours, theirs, door) =
             alice.tube_to(&bob, &format!("x-bench-{kind}"), &server.into(), kind);
-        rows.push(measure_by(way, mib, || connect(&door))?);
+        rows.push(Measured::of(way, &door, mib)?);
         alice.close(&ours).map_err(io::Error::other)?;
         bob.closed(&theirs);
     }
-    print(&rows);
+    print(mib, &rows);
     Ok(())
-}
-
-/// A stream of either kind with what the measurements need.
-trait Stream: Read + Write + Send {}
-impl<T: Read + Write + Send> Stream for T {}
-
-fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
-    match address {
-        Address::Ipv4(address) => direct((*address).into()),
-        Address::Ipv6(address) => direct((*address).into()),
-        Address::Unix(path) => Ok(Box::new(std::os::unix::net::UnixStream::connect(path)?)),
-    }
-}
-
-fn direct(address: SocketAddr) -> io::Result<Box<dyn Stream>> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    Ok(Box::new(stream))
-}
-
-/// The service: swallows or echoes, as the first byte says, and acknowledges the end of what it
-/// swallowed (whose length it is told first) with one byte.
-fn serve() -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            // A connection that breaks shows at the client, which measures.
-            thread::spawn(move || drop(answer(stream)));
-        }
-    });
-    Ok(address)
-}
-
-fn answer(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut kind = [0];
-    stream.read_exact(&mut kind)?;
-    if kind[0] == ECHO {
-        let mut byte = [0];
-        while stream.read(&mut byte)? > 0 {
-            stream.write_all(&byte)?;
-        }
-        return Ok(());
-    }
-    let mut length = [0; 8];
-    stream.read_exact(&mut length)?;
-    let mut left = u64::from_be_bytes(length);
-    let mut block = vec![0; BLOCK];
-    while left > 0 {
-        let read = stream.read(&mut block)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        left = left.saturating_sub(read as u64);
-    }
-    stream.write_all(b"!")
-}
-
-fn measure(way: &str, address: SocketAddr, mib: usize) -> io::Result<Measured> {
-    measure_by(way, mib, || direct(address))
-}
-
-fn measure_by(
-    way: &str,
-    mib: usize,
-    connect: impl Fn() -> io::Result<Box<dyn Stream>>,
-) -> io::Result<Measured> {
-    let block = vec![0x5a; BLOCK];
-    let mut stream = connect()?;
-    let total = mib * 1024 * 1024;
-    let started = Instant::now();
-    stream.write_all(&[SINK])?;
-    stream.write_all(&(total as u64).to_be_bytes())?;
-    for _ in 0..total / BLOCK {
-        stream.write_all(&block)?;
-    }
-    stream.read_exact(&mut [0])?;
-    let mib_per_second = mib as f64 / started.elapsed().as_secs_f64();
-    drop(stream);
-
-    let mut stream = connect()?;
-    stream.write_all(&[ECHO])?;
-    let request = median(REQUESTS, || {
-        stream.write_all(b"?")?;
-        stream.read_exact(&mut [0])
-    })?;
-    drop(stream);
-
-    let connection = median(CONNECTIONS, || {
-        let mut stream = connect()?;
-        stream.write_all(&[ECHO, b'?'])?;
-        stream.read_exact(&mut [0])
-    })?;
-    Ok(Measured {
-        way: way.to_owned(),
-        mib_per_second,
-        request,
-        connection,
-    })
-}
-
-fn median(times: usize, mut once: impl FnMut() -> io::Result<()>) -> io::Result<Duration> {
-    let mut taken = Vec::with_capacity(times);
-    for _ in 0..times {
-        let started = Instant::now();
-        once()?;
-        taken.push(started.elapsed());
-    }
-    taken.sort();
-    Ok(taken[times / 2])
-}
-
-fn print(rows: &[Measured]) {
-    println!(
-        "{:<22}{:>12}{:>14}{:>14}",
-        "", "MiB/s", "request", "connection"
-    );
-    for row in rows {
-        println!(
-            "{:<22}{:>12.0}{:>14.1?}{:>14.1?}",
-            row.way, row.mib_per_second, row.request, row.connection
-        );
-    }
-    let Some(tube) = rows.iter().find(|row| row.way.starts_with("tube")) else {
-        return;
-    };
-    println!("\nthe tube (IPv4) beside the others, above 1 it is better:");
-    println!(
-        "{:<22}{:>12}{:>14}{:>14}",
-        "", "throughput", "request", "connection"
-    );
-    for row in rows.iter().filter(|row| !row.way.starts_with("tube")) {
-        println!(
-            "{:<22}{:>12.2}{:>14.2}{:>14.2}",
-            row.way,
-            tube.mib_per_second / row.mib_per_second,
-            row.request.as_secs_f64() / tube.request.as_secs_f64(),
-            row.connection.as_secs_f64() / tube.connection.as_secs_f64(),
-        );
-    }
 }
 
 /// An sshd and an ssh with `-L` to it, on loopback, with keys made for the moment.

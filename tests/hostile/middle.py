@@ -134,7 +134,7 @@ class Middle:
 
     @staticmethod
     def stripped(data):
-        return re.sub(rb"<(\w+:)?starttls\b.*?(/>|</(\w+:)?starttls>)", b"", data, flags=re.S)
+        return re.sub(rb"<starttls[^>]*/>|<starttls\b.*?</starttls>", b"", data, flags=re.S)
 
     def own_key(self, client):
         """Plays the other machine with a certificate of his own."""

@@ -15,6 +15,7 @@
 mod bus;
 mod contact;
 mod events;
+pub mod measure;
 mod person;
 mod process;
 mod server;
