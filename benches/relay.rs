@@ -27,9 +27,11 @@ fn main() -> io::Result<()> {
     let mib = mebibytes();
     let server = serve()?;
     let mut rows = vec![Measured::of("direct", &server.into(), mib)?];
-    let (socat, port) = start_socat(server)?;
-    rows.push(Measured::of("socat", &port.into(), mib)?);
-    drop(socat);
+    for (way, buffer) in [("socat", None), ("socat -b 65536", Some("65536"))] {
+        let (socat, port) = start_socat(server, buffer)?;
+        rows.push(Measured::of(way, &port.into(), mib)?);
+        drop(socat);
+    }
     rows.push(Measured::of("relay", &start_relay(server)?.into(), mib)?);
     print(mib, &rows);
     Ok(())
@@ -65,11 +67,12 @@ fn start_relay(target: SocketAddr) -> io::Result<SocketAddr> {
     Ok(address)
 }
 
-fn start_socat(target: SocketAddr) -> io::Result<(Process, SocketAddr)> {
+fn start_socat(target: SocketAddr, buffer: Option<&str>) -> io::Result<(Process, SocketAddr)> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let socat = Process::start(
         "socat",
         Command::new("socat")
+            .args(buffer.map(|size| ["-b", size]).into_iter().flatten())
             .arg(format!(
                 "TCP-LISTEN:{},bind=127.0.0.1,fork,reuseaddr,nodelay,backlog=64",
                 port.port()
