@@ -10,7 +10,7 @@ use super::{
     output::Style,
     text::{safe, safe_short},
 };
-use crate::client::{Connection, Contact, Event, Show, Trust, TrustLevel};
+use crate::client::{Connection, Contact, Event, Show, TrustLevel};
 
 /// How long a list that was asked for once waits for the network after this command brought the
 /// account online: peers answer within a second or so.
@@ -27,7 +27,7 @@ pub async fn run(app: &App, watch: bool) -> Outcome {
         } else {
             look_around(app, connection).await?;
             let contacts = connection.contacts().await?;
-            list(app, connection, &contacts).await
+            list(app, &contacts)
         }
     })
     .await
@@ -54,14 +54,11 @@ async fn look_around(app: &App, connection: &Connection) -> Outcome {
     Ok(())
 }
 
-async fn list(app: &App, connection: &Connection, contacts: &[Contact]) -> Outcome {
+fn list(app: &App, contacts: &[Contact]) -> Outcome {
     if app.out.is_json() {
-        let mut records = Vec::with_capacity(contacts.len());
-        for contact in contacts {
-            let trust = connection.trust(contact.handle).await?;
-            records.push(record(contact, &trust));
-        }
-        return app.out.record(&records);
+        return app
+            .out
+            .record(&contacts.iter().map(record).collect::<Vec<_>>());
     }
     let (own, others): (Vec<_>, Vec<_>) = contacts
         .iter()
@@ -105,8 +102,8 @@ fn describe(app: &App, contact: &Contact, width: usize) -> String {
         Show::Away | Show::Busy => app.out.paint(Style::Warn, &show),
         Show::Offline | Show::Unknown => app.out.paint(Style::Dim, &show),
     };
-    let word = format!("{:<8}", trust_word(contact.trust));
-    let trust = match contact.trust {
+    let word = format!("{:<8}", trust_word(contact.trust.level));
+    let trust = match contact.trust.level {
         TrustLevel::Verified => app.out.paint(Style::Good, &word),
         TrustLevel::Pinned => word,
         TrustLevel::Unpinned => app.out.paint(Style::Dim, &word),
@@ -135,13 +132,14 @@ fn trust_word(level: TrustLevel) -> &'static str {
 }
 
 /// A contact for programs.
-fn record(contact: &Contact, trust: &Trust) -> Value {
+fn record(contact: &Contact) -> Value {
+    let trust = &contact.trust;
     json!({
         "id": contact.id,
         "alias": contact.alias,
         "presence": contact.show.as_str(),
         "message": contact.message,
-        "trust": contact.trust.as_str(),
+        "trust": trust.level.as_str(),
         "fingerprint": trust.fingerprint,
         "pinned_since": trust.pinned_since,
         "verified_since": trust.verified_since,
@@ -173,9 +171,8 @@ async fn follow(app: &App, connection: &Connection) -> Outcome {
                 "changed"
             };
             if app.out.is_json() {
-                let trust = connection.trust(contact.handle).await?;
                 app.out
-                    .record(&json!({ "event": what, "contact": record(contact, &trust) }))?;
+                    .record(&json!({ "event": what, "contact": record(contact) }))?;
             } else {
                 let sign = if before.is_none() { "+" } else { "~" };
                 app.out

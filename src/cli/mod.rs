@@ -10,6 +10,7 @@ mod address;
 mod app;
 mod args;
 mod contacts;
+mod demo;
 mod failure;
 mod offer;
 mod output;
@@ -113,9 +114,8 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
         } => verify::run(app, &contact, code.as_deref(), replace).await,
         Command::Forget { contact } => verify::forget(app, &contact).await,
         Command::Disconnect => status::disconnect(app).await,
-        Command::Demo { .. } | Command::Install { .. } => {
-            Err(failure::Failure::failed("this is not there yet"))
-        }
+        Command::Demo { size, keep } => demo::run(app, size, keep).await,
+        Command::Install { .. } => Err(failure::Failure::failed("this is not there yet")),
         // Taken before there was an executor.
         Command::Service { .. } => Ok(()),
     }

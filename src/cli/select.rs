@@ -98,18 +98,22 @@ fn named(contacts: &[&Contact]) -> String {
 
 /// Whether a contact can never be dealt with as it is.
 pub fn is_blocked(contact: &Contact) -> bool {
-    contact.trust == TrustLevel::Blocked
+    contact.trust.level == TrustLevel::Blocked
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Trust;
 
     fn contact(id: &str, alias: &str, trust: TrustLevel) -> Contact {
         Contact {
             id: id.into(),
             alias: alias.into(),
-            trust,
+            trust: Trust {
+                level: trust,
+                ..Trust::default()
+            },
             ..Contact::default()
         }
     }

@@ -22,7 +22,7 @@ pub async fn run(app: &App, wanted: &str, code: Option<&str>, replace: bool) -> 
             .await?;
         let trust = connection.trust(contact.handle).await?;
         let id = safe(&contact.id);
-        if contact.trust == TrustLevel::Blocked && !replace {
+        if contact.trust.level == TrustLevel::Blocked && !replace {
             return Err(Failure::new(
                 Code::Refused,
                 "fingerprint-mismatch",
@@ -68,7 +68,7 @@ async fn compare(app: &App, contact: &Contact, trust: &Trust, code: &str) -> Out
         // Programs read the code here, have a person compare it, and come back with --code.
         app.out.record(&json!({
             "contact": contact.id,
-            "trust": contact.trust.as_str(),
+            "trust": trust.level.as_str(),
             "fingerprint": trust.fingerprint,
             "code": code,
         }))?;

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use actors::runtime::{Clock, Spawner};
 use futures_lite::FutureExt as _;
 use serde::{Serialize, de::DeserializeOwned};
-use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Type};
+use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Type, connection::Builder};
 
 use super::{
     error::{Error, Kind, Result},
@@ -15,6 +15,9 @@ use super::{
 /// How long one method call may take. The service bounds what it does on the network well below
 /// this, so whoever runs into it talks to a service that hangs.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long the bus itself may take to let us in.
+const BUS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The session bus. Cheap to clone.
 #[derive(Clone)]
@@ -38,22 +41,31 @@ impl Bus {
     /// # Errors
     /// [`Kind::NoBus`].
     pub async fn session(spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Self> {
-        let connection = within(
-            &clock,
-            Duration::from_secs(10),
-            Error::new(Kind::NoBus, "the session bus does not answer"),
-            async {
-                zbus::connection::Builder::session().build().await.map_err(
-                    |error| match Error::from(error) {
-                        error if error.kind == Kind::NoBus => error,
-                        error => Error::new(
-                            Kind::NoBus,
-                            format!("the session bus cannot be used: {error}"),
-                        ),
-                    },
-                )
-            },
-        )
+        Bus::build(Builder::session(), spawner, clock).await
+    }
+
+    /// Connects to the bus at a D-Bus address.
+    ///
+    /// # Errors
+    /// [`Kind::NoBus`].
+    pub async fn at(address: &str, spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Self> {
+        Bus::build(Builder::address(address), spawner, clock).await
+    }
+
+    async fn build(builder: Builder<'_>, spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Self> {
+        let late = Error::new(Kind::NoBus, "the session bus does not answer");
+        let connection = within(&clock, BUS_DEADLINE, late, async {
+            builder
+                .build()
+                .await
+                .map_err(|error| match Error::from(error) {
+                    error if error.kind == Kind::NoBus => error,
+                    error => Error::new(
+                        Kind::NoBus,
+                        format!("the session bus cannot be used: {error}"),
+                    ),
+                })
+        })
         .await?;
         Ok(Bus {
             connection,

@@ -7,7 +7,7 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 use super::{
     account::Account,
     bus::{Bus, Remote, path, within},
-    contact::{Contact, Trust},
+    contact::{Contact, Trust, dictionary},
     error::{Error, Kind, Result},
     event::{Event, Events},
     names,
@@ -298,15 +298,10 @@ impl Connection {
             let Variant::Structure(channel) = channel else {
                 return Err(bad());
             };
-            let [Variant::ObjectPath(path), Variant::Dict(properties)] = channel.fields() else {
+            let [Variant::ObjectPath(path), properties] = channel.fields() else {
                 return Err(bad());
             };
-            let mut map = HashMap::new();
-            for (name, value) in properties.iter() {
-                if let (Variant::Str(name), Variant::Variant(value)) = (name, value) {
-                    map.insert(name.as_str().to_owned(), value.try_to_owned()?);
-                }
-            }
+            let map = dictionary(properties).ok_or_else(bad)?;
             if let Some(tube) = tube_from_properties(path.to_owned().into(), &map) {
                 tubes.push(self.tube(tube));
             }

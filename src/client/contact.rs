@@ -116,6 +116,11 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Whether the contact is one of our user's own.
+    pub fn is_pinned(&self) -> bool {
+        self.level.is_pinned()
+    }
+
     /// From the dictionary on the bus. What is missing or of another type is left out.
     pub fn from_map(map: &HashMap<String, OwnedVariant>) -> Self {
         Trust {
@@ -147,8 +152,8 @@ pub struct Contact {
     pub tubes: bool,
     /// The services it announces for stream tubes, sorted.
     pub services: Vec<String>,
-    /// How far its key is trusted.
-    pub trust: TrustLevel,
+    /// Its key, and how far that is trusted.
+    pub trust: Trust,
 }
 
 impl Contact {
@@ -180,8 +185,10 @@ impl Contact {
             handle,
             id,
             alias: text(attributes, &attribute(names::ALIASING, "alias")).unwrap_or_default(),
-            trust: text(attributes, &attribute(names::TRUST, "trust"))
-                .map(|word| TrustLevel::from_word(&word))
+            trust: attributes
+                .get(&attribute(names::TRUST, "trust"))
+                .and_then(|value| dictionary(value))
+                .map(|map| Trust::from_map(&map))
                 .unwrap_or_default(),
             ..Contact::default()
         };
@@ -234,6 +241,21 @@ impl Contact {
     }
 }
 
+/// A dictionary (`a{sv}`) that is a value itself. `None` when it is something else.
+pub(super) fn dictionary(value: &Variant<'_>) -> Option<HashMap<String, OwnedVariant>> {
+    let Variant::Dict(dict) = value else {
+        return None;
+    };
+    let mut map = HashMap::new();
+    for (key, value) in dict.iter() {
+        let (Variant::Str(key), Variant::Variant(value)) = (key, value) else {
+            return None;
+        };
+        map.insert(key.as_str().to_owned(), value.try_to_owned().ok()?);
+    }
+    Some(map)
+}
+
 /// A text of a dictionary, where it is one.
 pub(super) fn text(map: &HashMap<String, OwnedVariant>, key: &str) -> Option<String> {
     match &**map.get(key)? {
@@ -283,7 +305,13 @@ mod tests {
                 format!("{}/presence", names::SIMPLE_PRESENCE),
                 owned((3u32, "away", "at lunch")),
             ),
-            (format!("{}/trust", names::TRUST), owned("verified")),
+            (
+                format!("{}/trust", names::TRUST),
+                owned(HashMap::from([
+                    ("trust", Variant::from("verified")),
+                    ("pinned-since", Variant::from(5i64)),
+                ])),
+            ),
             (
                 format!("{}/capabilities", names::CAPABILITIES),
                 owned(vec![
@@ -316,7 +344,11 @@ mod tests {
                 message: "at lunch".into(),
                 tubes: true,
                 services: vec!["rfb".into()],
-                trust: TrustLevel::Verified,
+                trust: Trust {
+                    level: TrustLevel::Verified,
+                    pinned_since: Some(5),
+                    ..Trust::default()
+                },
             }
         );
     }
@@ -326,6 +358,7 @@ mod tests {
         let attributes = HashMap::from([
             (format!("{}/contact-id", names::CONNECTION), owned("x@y")),
             (format!("{}/alias", names::ALIASING), owned(7u32)),
+            (format!("{}/trust", names::TRUST), owned("verified")),
             (
                 format!("{}/presence", names::SIMPLE_PRESENCE),
                 owned("away"),
@@ -338,6 +371,7 @@ mod tests {
         let contact = Contact::from_attributes(1, &attributes).expect("it has an id");
         assert_eq!(contact.alias, "");
         assert_eq!(contact.show, Show::Unknown);
+        assert_eq!(contact.trust, Trust::default());
         assert!(!contact.tubes);
         assert_eq!(
             Contact::from_attributes(1, &HashMap::new())

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use futures_lite::{FutureExt as _, StreamExt as _};
-use smol::process::{Command, Stdio};
+use smol::process::{Child, Command, Stdio};
 use zbus::{MatchRule, MessageStream, message};
 
 use super::{
@@ -69,15 +69,7 @@ pub async fn start(bus: &Bus, program: Option<&Program>) -> Result<Started> {
 
 /// Runs the program and waits until it owns the service's name.
 async fn spawn(bus: &Bus, program: &Program) -> Result<()> {
-    let rule = MatchRule::builder()
-        .msg_type(message::Type::Signal)
-        .sender("org.freedesktop.DBus")
-        .interface("org.freedesktop.DBus")
-        .member("NameOwnerChanged")
-        .arg(0, names::MANAGER)
-        .build()?;
-    let mut owners = MessageStream::for_match_rule(rule, bus.connection(), None).await?;
-    let shown = program.path.display();
+    let shown = program.path.display().to_string();
     let mut command = std::process::Command::new(&program.path);
     command.args(&program.arguments);
     // Its own process group: what stops us at a terminal is not meant for the service, which
@@ -94,6 +86,23 @@ async fn spawn(bus: &Bus, program: &Program) -> Result<()> {
                 format!("{shown} could not be run: {error}"),
             )
         })?;
+    appears(bus, &shown, &mut child).await
+}
+
+/// Waits until the connection manager that was started as `child` is on the bus. Dropping the
+/// child afterwards lets it live on.
+///
+/// # Errors
+/// [`Kind::NoService`] when it ends first, or takes too long.
+pub async fn appears(bus: &Bus, shown: &str, child: &mut Child) -> Result<()> {
+    let rule = MatchRule::builder()
+        .msg_type(message::Type::Signal)
+        .sender("org.freedesktop.DBus")
+        .interface("org.freedesktop.DBus")
+        .member("NameOwnerChanged")
+        .arg(0, names::MANAGER)
+        .build()?;
+    let mut owners = MessageStream::for_match_rule(rule, bus.connection(), None).await?;
     let owned = async {
         // It may be quicker than we are.
         while !is_running(bus).await? {

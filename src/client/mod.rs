@@ -32,6 +32,6 @@ pub use connection::{Connection, Status};
 pub use contact::{Contact, Show, Trust, TrustLevel};
 pub use error::{Error, Kind, Result, kind_of};
 pub use event::{Event, Events};
-pub use launch::{Program, Started, is_running, start};
+pub use launch::{Program, Started, appears, is_running, start};
 pub use lease::Lease;
 pub use tube::{Statistics, Tube, TubeDescription, TubeState, from_ip};
