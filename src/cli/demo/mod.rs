@@ -72,7 +72,7 @@ pub async fn run(app: &App, mebibytes: u64, keep: bool) -> Outcome {
                 "Two people on this machine, each with a bus, keys and a connection manager:",
             ))?;
             for name in ["ada", "grace"] {
-                people.push(Person::start(app, &folder, name, port)?);
+                people.push(Person::start(&folder, name, port)?);
             }
             let (ada, grace) = match &mut people[..] {
                 [ada, grace] => (ada, grace),

@@ -54,7 +54,7 @@ impl Person {
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start(app: &App, base: &Path, name: &'static str, port: u16) -> Outcome<Self> {
+    pub fn start(base: &Path, name: &'static str, port: u16) -> Outcome<Self> {
         let folder = base.join(name);
         for part in ["state", "runtime", "data", "config"] {
             use std::os::unix::fs::DirBuilderExt as _;
@@ -90,7 +90,6 @@ impl Person {
                 "dbus-daemon cannot be run ({error}); install the package that has it, `dbus` on Debian"
             ))
         })?;
-        app.out.remark(format!("     {name}: {}", person.address));
         Ok(person)
     }
 
