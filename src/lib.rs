@@ -1,4 +1,23 @@
 //! Pneuma: a Telepathy connection manager for tubes and file transfers.
+//!
+//! A program on smol can have the manager inside itself, on its own executor:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let executor = Arc::new(smol::Executor::new());
+//! smol::block_on(executor.run(async {
+//!     let service = pneuma::Service::builder()
+//!         .persist(true)
+//!         .start(executor.clone())
+//!         .await?;
+//!     // … the program does what it is for …
+//!     service.shutdown().await;
+//!     Ok(())
+//! }))
+//! # }
+//! ```
 
 pub mod cli;
 pub mod client;
@@ -6,3 +25,5 @@ pub mod connection;
 pub mod dbus;
 pub mod session;
 pub mod xmpp;
+
+pub use dbus::service::{Builder, End, Service};

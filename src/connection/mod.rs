@@ -1,1 +1,32 @@
-//! Telepathy without D-Bus.
+//! Telepathy without D-Bus: accounts, their connections, contacts, capabilities and channels.
+//!
+//! ```text
+//!  manager (actor)                 one for the process: which accounts are online
+//!   └─ connection (actor)          one for each account: status, contacts, capabilities, channels
+//!       ├─ announcer (task)        emits the signals in order, through the ConnectionTree port
+//!       └─ chores (tasks)          one at a time: what the session or the supervisor takes time for
+//! ```
+//!
+//! A caller in `dbus/` parses its arguments into the types of this floor, sends one question to an
+//! actor, or reads a published [`view::ConnectionView`]. Upward everything goes through the ports
+//! in [`ports`]; downward a connection speaks to its [`crate::session::Session`] and to the
+//! supervisor of channels.
+
+pub mod actor;
+pub mod capabilities;
+mod changes;
+pub mod contacts;
+mod events;
+mod lifecycle;
+pub mod manager;
+pub mod message;
+pub mod parameters;
+pub mod ports;
+pub mod protocol;
+pub mod requests;
+mod tubes;
+pub mod value;
+pub mod view;
+
+pub use manager::{ManagerConfig, ManagerHandle};
+pub use message::ConnectionHandle;

@@ -20,6 +20,9 @@ pub enum Error {
     /// The request is possible in principle but not now, or not in this state.
     #[error("{0}")]
     NotAvailable(String),
+    /// Not before something else has happened, which it will.
+    #[error("{0}")]
+    NotYet(String),
     /// A handle is unknown.
     #[error("{0}")]
     InvalidHandle(String),

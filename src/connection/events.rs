@@ -1,0 +1,447 @@
+//! What a connection does about its session's events, and about channels: the rest of the actor.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use actors::{
+    model::{ChannelId, ContactHandle, Error, Result, ServiceName, TubeParameters},
+    ports::{ChannelObject, IncomingBytestream, StreamTubeDescription},
+    runtime::{Failure, Flow, Reply, TellError},
+    stream_tube::StreamTubeMessage,
+    supervisor::StreamTubeRequest,
+};
+use futures_lite::FutureExt as _;
+
+use super::{
+    actor::Connection,
+    lifecycle::Outgoing,
+    message::{ConnectionMessage, CreatedChannel, can_be_offered_tubes},
+    protocol,
+    requests::{ChannelRequest, Target},
+    tubes::{Opening, Waiter, WireId},
+    view::{ChannelDetails, ConnectionSignal, Status, StatusReason},
+};
+use crate::session::{ContactId, PeerId, SessionEvent, Trust, TubeId};
+
+impl Connection {
+    pub(super) fn session_event(&mut self, event: SessionEvent) -> Flow {
+        match event {
+            SessionEvent::Connected { self_id, alias } => return self.connected(&self_id, alias),
+            SessionEvent::SelfIdChanged(id) => self.renamed(&id),
+            SessionEvent::Contact(contact) => match self.contacts.update(contact) {
+                Ok(handle) => {
+                    self.touched.insert(handle);
+                }
+                // The flood's own log line would be a flood.
+                Err(error) => tracing::debug!(%error, "a contact is not shown"),
+            },
+            SessionEvent::ContactRemoved(id) => {
+                if let Some(handle) = self.contacts.remove(&id) {
+                    self.touched.insert(handle);
+                }
+            }
+            SessionEvent::ContactLost(id) => self.lost(&id),
+            SessionEvent::TubeOffered {
+                from,
+                tube,
+                service,
+                parameters,
+            } => self.offered(&from, tube, service, parameters),
+            SessionEvent::TubeClosed { from, tube } => {
+                if let Some(wire) = self.wire(&from, tube)
+                    && !self.tubes.close_opening(wire)
+                    && let Some(channel) = self.tubes.on_wire(wire)
+                {
+                    self.tell_tube(&channel.clone(), StreamTubeMessage::RemoteClosed);
+                }
+            }
+            SessionEvent::StreamOffered { from, tube, stream } => {
+                self.stream_offered(&from, tube, stream);
+            }
+            SessionEvent::Disconnected(error) => {
+                return self.end(StatusReason::of(&error), Some(error), Vec::new());
+            }
+        }
+        Flow::Continue
+    }
+
+    fn connected(&mut self, self_id: &ContactId, alias: String) -> Flow {
+        let handle = match self.contacts.ensure(&self_id.0, true) {
+            Ok(handle) => handle,
+            Err(error) => return self.end(StatusReason::NoneSpecified, Some(error), Vec::new()),
+        };
+        let (presence, capabilities) = (self.presence.clone(), Arc::new(self.own.together()));
+        self.contacts.change(handle, |myself| {
+            myself.presence = presence;
+            myself.capabilities = Some(capabilities);
+            if !alias.is_empty() {
+                myself.alias = alias;
+            }
+        });
+        self.self_handle = Some(handle);
+        self.status = Status::Connected;
+        // Everything is published before the first of these is emitted; ourselves are told of here,
+        // in the order clients rely on, and not once more with the others.
+        self.touched.remove(&handle);
+        self.changed_quietly = true;
+        if let Ok(myself) = self.contacts.get(handle).cloned() {
+            self.signal(ConnectionSignal::SelfContactChanged(myself.clone()));
+            self.signal(ConnectionSignal::PresencesChanged(vec![myself]));
+        }
+        self.signal(ConnectionSignal::StatusChanged(
+            Status::Connected,
+            StatusReason::Requested,
+        ));
+        self.signal(ConnectionSignal::ContactListStateChanged(
+            super::view::ContactListState::Success,
+        ));
+        Flow::Continue
+    }
+
+    fn renamed(&mut self, id: &ContactId) {
+        let Some(old) = self.self_handle else {
+            return;
+        };
+        let Ok(handle) = self.contacts.ensure(&id.0, true) else {
+            return;
+        };
+        let Ok(before) = self.contacts.get(old).cloned() else {
+            return;
+        };
+        self.contacts.change(handle, |myself| {
+            myself.presence = before.presence.clone();
+            myself.capabilities = before.capabilities.clone();
+            if before.alias != *before.id {
+                myself.alias.clone_from(&before.alias);
+            }
+        });
+        self.contacts.remove(&before.contact_id());
+        self.self_handle = Some(handle);
+        self.touched.extend([old, handle]);
+        if let Ok(myself) = self.contacts.get(handle).cloned() {
+            self.signal(ConnectionSignal::SelfContactChanged(myself));
+        }
+    }
+
+    fn lost(&mut self, id: &ContactId) {
+        let Ok(contact) = self.contacts.by_id(&id.0).cloned() else {
+            return;
+        };
+        self.tubes.close_openings_with(contact.handle);
+        let channels: Vec<ChannelObject> = self.tubes.with(contact.handle).cloned().collect();
+        for channel in channels {
+            self.tell_tube(&channel, StreamTubeMessage::ContactGone);
+        }
+    }
+
+    /// The tube a peer speaks of, as we know it.
+    fn wire(&self, from: &PeerId, tube: TubeId) -> Option<WireId> {
+        let contact = self.contacts.by_id(&from.contact.0).ok()?;
+        Some((contact.handle, tube))
+    }
+
+    fn offered(
+        &mut self,
+        from: &PeerId,
+        tube: TubeId,
+        service: ServiceName,
+        parameters: TubeParameters,
+    ) {
+        let refusal = match self.wire(from, tube) {
+            None => "somebody we do not see offers it".to_owned(),
+            Some(wire) => match self.room_for_offer(wire) {
+                Ok(()) => {
+                    self.open_offered(from, wire, service, parameters);
+                    return;
+                }
+                Err(error) => error.to_string(),
+            },
+        };
+        tracing::debug!(from = %from.contact, tube = tube.0, refusal, "an offered tube is closed");
+        // One farewell at a time is enough for a flood; the others close when the stream does.
+        let signalling = self.session().tube(from, tube).signalling;
+        if self
+            .farewell
+            .as_ref()
+            .is_none_or(actors::runtime::Task::is_finished)
+        {
+            self.farewell = Some(
+                self.parts
+                    .spawner
+                    .spawn("refusal of a tube", async move { signalling.close().await }),
+            );
+        }
+    }
+
+    fn room_for_offer(&self, wire: WireId) -> Result<()> {
+        let contact = self.contacts.get(wire.0)?;
+        if matches!(contact.trust, Trust::Blocked { .. }) {
+            return Err(Error::CertFingerprintMismatch(
+                "the contact is blocked".into(),
+            ));
+        }
+        if self.status != Status::Connected {
+            return Err(Error::Disconnected("we are not online yet".into()));
+        }
+        if self.tubes.knows(wire) {
+            return Err(Error::NotAvailable("its id is taken".into()));
+        }
+        self.tubes.room_for_offer(wire.0)
+    }
+
+    fn open_offered(
+        &mut self,
+        from: &PeerId,
+        wire: WireId,
+        service: ServiceName,
+        parameters: TubeParameters,
+    ) {
+        let Ok(contact) = self.contacts.get(wire.0).cloned() else {
+            return;
+        };
+        self.open(
+            from,
+            wire,
+            StreamTubeDescription {
+                target: contact.handle,
+                target_id: contact.id.as_ref().to_owned(),
+                initiator: contact.handle,
+                initiator_id: contact.id.as_ref().to_owned(),
+                requested: false,
+                service,
+                sockets: self.parts.sockets.to_vec(),
+                parameters,
+            },
+            Vec::new(),
+        );
+    }
+
+    fn stream_offered(&self, from: &PeerId, tube: TubeId, stream: Box<dyn IncomingBytestream>) {
+        let channel = self
+            .wire(from, tube)
+            .and_then(|wire| self.tubes.on_wire(wire))
+            .filter(|channel| channel.description.requested);
+        let Some(channel) = channel else {
+            stream.refuse(Error::NotAvailable("there is no such tube".into()));
+            return;
+        };
+        match channel
+            .address
+            .try_tell(StreamTubeMessage::Incoming(stream))
+        {
+            Ok(()) => {}
+            Err(
+                TellError::Full(StreamTubeMessage::Incoming(stream))
+                | TellError::Gone(StreamTubeMessage::Incoming(stream)),
+            ) => stream.refuse(Error::ResourceUnavailable("the tube is busy".into())),
+            // It gives back what it was given.
+            Err(_) => {}
+        }
+    }
+
+    /// Tells a tube something that must reach it. If it is busy, a task waits for room.
+    fn tell_tube(&self, channel: &ChannelObject, message: StreamTubeMessage) {
+        if let Err(TellError::Full(message)) = channel.address.try_tell_first(message) {
+            let address = channel.address.clone();
+            self.parts
+                .spawner
+                .spawn("message to a busy tube", async move {
+                    // A tube that has gone meanwhile needs no telling.
+                    address.tell_first(message).await.ok();
+                })
+                .detach();
+        }
+    }
+
+    /// CreateChannel and EnsureChannel.
+    pub(super) fn request_channel(
+        &mut self,
+        request: &ChannelRequest,
+        ensure: bool,
+        reply: Reply<Result<CreatedChannel>>,
+    ) {
+        let contact = match self.requestable(request) {
+            Ok(contact) => contact,
+            Err(error) => {
+                reply.answer(Err(error));
+                return;
+            }
+        };
+        if ensure {
+            if let Some(details) = self.tubes.ours(contact, &request.service) {
+                reply.answer(Ok(CreatedChannel {
+                    details: details.clone(),
+                    yours: false,
+                    sent: None,
+                }));
+                return;
+            }
+            if let Some(opening) = self.tubes.ours_opening(contact, &request.service) {
+                opening.waiters.push(Waiter {
+                    reply,
+                    yours: false,
+                });
+                return;
+            }
+        }
+        let begun = self.begin_request(contact, request.service.clone());
+        let (peer, wire, description) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                reply.answer(Err(error));
+                return;
+            }
+        };
+        let waiters = vec![Waiter { reply, yours: true }];
+        self.open(&peer, wire, description, waiters);
+    }
+
+    /// The contact a request is for, if a tube can be offered to it.
+    fn requestable(&self, request: &ChannelRequest) -> Result<ContactHandle> {
+        if self.status != Status::Connected {
+            return Err(Error::Disconnected("the connection is not online".into()));
+        }
+        let contact = match &request.target {
+            Target::Handle(handle) => self.contacts.get(*handle)?,
+            Target::Id(id) => self.contacts.by_id(id)?,
+        };
+        if Some(contact.handle) == self.self_handle {
+            return Err(Error::NotAvailable(
+                "a tube to oneself leads nowhere".into(),
+            ));
+        }
+        can_be_offered_tubes(contact)?;
+        Ok(contact.handle)
+    }
+
+    fn begin_request(
+        &self,
+        target: ContactHandle,
+        service: ServiceName,
+    ) -> Result<(PeerId, WireId, StreamTubeDescription)> {
+        self.tubes.room()?;
+        let contact = self.contacts.get(target)?;
+        let myself = self.contacts.get(self.self_handle.unwrap_or(target))?;
+        let wire = (target, self.tubes.fresh_id(target)?);
+        let peer = PeerId {
+            contact: contact.contact_id(),
+            resource: None,
+        };
+        let description = StreamTubeDescription {
+            target,
+            target_id: contact.id.as_ref().to_owned(),
+            initiator: myself.handle,
+            initiator_id: myself.id.as_ref().to_owned(),
+            requested: true,
+            service,
+            sockets: self.parts.sockets.to_vec(),
+            parameters: TubeParameters::default(),
+        };
+        Ok((peer, wire, description))
+    }
+
+    /// Asks the supervisor for a channel. Its answer arrives as [`ConnectionMessage::Opened`].
+    fn open(
+        &mut self,
+        peer: &PeerId,
+        wire: WireId,
+        description: StreamTubeDescription,
+        waiters: Vec<Waiter>,
+    ) {
+        let ports = self.session().tube(peer, wire.1);
+        let ticket = self.tubes.begin(Opening {
+            wire,
+            service: description.service.clone(),
+            requested: description.requested,
+            waiters,
+            closed: false,
+            task: None,
+        });
+        let opening = self.parts.opener.open_stream_tube(StreamTubeRequest {
+            owner: self.parts.handle.id,
+            description,
+            connector: ports.connector,
+            signalling: ports.signalling,
+        });
+        let address = self.parts.handle.address.clone();
+        let task = self
+            .parts
+            .spawner
+            .spawn("opening of a channel", async move {
+                let outcome = AssertUnwindSafe(opening)
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|payload| {
+                        let failure = Failure::from_panic(&*payload);
+                        Err(Error::Confused(format!("the supervisor {failure}")))
+                    });
+                // If the connection is gone, its channels are being closed.
+                address
+                    .tell_first(ConnectionMessage::Opened { ticket, outcome })
+                    .await
+                    .ok();
+            });
+        self.tubes.opens_by(ticket, task);
+    }
+
+    pub(super) fn opened(&mut self, ticket: u64, outcome: Result<ChannelObject>) {
+        let Some(opening) = self.tubes.ended(ticket) else {
+            return;
+        };
+        let object = match outcome {
+            Ok(object) => object,
+            Err(error) => {
+                for waiter in opening.waiters {
+                    waiter.reply.answer(Err(error.clone()));
+                }
+                return;
+            }
+        };
+        let details = Arc::new(ChannelDetails {
+            id: object.id,
+            path: protocol::channel_path(&self.parts.handle.path, object.id),
+            description: object.description.clone(),
+        });
+        if !self
+            .tubes
+            .opened(opening.wire, object.clone(), details.clone())
+        {
+            let gone = Error::Cancelled("the channel closed before it was there".into());
+            for waiter in opening.waiters {
+                waiter.reply.answer(Err(gone.clone()));
+            }
+            return;
+        }
+        if opening.closed {
+            self.tell_tube(&object, StreamTubeMessage::RemoteClosed);
+        }
+        self.channels.insert(object.id, details.clone());
+        self.publish();
+        let mut announced = false;
+        for waiter in opening.waiters {
+            let sent = waiter.yours.then(|| {
+                let (reply, pending) = Reply::new();
+                self.outbox.push_back(Outgoing::After(
+                    pending,
+                    ConnectionSignal::NewChannels(details.clone()),
+                ));
+                announced = true;
+                reply
+            });
+            waiter.reply.answer(Ok(CreatedChannel {
+                details: details.clone(),
+                yours: waiter.yours,
+                sent,
+            }));
+        }
+        if !announced {
+            self.signal(ConnectionSignal::NewChannels(details));
+        }
+    }
+
+    pub(super) fn channel_closed(&mut self, id: ChannelId) {
+        if let Some(details) = self.tubes.closed(id) {
+            self.channels.remove(&id);
+            self.signal(ConnectionSignal::ChannelClosed(details));
+        }
+    }
+}

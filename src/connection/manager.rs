@@ -1,0 +1,296 @@
+//! The actor behind the ConnectionManager: which accounts have a connection.
+//!
+//! ```text
+//!            RequestConnection          published
+//!  (nothing) ────────────────> Starting ─────────> Running ──its end──> (nothing)
+//!                                 └──failed──> (nothing)
+//!
+//!  shutdown: no more requests; every connection is disconnected; then the end
+//! ```
+//!
+//! One account has at most one connection, and so has one profile, since its key and its list of
+//! pinned contacts belong to one session.
+
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
+
+use actors::{
+    model::{Error, Result},
+    runtime::{
+        Actor, Address, Clock, Exit, Failure, Flow, Mailbox, Reply, Snapshot, SnapshotWriter,
+        Spawner, Stopper, run,
+    },
+    supervisor::OwnerId,
+};
+use futures_lite::FutureExt as _;
+
+use super::{
+    actor::SocketTypes,
+    lifecycle::{self, Surroundings},
+    message::ConnectionHandle,
+    parameters::Account,
+    ports::{ChannelOpener, ConnectionTree, SessionFactory},
+    protocol,
+};
+
+/// Requests that wait for the manager; whoever asks one more waits.
+const MAILBOX: usize = 64;
+/// Most connections at once; a request for one more is answered `ResourceUnavailable`.
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// What the manager is started with.
+pub struct ManagerConfig {
+    /// Presents connections.
+    pub tree: Arc<dyn ConnectionTree>,
+    /// Opens channels.
+    pub opener: Arc<dyn ChannelOpener>,
+    /// Starts sessions.
+    pub sessions: Arc<dyn SessionFactory>,
+    /// `StreamTube.SupportedSocketTypes`
+    pub sockets: SocketTypes,
+}
+
+enum ManagerMessage {
+    Request(Account, Reply<Result<ConnectionHandle>>),
+    Started(OwnerId, Result<ConnectionHandle>),
+    Ended(OwnerId),
+    Shutdown(Reply<()>),
+}
+
+struct Entry {
+    bus_name: String,
+    profile: String,
+    /// Waits for the start.
+    reply: Option<Reply<Result<ConnectionHandle>>>,
+    /// Once it is started.
+    handle: Option<ConnectionHandle>,
+}
+
+struct Manager {
+    surroundings: Surroundings,
+    sessions: Arc<dyn SessionFactory>,
+    mailbox: Mailbox<ManagerMessage>,
+    address: Address<ManagerMessage>,
+    count: SnapshotWriter<usize>,
+    entries: BTreeMap<OwnerId, Entry>,
+    next: u64,
+    shutting_down: Option<Vec<Reply<()>>>,
+}
+
+/// Talks to the manager. Cheap to clone.
+#[derive(Clone)]
+pub struct ManagerHandle {
+    address: Address<ManagerMessage>,
+    count: Snapshot<usize>,
+}
+
+impl std::fmt::Debug for ManagerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ManagerHandle")
+            .field("connections", &*self.count.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ManagerHandle {
+    /// Starts the manager.
+    pub fn start(spawner: &Spawner, clock: &Arc<dyn Clock>, config: ManagerConfig) -> Self {
+        let (mailbox, address) = Mailbox::new(MAILBOX);
+        let (writer, count) = Snapshot::new(0);
+        let manager = Manager {
+            surroundings: Surroundings {
+                spawner: spawner.clone(),
+                clock: clock.clone(),
+                tree: config.tree,
+                opener: config.opener,
+                sockets: config.sockets,
+            },
+            sessions: config.sessions,
+            mailbox,
+            address: address.clone(),
+            count: writer,
+            entries: BTreeMap::new(),
+            next: 1,
+            shutting_down: None,
+        };
+        spawner
+            .spawn("connection manager", async move {
+                // It ends by a message only, so that it outlives its connections.
+                let (_never, stop) = Stopper::new();
+                run(manager, &stop).await
+            })
+            .detach();
+        ManagerHandle { address, count }
+    }
+
+    /// `ConnectionManager.RequestConnection`.
+    ///
+    /// # Errors
+    /// `NotAvailable` when the account or its profile has a connection, or while shutting down;
+    /// `ResourceUnavailable` at [`MAX_CONNECTIONS`]; what the session adds.
+    pub async fn request(&self, account: Account) -> Result<ConnectionHandle> {
+        self.address
+            .ask(|reply| ManagerMessage::Request(account, reply))
+            .await?
+    }
+
+    /// How many connections there are, those that are starting counted.
+    pub fn connections(&self) -> &Snapshot<usize> {
+        &self.count
+    }
+
+    /// Disconnects all, in order, accepts no more, and ends the manager.
+    pub async fn shutdown(&self) {
+        // A manager that is gone has shut down.
+        self.address.ask_first(ManagerMessage::Shutdown).await.ok();
+    }
+}
+
+impl Manager {
+    fn request(&mut self, account: Account, reply: Reply<Result<ConnectionHandle>>) {
+        let bus_name = protocol::connection_bus_name(account.identifier());
+        if let Err(error) = self.room_for(&account, &bus_name) {
+            reply.answer(Err(error));
+            return;
+        }
+        let id = OwnerId(self.next);
+        self.next += 1;
+        self.entries.insert(
+            id,
+            Entry {
+                bus_name,
+                profile: account.profile.clone(),
+                reply: Some(reply),
+                handle: None,
+            },
+        );
+        let surroundings = self.surroundings.clone();
+        let sessions = self.sessions.clone();
+        let address = self.address.clone();
+        let starting = async move {
+            let session = sessions.start(&account).await?;
+            let manager = address.clone();
+            let ended = async move {
+                // A manager that is gone counts no more.
+                manager.tell_first(ManagerMessage::Ended(id)).await.ok();
+            };
+            lifecycle::start(surroundings, id, account, session, ended).await
+        };
+        let address = self.address.clone();
+        self.surroundings
+            .spawner
+            .spawn("start of a connection", async move {
+                let outcome = AssertUnwindSafe(starting)
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|payload| {
+                        let failure = Failure::from_panic(&*payload);
+                        Err(Error::Confused(format!("the connection's start {failure}")))
+                    });
+                // The manager ends after its connections only.
+                address
+                    .tell_first(ManagerMessage::Started(id, outcome))
+                    .await
+                    .ok();
+            })
+            .detach();
+    }
+
+    fn room_for(&self, account: &Account, bus_name: &str) -> Result<()> {
+        if self.shutting_down.is_some() {
+            return Err(Error::NotAvailable("the service is shutting down".into()));
+        }
+        if self.entries.len() >= MAX_CONNECTIONS {
+            return Err(Error::ResourceUnavailable(format!(
+                "there are {MAX_CONNECTIONS} connections already"
+            )));
+        }
+        for entry in self.entries.values() {
+            if entry.bus_name == bus_name {
+                return Err(Error::NotAvailable(format!(
+                    "'{}' has a connection already",
+                    account.identifier()
+                )));
+            }
+            if entry.profile == account.profile {
+                return Err(Error::NotAvailable(format!(
+                    "the profile '{}' belongs to another connection",
+                    account.profile
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, id: OwnerId, outcome: Result<ConnectionHandle>) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            // It has ended before we heard that it had begun. Whoever asked hears of a connection
+            // that was, from its entry's reply, which is dropped.
+            return;
+        };
+        let reply = entry.reply.take();
+        match &outcome {
+            Ok(handle) => {
+                entry.handle = Some(handle.clone());
+                if self.shutting_down.is_some() {
+                    self.disconnect(handle.clone());
+                }
+            }
+            Err(_) => {
+                self.entries.remove(&id);
+            }
+        }
+        if let Some(reply) = reply {
+            reply.answer(outcome);
+        }
+    }
+
+    fn disconnect(&self, connection: ConnectionHandle) {
+        self.surroundings
+            .spawner
+            .spawn(
+                "disconnection",
+                async move { connection.disconnect().await },
+            )
+            .detach();
+    }
+}
+
+impl Actor for Manager {
+    type Event = Option<ManagerMessage>;
+
+    async fn select(&mut self) -> Self::Event {
+        self.mailbox.next().await
+    }
+
+    fn apply(&mut self, event: Self::Event) -> Flow {
+        match event {
+            None => return Flow::Exit(Exit::Stopped),
+            Some(ManagerMessage::Request(account, reply)) => self.request(account, reply),
+            Some(ManagerMessage::Started(id, outcome)) => self.started(id, outcome),
+            Some(ManagerMessage::Ended(id)) => {
+                self.entries.remove(&id);
+            }
+            Some(ManagerMessage::Shutdown(reply)) => {
+                self.shutting_down.get_or_insert_default().push(reply);
+                for entry in self.entries.values() {
+                    if let Some(connection) = &entry.handle {
+                        self.disconnect(connection.clone());
+                    }
+                }
+            }
+        }
+        if *self.count.get() != self.entries.len() {
+            self.count.publish(self.entries.len());
+        }
+        match self.shutting_down.take() {
+            Some(replies) if self.entries.is_empty() => {
+                replies.into_iter().for_each(|reply| reply.answer(()));
+                Flow::Exit(Exit::Finished)
+            }
+            waiting => {
+                self.shutting_down = waiting;
+                Flow::Continue
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What a connection is told and asked, and the handle through which `dbus/` does so.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use actors::{
+    model::{
+        AccessControl, AddressType, ChannelId, ContactHandle, Error, Result, SocketAddress,
+        TubeParameters, TubeState,
+    },
+    ports::ChannelObject,
+    runtime::{Address, Reply, Snapshot},
+    stream_tube::StreamTubeMessage,
+    supervisor::OwnerId,
+};
+
+use super::{
+    capabilities::ClientCapabilities,
+    contacts::Contact,
+    requests::ChannelRequest,
+    view::{ChannelDetails, ConnectionView},
+};
+use crate::session::{Presence, Session, Trust, trust::ComparisonCode};
+
+/// The answer to a request for a channel.
+pub struct CreatedChannel {
+    /// The channel.
+    pub details: Arc<ChannelDetails>,
+    /// `Yours`: it was made for this request.
+    pub yours: bool,
+    /// Dropped once the answer has been sent: NewChannels waits for it. `None` for a channel that
+    /// was announced before.
+    pub sent: Option<Reply<()>>,
+}
+
+/// What a connection is told and asked.
+pub enum ConnectionMessage {
+    /// `Connection.Connect`
+    Connect {
+        /// Done at once; StatusChanged tells what comes of it.
+        reply: Reply<()>,
+    },
+    /// `Connection.Disconnect`
+    Disconnect {
+        /// Done once everything is gone.
+        reply: Reply<()>,
+    },
+    /// `SimplePresence.SetPresence`
+    SetPresence {
+        /// The presence; not Offline.
+        presence: Presence,
+        /// Done once the session has it.
+        reply: Reply<Result<()>>,
+    },
+    /// `Aliasing.SetAliases`
+    SetAliases {
+        /// By handle; only our own may be among them.
+        aliases: BTreeMap<u32, String>,
+        /// Done once the session has it.
+        reply: Reply<Result<()>>,
+    },
+    /// `ContactCapabilities.UpdateCapabilities`
+    UpdateCapabilities {
+        /// What these clients can do now.
+        clients: Vec<ClientCapabilities>,
+        /// Done once the session has it.
+        reply: Reply<Result<()>>,
+    },
+    /// `Requests.CreateChannel` and `EnsureChannel`
+    RequestChannel {
+        /// What is wanted.
+        request: ChannelRequest,
+        /// EnsureChannel: one that is there will do.
+        ensure: bool,
+        /// The channel.
+        reply: Reply<Result<CreatedChannel>>,
+    },
+    /// The tree: a channel's object is gone.
+    ChannelClosed(ChannelId),
+    /// Our own chore: the supervisor has answered.
+    Opened {
+        /// Which opening.
+        ticket: u64,
+        /// What it answered.
+        outcome: Result<ChannelObject>,
+    },
+    /// Our own chore: the session has done what it was asked.
+    ChoreDone(Result<()>),
+}
+
+/// Talks to one connection. Cheap to clone; holding one keeps nothing alive but the last view.
+#[derive(Clone)]
+pub struct ConnectionHandle {
+    /// Which.
+    pub id: OwnerId,
+    /// Its bus name.
+    pub bus_name: Arc<str>,
+    /// Its object path.
+    pub path: Arc<str>,
+    /// Where its questions go.
+    pub address: Address<ConnectionMessage>,
+    /// Where its properties are read.
+    pub view: Snapshot<ConnectionView>,
+    pub(super) session: Arc<dyn Session>,
+}
+
+impl fmt::Debug for ConnectionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionHandle")
+            .field("id", &self.id)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectionHandle {
+    /// Asks the connection.
+    ///
+    /// # Errors
+    /// `Disconnected` when it is gone.
+    pub async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> ConnectionMessage) -> Result<T> {
+        self.address
+            .ask(question)
+            .await
+            .map_err(|_| Error::Disconnected("the connection is closed".into()))
+    }
+
+    /// Disconnects and waits until all is gone. Nothing to do is fine.
+    pub async fn disconnect(&self) {
+        // A connection that is gone is disconnected.
+        self.address
+            .ask_first(|reply| ConnectionMessage::Disconnect { reply })
+            .await
+            .ok();
+    }
+
+    /// `StreamTube.Offer`: our user deals with the contact, so its key is pinned; then the tube is
+    /// asked.
+    ///
+    /// # Errors
+    /// What the session says of the contact (`NotCapable`, `Offline`, `CertFingerprintMismatch`,
+    /// `EncryptionNotAvailable`), and what the tube answers.
+    pub async fn offer(
+        &self,
+        channel: &ChannelObject,
+        address: SocketAddress,
+        access: AccessControl,
+        parameters: TubeParameters,
+    ) -> Result<()> {
+        if channel.view.get().state == TubeState::NotOffered {
+            let contact = self.capable(channel.description.target)?;
+            self.session.pin(&contact.contact_id()).await?;
+        }
+        channel
+            .address
+            .ask(|reply| StreamTubeMessage::Offer {
+                address,
+                access,
+                parameters,
+                reply,
+            })
+            .await?
+    }
+
+    /// `StreamTube.Accept`, in the same way.
+    ///
+    /// # Errors
+    /// As for an offer.
+    pub async fn accept(
+        &self,
+        channel: &ChannelObject,
+        address_type: AddressType,
+        access: AccessControl,
+    ) -> Result<SocketAddress> {
+        if channel.view.get().state == TubeState::LocalPending {
+            let view = self.view.get();
+            let contact = view.contacts.get(channel.description.target)?;
+            self.session.pin(&contact.contact_id()).await?;
+        }
+        channel
+            .address
+            .ask(|reply| StreamTubeMessage::Accept {
+                address_type,
+                access,
+                reply,
+            })
+            .await?
+    }
+
+    /// A contact that tubes can be offered to.
+    fn capable(&self, handle: ContactHandle) -> Result<Arc<Contact>> {
+        let view = self.view.get();
+        view.connected()?;
+        let contact = view.contacts.get(handle)?;
+        can_be_offered_tubes(contact)?;
+        Ok(contact.clone())
+    }
+
+    /// `Trust1.OwnFingerprint`
+    pub fn own_fingerprint(&self) -> String {
+        self.session.self_key().to_string()
+    }
+
+    /// `Trust1.GetComparisonCode`
+    ///
+    /// # Errors
+    /// `NotAvailable` for a contact without a key, `Disconnected`, `InvalidHandle`.
+    pub fn comparison_code(&self, contact: u32) -> Result<String> {
+        let view = self.view.get();
+        view.connected()?;
+        let contact = view.contacts.get(ContactHandle(contact))?;
+        let key = contact.key.ok_or_else(|| {
+            Error::NotAvailable(format!("{} has shown no key to compare", contact.id))
+        })?;
+        Ok(ComparisonCode::of(self.session.self_key(), key).to_string())
+    }
+
+    /// `Trust1.Verify`
+    ///
+    /// # Errors
+    /// What [`Session::verify`] answers, `Disconnected`, `InvalidHandle`.
+    pub async fn verify(&self, contact: u32, code: &str, replace: bool) -> Result<()> {
+        let contact = self.contact(contact)?;
+        self.session
+            .verify(&contact.contact_id(), code, replace)
+            .await
+    }
+
+    /// `Trust1.Forget`
+    ///
+    /// # Errors
+    /// What [`Session::forget`] answers, `Disconnected`, `InvalidHandle`.
+    pub async fn forget(&self, contact: u32) -> Result<()> {
+        let contact = self.contact(contact)?;
+        self.session.forget(&contact.contact_id()).await
+    }
+
+    fn contact(&self, handle: u32) -> Result<Arc<Contact>> {
+        let view = self.view.get();
+        view.connected()?;
+        view.contacts.get(ContactHandle(handle)).cloned()
+    }
+}
+
+/// Whether tubes can be offered to a contact now.
+///
+/// # Errors
+/// `CertFingerprintMismatch` for a blocked contact, `Offline`, `NotCapable` for one that cannot
+/// or has not yet said what it can.
+pub fn can_be_offered_tubes(contact: &Contact) -> Result<()> {
+    if let Trust::Blocked { pinned } = &contact.trust {
+        let shown = contact
+            .key
+            .map_or_else(|| "none".to_owned(), |key| key.to_string());
+        return Err(Error::CertFingerprintMismatch(format!(
+            "{} shows the key {shown}, but {pinned} is the one you know",
+            contact.id
+        )));
+    }
+    if contact.presence.show == crate::session::Show::Offline {
+        return Err(Error::Offline(format!(
+            "{} is not on the network",
+            contact.id
+        )));
+    }
+    match &contact.capabilities {
+        Some(capabilities) if capabilities.stream_tubes => Ok(()),
+        Some(_) => Err(Error::NotCapable(format!(
+            "the program {} uses cannot take tubes",
+            contact.id
+        ))),
+        None => Err(Error::NotCapable(format!(
+            "{} has not said yet what it can do",
+            contact.id
+        ))),
+    }
+}

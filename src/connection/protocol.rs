@@ -1,0 +1,390 @@
+//! The tables: what this manager and its protocol `local-xmpp` are on D-Bus. RequestConnection
+//! checks against them, Protocol answers from them, and `pneuma.manager`, the activation file and
+//! the systemd unit are made from them, so nothing is said twice.
+
+use actors::model::ChannelId;
+
+use super::value::Given;
+
+/// `Connection_Manager_Name`.
+pub const MANAGER: &str = "pneuma";
+/// The manager's bus name (`ConnectionManager`).
+pub const MANAGER_BUS_NAME: &str = "org.freedesktop.Telepathy.ConnectionManager.pneuma";
+/// The manager's object path (`ConnectionManager`).
+pub const MANAGER_PATH: &str = "/org/freedesktop/Telepathy/ConnectionManager/pneuma";
+/// The protocol, as `.manager` files, `Protocols` and RequestConnection name it.
+pub const PROTOCOL: &str = "local-xmpp";
+/// The same where a name must be an identifier: in object paths and bus names.
+pub const PROTOCOL_IDENTIFIER: &str = "local_xmpp";
+/// The Protocol object's path.
+pub const PROTOCOL_PATH: &str = "/org/freedesktop/Telepathy/ConnectionManager/pneuma/local_xmpp";
+/// `Protocol.EnglishName`.
+pub const ENGLISH_NAME: &str = "People nearby";
+/// `Protocol.Icon`.
+pub const ICON: &str = "im-local-xmpp";
+/// `Protocol.VCardField`: there is none.
+pub const VCARD_FIELD: &str = "";
+
+/// Interface names, each as the specification spells it.
+pub mod interface {
+    /// Protocol.Interface.Presence
+    pub const PROTOCOL_PRESENCE: &str = "org.freedesktop.Telepathy.Protocol.Interface.Presence";
+    /// Connection
+    pub const CONNECTION: &str = "org.freedesktop.Telepathy.Connection";
+    /// Connection.Interface.Requests
+    pub const REQUESTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Requests";
+    /// Connection.Interface.Contacts
+    pub const CONTACTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Contacts";
+    /// Connection.Interface.ContactList
+    pub const CONTACT_LIST: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactList";
+    /// Connection.Interface.SimplePresence
+    pub const SIMPLE_PRESENCE: &str =
+        "org.freedesktop.Telepathy.Connection.Interface.SimplePresence";
+    /// Connection.Interface.Aliasing
+    pub const ALIASING: &str = "org.freedesktop.Telepathy.Connection.Interface.Aliasing";
+    /// Connection.Interface.ContactCapabilities
+    pub const CONTACT_CAPABILITIES: &str =
+        "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";
+    /// Our own: what is known of contacts' keys.
+    pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
+    /// Channel
+    pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
+    /// Channel.Interface.Tube
+    pub const TUBE: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube";
+    /// Channel.Type.StreamTube
+    pub const STREAM_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube";
+    /// Our own: what went through a channel.
+    pub const STATISTICS: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Statistics1";
+    /// Our own: a channel that lives as long as its caller.
+    pub const CLAIM: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1";
+}
+
+/// `ConnectionManager.Interfaces`: none are defined.
+pub const MANAGER_INTERFACES: &[&str] = &[];
+/// `Protocol.Interfaces`.
+pub const PROTOCOL_INTERFACES: &[&str] = &[interface::PROTOCOL_PRESENCE];
+/// `Protocol.AuthenticationTypes`: nothing is ever asked before Connected.
+pub const AUTHENTICATION_TYPES: &[&str] = &[];
+/// `Protocol.ConnectionInterfaces` and `Connection.Interfaces`: all of them are there from the
+/// start, so the property never changes.
+pub const CONNECTION_INTERFACES: &[&str] = &[
+    interface::REQUESTS,
+    interface::CONTACTS,
+    interface::CONTACT_LIST,
+    interface::SIMPLE_PRESENCE,
+    interface::ALIASING,
+    interface::CONTACT_CAPABILITIES,
+    interface::TRUST,
+];
+/// `Contacts.ContactAttributeInterfaces`.
+pub const ATTRIBUTE_INTERFACES: &[&str] = &[
+    interface::CONNECTION,
+    interface::CONTACT_LIST,
+    interface::SIMPLE_PRESENCE,
+    interface::ALIASING,
+    interface::CONTACT_CAPABILITIES,
+    interface::TRUST,
+];
+/// `Channel.Interfaces` of a stream tube.
+pub const STREAM_TUBE_INTERFACES: &[&str] =
+    &[interface::TUBE, interface::STATISTICS, interface::CLAIM];
+
+/// Names of channel properties, as requests and channel classes carry them.
+pub mod property {
+    /// Channel.ChannelType
+    pub const CHANNEL_TYPE: &str = "org.freedesktop.Telepathy.Channel.ChannelType";
+    /// Channel.Interfaces
+    pub const INTERFACES: &str = "org.freedesktop.Telepathy.Channel.Interfaces";
+    /// Channel.TargetHandleType
+    pub const TARGET_HANDLE_TYPE: &str = "org.freedesktop.Telepathy.Channel.TargetHandleType";
+    /// Channel.TargetHandle
+    pub const TARGET_HANDLE: &str = "org.freedesktop.Telepathy.Channel.TargetHandle";
+    /// Channel.TargetID
+    pub const TARGET_ID: &str = "org.freedesktop.Telepathy.Channel.TargetID";
+    /// Channel.Requested
+    pub const REQUESTED: &str = "org.freedesktop.Telepathy.Channel.Requested";
+    /// Channel.InitiatorHandle
+    pub const INITIATOR_HANDLE: &str = "org.freedesktop.Telepathy.Channel.InitiatorHandle";
+    /// Channel.InitiatorID
+    pub const INITIATOR_ID: &str = "org.freedesktop.Telepathy.Channel.InitiatorID";
+    /// Channel.Type.StreamTube.Service
+    pub const SERVICE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube.Service";
+    /// Channel.Type.StreamTube.SupportedSocketTypes
+    pub const SUPPORTED_SOCKET_TYPES: &str =
+        "org.freedesktop.Telepathy.Channel.Type.StreamTube.SupportedSocketTypes";
+    /// Channel.Interface.Tube.Parameters
+    pub const TUBE_PARAMETERS: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube.Parameters";
+}
+
+/// `Handle_Type_Contact`, the only type of handle there is here.
+pub const HANDLE_TYPE_CONTACT: u32 = 1;
+
+/// `Requestable_Channel_Class`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelClass {
+    /// `Fixed_Properties`
+    pub fixed: Vec<(&'static str, Given)>,
+    /// `Allowed_Properties`
+    pub allowed: Vec<&'static str>,
+}
+
+/// What can be asked of any connection: a stream tube to a contact. telepathy-glib wants the fixed
+/// properties to be exactly these two.
+pub fn requestable_channel_classes() -> Vec<ChannelClass> {
+    vec![stream_tube_class(None)]
+}
+
+/// The class of stream tubes, or that of stream tubes for one service, which some clients want
+/// beside the other one in a contact's capabilities.
+pub fn stream_tube_class(service: Option<&str>) -> ChannelClass {
+    let mut class = ChannelClass {
+        fixed: vec![
+            (
+                property::CHANNEL_TYPE,
+                Given::Text(interface::STREAM_TUBE.into()),
+            ),
+            (
+                property::TARGET_HANDLE_TYPE,
+                Given::Uint(HANDLE_TYPE_CONTACT),
+            ),
+        ],
+        allowed: vec![property::TARGET_HANDLE, property::TARGET_ID],
+    };
+    match service {
+        Some(service) => class
+            .fixed
+            .push((property::SERVICE, Given::Text(service.into()))),
+        None => class.allowed.push(property::SERVICE),
+    }
+    class
+}
+
+/// The type of a parameter's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// `s`
+    Text,
+    /// `b`
+    Bool,
+    /// `q`
+    Port,
+}
+
+impl ParameterKind {
+    /// The D-Bus signature.
+    pub fn signature(self) -> &'static str {
+        match self {
+            ParameterKind::Text => "s",
+            ParameterKind::Bool => "b",
+            ParameterKind::Port => "q",
+        }
+    }
+}
+
+/// The default of a parameter, where it is the same for everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterDefault {
+    /// `s`
+    Text(&'static str),
+    /// `b`
+    Bool(bool),
+    /// `q`
+    Port(u16),
+}
+
+/// `Param_Spec`. None is required and none is secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// `Name`
+    pub name: &'static str,
+    /// Gives `Signature`.
+    pub kind: ParameterKind,
+    /// `Default_Value` and the flag Has_Default.
+    pub default: Option<ParameterDefault>,
+}
+
+impl Parameter {
+    /// `Conn_Mgr_Param_Flags`: Has_Default (4) or nothing.
+    pub fn flags(&self) -> u32 {
+        if self.default.is_some() { 4 } else { 0 }
+    }
+}
+
+const fn text(name: &'static str) -> Parameter {
+    Parameter {
+        name,
+        kind: ParameterKind::Text,
+        default: None,
+    }
+}
+
+/// The parameters of a `local-xmpp` connection. The first seven have Telepathy's well-known names;
+/// those with our prefix are ours. `published-name` is the login name where it is not given, which
+/// is not the same for everybody and therefore no default in the table's sense.
+pub const PARAMETERS: &[Parameter] = &[
+    text("published-name"),
+    text("first-name"),
+    text("last-name"),
+    text("nickname"),
+    text("email"),
+    text("jid"),
+    Parameter {
+        name: "require-encryption",
+        kind: ParameterKind::Bool,
+        default: Some(ParameterDefault::Bool(true)),
+    },
+    Parameter {
+        name: "pneuma-profile",
+        kind: ParameterKind::Text,
+        default: Some(ParameterDefault::Text("default")),
+    },
+    text("pneuma-interface"),
+    Parameter {
+        name: "pneuma-mdns-port",
+        kind: ParameterKind::Port,
+        default: Some(ParameterDefault::Port(5353)),
+    },
+    Parameter {
+        name: "pneuma-any-local-user",
+        kind: ParameterKind::Bool,
+        default: Some(ParameterDefault::Bool(false)),
+    },
+];
+
+/// `Connection_Presence_Type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PresenceType {
+    /// Offline (1)
+    Offline = 1,
+    /// Available (2)
+    Available = 2,
+    /// Away (3)
+    Away = 3,
+    /// Busy (6)
+    Busy = 6,
+}
+
+/// `Simple_Status_Spec`, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The status identifier.
+    pub name: &'static str,
+    /// `Type`
+    pub presence: PresenceType,
+    /// `May_Set_On_Self`
+    pub settable: bool,
+    /// `Can_Have_Message`
+    pub message: bool,
+}
+
+/// `SimplePresence.Statuses` and `Protocol.Interface.Presence.Statuses`: what the TXT record's
+/// `status` can say (XEP-0174), and that a contact is gone. There is no "unknown" on a network
+/// where everybody is seen or is not there.
+pub const STATUSES: &[Status] = &[
+    Status {
+        name: "offline",
+        presence: PresenceType::Offline,
+        settable: false,
+        message: false,
+    },
+    Status {
+        name: "available",
+        presence: PresenceType::Available,
+        settable: true,
+        message: true,
+    },
+    Status {
+        name: "away",
+        presence: PresenceType::Away,
+        settable: true,
+        message: true,
+    },
+    Status {
+        name: "dnd",
+        presence: PresenceType::Busy,
+        settable: true,
+        message: true,
+    },
+];
+
+/// The last component of a connection's bus name and path for an account: every byte that is not
+/// an ASCII letter or digit becomes `_` and two hexadecimal digits, and so does a digit in front.
+/// Different accounts have different escaped names.
+pub fn escape(account: &str) -> String {
+    if account.is_empty() {
+        return "_".into();
+    }
+    let mut escaped = String::with_capacity(account.len());
+    for (at, byte) in account.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && at > 0) {
+            escaped.push(byte.into());
+        } else {
+            escaped.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    escaped
+}
+
+/// The bus name of the connection of an account.
+pub fn connection_bus_name(account: &str) -> String {
+    format!(
+        "org.freedesktop.Telepathy.Connection.{MANAGER}.{PROTOCOL_IDENTIFIER}.{}",
+        escape(account)
+    )
+}
+
+/// The object path of the connection of an account.
+pub fn connection_path(account: &str) -> String {
+    format!("/{}", connection_bus_name(account).replace('.', "/"))
+}
+
+/// The object path of a channel of the connection at `connection`.
+pub fn channel_path(connection: &str, channel: ChannelId) -> String {
+    format!("{connection}/StreamTube{}", channel.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped_into_identifiers_and_stay_different() {
+        assert_eq!(escape("ada"), "ada");
+        assert_eq!(escape("7of9"), "_37of9");
+        assert_eq!(escape("romeo@forza #2"), "romeo_40forza_20_232");
+        assert_eq!(escape("a_b"), "a_5fb");
+        assert_eq!(escape("é"), "_c3_a9");
+        assert_eq!(escape(""), "_");
+        assert_ne!(escape("a.b"), escape("a_b"));
+    }
+
+    #[test]
+    fn a_connections_names_fit_the_bus_at_their_longest() {
+        let longest = "ä".repeat(super::super::parameters::MAX_PUBLISHED_NAME / 2);
+        assert!(connection_bus_name(&longest).len() <= 255);
+    }
+
+    #[test]
+    fn the_tables_agree_with_themselves() {
+        for parameter in PARAMETERS {
+            let fits = match parameter.default {
+                None => true,
+                Some(ParameterDefault::Text(_)) => parameter.kind == ParameterKind::Text,
+                Some(ParameterDefault::Bool(_)) => parameter.kind == ParameterKind::Bool,
+                Some(ParameterDefault::Port(_)) => parameter.kind == ParameterKind::Port,
+            };
+            assert!(fits, "{} has a default of another type", parameter.name);
+        }
+        assert!(STATUSES.iter().all(|status| !status.settable
+            || !matches!(status.presence, PresenceType::Offline)));
+        assert_eq!(
+            MANAGER_PATH,
+            format!("/{}", MANAGER_BUS_NAME.replace('.', "/"))
+        );
+        assert_eq!(
+            PROTOCOL_PATH,
+            format!("{MANAGER_PATH}/{PROTOCOL_IDENTIFIER}")
+        );
+        assert_eq!(PROTOCOL_IDENTIFIER, PROTOCOL.replace('-', "_"));
+    }
+}

@@ -1,0 +1,205 @@
+//! What CreateChannel and EnsureChannel are asked for, checked and typed.
+
+use actors::model::{ContactHandle, Error, ServiceName};
+
+use super::{
+    contacts::shortened,
+    protocol::{HANDLE_TYPE_CONTACT, STREAM_TUBE_INTERFACES, interface, property},
+    value::GivenMap,
+};
+
+/// Whom a request names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `TargetHandle`
+    Handle(ContactHandle),
+    /// `TargetID`
+    Id(String),
+}
+
+/// A request for a stream tube.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelRequest {
+    /// To whom.
+    pub target: Target,
+    /// `StreamTube.Service`
+    pub service: ServiceName,
+}
+
+impl ChannelRequest {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when `ChannelType` is missing or a value has the wrong type or makes no
+    /// sense; `NotImplemented` for what can never be requested here, which includes every property
+    /// that is not known, since it might be a demand; `InvalidHandle` for handle 0.
+    pub fn new(request: &GivenMap) -> Result<Self, Error> {
+        let Some(channel_type) = request.get(property::CHANNEL_TYPE) else {
+            return Err(Error::InvalidArgument(
+                "a channel request must say which ChannelType it wants".into(),
+            ));
+        };
+        let channel_type = channel_type.text("ChannelType")?;
+        if channel_type != interface::STREAM_TUBE {
+            return Err(Error::NotImplemented(format!(
+                "channels of type '{}' cannot be requested here",
+                shortened(channel_type)
+            )));
+        }
+        for (name, value) in request {
+            match name.as_str() {
+                property::CHANNEL_TYPE
+                | property::TARGET_HANDLE_TYPE
+                | property::TARGET_HANDLE
+                | property::TARGET_ID
+                | property::SERVICE => {}
+                property::REQUESTED if value.bool("Requested")? => {}
+                // A demand that can be met, by the specification of Channel.Interfaces.
+                property::INTERFACES
+                    if matches!(value, super::value::Given::Texts(names) if names
+                        .iter()
+                        .all(|name| STREAM_TUBE_INTERFACES.contains(&name.as_str()))) => {}
+                property::TUBE_PARAMETERS | property::SUPPORTED_SOCKET_TYPES => {
+                    return Err(Error::InvalidArgument(format!(
+                        "{name} cannot be part of a request"
+                    )));
+                }
+                _ => {
+                    return Err(Error::NotImplemented(format!(
+                        "a request with '{}' cannot be met",
+                        shortened(name)
+                    )));
+                }
+            }
+        }
+        match request.get(property::TARGET_HANDLE_TYPE) {
+            None => {
+                return Err(Error::InvalidArgument(
+                    "a tube's request must have TargetHandleType Contact (1)".into(),
+                ));
+            }
+            Some(kind) if kind.number::<u32>("TargetHandleType")? != HANDLE_TYPE_CONTACT => {
+                return Err(Error::NotImplemented(
+                    "tubes go to contacts only (TargetHandleType 1)".into(),
+                ));
+            }
+            Some(_) => {}
+        }
+        let target = match (
+            request.get(property::TARGET_HANDLE),
+            request.get(property::TARGET_ID),
+        ) {
+            (Some(handle), None) => match handle.number::<u32>("TargetHandle")? {
+                0 => return Err(Error::InvalidHandle("0 is nobody's handle".into())),
+                handle => Target::Handle(ContactHandle(handle)),
+            },
+            (None, Some(id)) => Target::Id(id.text("TargetID")?.to_owned()),
+            _ => {
+                return Err(Error::InvalidArgument(
+                    "a tube's request must have either TargetHandle or TargetID".into(),
+                ));
+            }
+        };
+        let Some(service) = request.get(property::SERVICE) else {
+            return Err(Error::InvalidArgument(
+                "a stream tube's request must name its Service".into(),
+            ));
+        };
+        Ok(ChannelRequest {
+            target,
+            service: ServiceName::new(service.text("Service")?)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::value::Given;
+
+    fn request(changes: &[(&str, Option<Given>)]) -> Result<ChannelRequest, Error> {
+        let mut request = GivenMap::from([
+            (
+                property::CHANNEL_TYPE.to_owned(),
+                Given::Text(interface::STREAM_TUBE.into()),
+            ),
+            (property::TARGET_HANDLE_TYPE.to_owned(), Given::Uint(1)),
+            (property::TARGET_HANDLE.to_owned(), Given::Uint(7)),
+            (property::SERVICE.to_owned(), Given::Text("http".into())),
+        ]);
+        for (name, value) in changes {
+            match value {
+                Some(value) => request.insert((*name).to_owned(), value.clone()),
+                None => request.remove(*name),
+            };
+        }
+        ChannelRequest::new(&request)
+    }
+
+    #[test]
+    fn what_clients_send_is_understood() {
+        assert_eq!(
+            request(&[]).unwrap().target,
+            Target::Handle(ContactHandle(7))
+        );
+        let by_id = request(&[
+            (property::TARGET_HANDLE, None),
+            (property::TARGET_ID, Some(Given::Text("ada@a".into()))),
+            (property::TARGET_HANDLE_TYPE, Some(Given::Integer(1))),
+        ]);
+        assert_eq!(by_id.unwrap().target, Target::Id("ada@a".into()));
+    }
+
+    #[test]
+    fn what_can_never_be_is_not_implemented() {
+        let never = [
+            (
+                property::CHANNEL_TYPE,
+                Given::Text("org.example.Chat".into()),
+            ),
+            (property::TARGET_HANDLE_TYPE, Given::Uint(2)),
+            ("com.example.Colour", Given::Text("red".into())),
+            (property::REQUESTED, Given::Bool(false)),
+            (property::INTERFACES, Given::Texts(vec!["a.b".into()])),
+        ];
+        for (name, value) in never {
+            let refused = request(&[(name, Some(value))]);
+            assert!(
+                matches!(refused, Err(Error::NotImplemented(_))),
+                "{name}: {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_invalid() {
+        let invalid = [
+            (property::CHANNEL_TYPE, None),
+            (property::CHANNEL_TYPE, Some(Given::Uint(1))),
+            (property::TARGET_HANDLE_TYPE, None),
+            (property::TARGET_HANDLE, None),
+            (property::TARGET_HANDLE, Some(Given::Text("7".into()))),
+            (property::TARGET_HANDLE, Some(Given::Integer(1 << 40))),
+            (property::TARGET_ID, Some(Given::Text("both".into()))),
+            (property::SERVICE, None),
+            (property::SERVICE, Some(Given::Bool(true))),
+            (property::SERVICE, Some(Given::Text(String::new()))),
+            (property::SERVICE, Some(Given::Text("x".repeat(1 << 20)))),
+            (
+                property::TUBE_PARAMETERS,
+                Some(Given::Other("a{sv}".into())),
+            ),
+        ];
+        for (name, value) in invalid {
+            let refused = request(&[(name, value)]);
+            assert!(
+                matches!(refused, Err(Error::InvalidArgument(_))),
+                "{name}: {refused:?}"
+            );
+        }
+        assert!(matches!(
+            request(&[(property::TARGET_HANDLE, Some(Given::Uint(0)))]),
+            Err(Error::InvalidHandle(_))
+        ));
+    }
+}

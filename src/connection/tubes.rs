@@ -1,0 +1,263 @@
+//! Which channel is which tube on the wire, and how many there may be.
+//!
+//! The ids of both sides' tubes with one contact share one table, as they do in other
+//! implementations: an offer whose id is taken is refused.
+//!
+//! ```text
+//!  (nothing) ──begin──> Opening ──opened──> Open ──closed──> (nothing)
+//!                          └──failed──> (nothing)
+//! ```
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use actors::{
+    model::{ChannelId, ContactHandle, Error, Result, ServiceName, TubeState},
+    ports::ChannelObject,
+    runtime::{Reply, Task},
+};
+
+use super::{message::CreatedChannel, view::ChannelDetails};
+use crate::session::TubeId;
+
+/// Most channels of one connection, those that are still opening counted. A request for one more
+/// is answered `ResourceUnavailable`; an offer of one more is closed again.
+pub const MAX_CHANNELS: usize = 512;
+/// Most tubes that one contact has offered and our user has not answered. One more is closed again.
+pub const MAX_OFFERS_OF_ONE: usize = 16;
+/// The same over all contacts.
+pub const MAX_OFFERS: usize = 128;
+
+/// A tube as both sides of the wire know it.
+pub type WireId = (ContactHandle, TubeId);
+
+/// Who waits for an opening channel.
+pub struct Waiter {
+    /// Where the answer goes.
+    pub reply: Reply<Result<CreatedChannel>>,
+    /// `Yours`, if it is answered well.
+    pub yours: bool,
+}
+
+/// A channel the supervisor was asked for.
+pub struct Opening {
+    /// What it will be on the wire.
+    pub wire: WireId,
+    /// Its service, which EnsureChannel looks for.
+    pub service: ServiceName,
+    /// We asked for it; otherwise the contact did.
+    pub requested: bool,
+    /// Nobody for an incoming one.
+    pub waiters: Vec<Waiter>,
+    /// The contact closed it before it was open, or is gone.
+    pub closed: bool,
+    /// The asking; dropping it takes the channel back.
+    pub task: Option<Task<()>>,
+}
+
+struct Open {
+    wire: WireId,
+    object: ChannelObject,
+    details: Arc<ChannelDetails>,
+}
+
+/// The table.
+#[derive(Default)]
+pub struct Tubes {
+    opening: BTreeMap<u64, Opening>,
+    open: BTreeMap<ChannelId, Open>,
+    /// Channels that closed before we knew that they had opened.
+    closed_early: Vec<ChannelId>,
+    next_ticket: u64,
+}
+
+impl Tubes {
+    /// Whether one more channel may be opened.
+    ///
+    /// # Errors
+    /// `ResourceUnavailable` at [`MAX_CHANNELS`].
+    pub fn room(&self) -> Result<()> {
+        if self.opening.len() + self.open.len() < MAX_CHANNELS {
+            return Ok(());
+        }
+        Err(Error::ResourceUnavailable(format!(
+            "this connection has {MAX_CHANNELS} channels already"
+        )))
+    }
+
+    /// Whether one more offer of this contact may wait for our user.
+    ///
+    /// # Errors
+    /// `ResourceUnavailable` at [`MAX_CHANNELS`], [`MAX_OFFERS`] or [`MAX_OFFERS_OF_ONE`].
+    pub fn room_for_offer(&self, contact: ContactHandle) -> Result<()> {
+        self.room()?;
+        let opening = self
+            .opening
+            .values()
+            .filter(|opening| !opening.requested)
+            .map(|opening| opening.wire.0);
+        let pending = self
+            .open
+            .values()
+            .filter(|open| {
+                !open.details.description.requested
+                    && open.object.view.get().state == TubeState::LocalPending
+            })
+            .map(|open| open.wire.0);
+        let (mut all, mut of_this) = (0, 0);
+        for one in opening.chain(pending) {
+            all += 1;
+            of_this += usize::from(one == contact);
+        }
+        if all < MAX_OFFERS && of_this < MAX_OFFERS_OF_ONE {
+            return Ok(());
+        }
+        Err(Error::ResourceUnavailable(
+            "too many offers wait for an answer".into(),
+        ))
+    }
+
+    /// Whether a tube on the wire is known.
+    pub fn knows(&self, wire: WireId) -> bool {
+        self.opening.values().any(|opening| opening.wire == wire)
+            || self.open.values().any(|open| open.wire == wire)
+    }
+
+    /// An id for a tube of ours with this contact.
+    ///
+    /// # Errors
+    /// `Confused` when the kernel has no random bytes.
+    pub fn fresh_id(&self, contact: ContactHandle) -> Result<TubeId> {
+        loop {
+            let id = TubeId(random().map_err(|error| {
+                Error::Confused(format!("the kernel has no random bytes: {error}"))
+            })?);
+            if id.0 != 0 && !self.knows((contact, id)) {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Notes that a channel is being opened; gives its ticket.
+    pub fn begin(&mut self, opening: Opening) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.opening.insert(ticket, opening);
+        ticket
+    }
+
+    /// Notes who does the opening, so that it can be given up.
+    pub fn opens_by(&mut self, ticket: u64, task: Task<()>) {
+        match self.opening.get_mut(&ticket) {
+            Some(opening) => opening.task = Some(task),
+            None => task.detach(),
+        }
+    }
+
+    /// The opening has ended, one way or the other.
+    pub fn ended(&mut self, ticket: u64) -> Option<Opening> {
+        self.opening.remove(&ticket)
+    }
+
+    /// Notes a channel that is open. `false` when it has closed again in the meantime.
+    pub fn opened(
+        &mut self,
+        wire: WireId,
+        object: ChannelObject,
+        details: Arc<ChannelDetails>,
+    ) -> bool {
+        if let Some(index) = self.closed_early.iter().position(|id| *id == object.id) {
+            self.closed_early.swap_remove(index);
+            return false;
+        }
+        self.open.insert(
+            object.id,
+            Open {
+                wire,
+                object,
+                details,
+            },
+        );
+        true
+    }
+
+    /// Forgets a channel that has closed.
+    pub fn closed(&mut self, channel: ChannelId) -> Option<Arc<ChannelDetails>> {
+        let open = self.open.remove(&channel);
+        // Not more than there are openings: only one of those can be meant.
+        if open.is_none() && self.closed_early.len() < self.opening.len() {
+            self.closed_early.push(channel);
+        }
+        open.map(|open| open.details)
+    }
+
+    /// The channel of a tube on the wire.
+    pub fn on_wire(&self, wire: WireId) -> Option<&ChannelObject> {
+        self.open
+            .values()
+            .find(|open| open.wire == wire)
+            .map(|open| &open.object)
+    }
+
+    /// The channels with a contact.
+    pub fn with(&self, contact: ContactHandle) -> impl Iterator<Item = &ChannelObject> {
+        self.open
+            .values()
+            .filter(move |open| open.wire.0 == contact)
+            .map(|open| &open.object)
+    }
+
+    /// A channel of ours that EnsureChannel can answer with.
+    pub fn ours(
+        &self,
+        contact: ContactHandle,
+        service: &ServiceName,
+    ) -> Option<&Arc<ChannelDetails>> {
+        self.open
+            .values()
+            .find(|open| {
+                let description = &open.details.description;
+                open.wire.0 == contact && description.requested && description.service == *service
+            })
+            .map(|open| &open.details)
+    }
+
+    /// The same while it is opening.
+    pub fn ours_opening(
+        &mut self,
+        contact: ContactHandle,
+        service: &ServiceName,
+    ) -> Option<&mut Opening> {
+        self.opening.values_mut().find(|opening| {
+            opening.wire.0 == contact && opening.requested && opening.service == *service
+        })
+    }
+
+    /// The contact closed a tube that is not open yet; `false` if there is none such.
+    pub fn close_opening(&mut self, wire: WireId) -> bool {
+        let mut found = false;
+        for opening in self.opening.values_mut() {
+            if opening.wire == wire {
+                opening.closed = true;
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// The same for all tubes with a contact.
+    pub fn close_openings_with(&mut self, contact: ContactHandle) {
+        for opening in self.opening.values_mut() {
+            opening.closed |= opening.wire.0 == contact;
+        }
+    }
+}
+
+fn random() -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(u32::from_ne_bytes(bytes))
+}

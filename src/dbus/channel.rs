@@ -1,0 +1,190 @@
+//! `Channel` and `Channel.Interface.Tube`, which every tube has.
+
+use actors::{
+    model::{Error, TubeState},
+    ports::{ChannelObject, StreamTubeDescription},
+    stream_tube::StreamTubeMessage,
+};
+use zbus::{Variant, object_server::SignalEmitter};
+
+use super::{
+    error::{Result, answered, read},
+    values::{self, Map},
+};
+use crate::connection::protocol::{self, interface, property};
+
+/// `Tube_Channel_State` as a number.
+pub fn state(state: TubeState) -> u32 {
+    match state {
+        TubeState::LocalPending => 0,
+        TubeState::RemotePending => 1,
+        TubeState::Open => 2,
+        TubeState::NotOffered => 3,
+    }
+}
+
+/// What is fixed about a channel, by full names: in NewChannels, `Channels` and the answers of
+/// CreateChannel and EnsureChannel.
+pub fn immutable_properties(description: &StreamTubeDescription) -> Map {
+    let mut map = Map::new();
+    let mut set = |name: &str, value: Variant<'static>| {
+        map.insert(name.to_owned(), value);
+    };
+    set(property::CHANNEL_TYPE, Variant::new(interface::STREAM_TUBE));
+    set(
+        property::INTERFACES,
+        Variant::new(values::strings(protocol::STREAM_TUBE_INTERFACES)),
+    );
+    set(
+        property::TARGET_HANDLE_TYPE,
+        Variant::new(protocol::HANDLE_TYPE_CONTACT),
+    );
+    set(property::TARGET_HANDLE, Variant::new(description.target.0));
+    set(
+        property::TARGET_ID,
+        Variant::new(description.target_id.clone()),
+    );
+    set(property::REQUESTED, Variant::new(description.requested));
+    set(
+        property::INITIATOR_HANDLE,
+        Variant::new(description.initiator.0),
+    );
+    set(
+        property::INITIATOR_ID,
+        Variant::new(description.initiator_id.clone()),
+    );
+    set(
+        property::SERVICE,
+        Variant::new(description.service.as_str().to_owned()),
+    );
+    set(
+        property::SUPPORTED_SOCKET_TYPES,
+        Variant::new(values::socket_types(&description.sockets)),
+    );
+    // Those of a requested tube come with Offer.
+    if !description.requested {
+        set(
+            property::TUBE_PARAMETERS,
+            Variant::new(values::tube_parameters(&description.parameters)),
+        );
+    }
+    map
+}
+
+/// The interface `Channel`.
+#[derive(Debug)]
+pub struct Channel {
+    object: ChannelObject,
+}
+
+impl Channel {
+    /// Of this channel.
+    pub fn new(object: ChannelObject) -> Self {
+        Channel { object }
+    }
+
+    fn description(&self) -> &StreamTubeDescription {
+        &self.object.description
+    }
+}
+
+#[zbus::interface(name = "org.freedesktop.Telepathy.Channel", introspection_docs = false)]
+impl Channel {
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn channel_type(&self) -> Result<String> {
+        read("ChannelType", || interface::STREAM_TUBE.to_owned())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn interfaces(&self) -> Result<Vec<String>> {
+        read("Interfaces", || {
+            values::strings(protocol::STREAM_TUBE_INTERFACES)
+        })
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn target_handle(&self) -> Result<u32> {
+        read("TargetHandle", || self.description().target.0)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"), name = "TargetID")]
+    fn target_id(&self) -> Result<String> {
+        read("TargetID", || self.description().target_id.clone())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn target_handle_type(&self) -> Result<u32> {
+        read("TargetHandleType", || protocol::HANDLE_TYPE_CONTACT)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn requested(&self) -> Result<bool> {
+        read("Requested", || self.description().requested)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn initiator_handle(&self) -> Result<u32> {
+        read("InitiatorHandle", || self.description().initiator.0)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"), name = "InitiatorID")]
+    fn initiator_id(&self) -> Result<String> {
+        read("InitiatorID", || self.description().initiator_id.clone())
+    }
+
+    /// Answers once the object is gone. Closing what is closing already is fine.
+    async fn close(&self) -> Result<()> {
+        answered("Close", async {
+            let closed = self
+                .object
+                .address
+                .ask_first(|reply| StreamTubeMessage::Close { reply })
+                .await;
+            if closed.is_err() {
+                tracing::debug!(channel = self.object.id.0, "it had closed before");
+            }
+            Ok::<(), Error>(())
+        })
+        .await
+    }
+
+    #[zbus(signal)]
+    pub(super) async fn closed(emitter: &SignalEmitter<'_>) -> zbus::Result<()>;
+}
+
+/// The interface `Channel.Interface.Tube`.
+#[derive(Debug)]
+pub struct Tube {
+    object: ChannelObject,
+}
+
+impl Tube {
+    /// Of this channel.
+    pub fn new(object: ChannelObject) -> Self {
+        Tube { object }
+    }
+}
+
+#[zbus::interface(
+    name = "org.freedesktop.Telepathy.Channel.Interface.Tube",
+    introspection_docs = false
+)]
+impl Tube {
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn parameters(&self) -> Result<Map> {
+        read("Parameters", || {
+            values::tube_parameters(&self.object.view.get().parameters)
+        })
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn state(&self) -> Result<u32> {
+        read("State", || state(self.object.view.get().state))
+    }
+
+    #[zbus(signal)]
+    pub(super) async fn tube_channel_state_changed(
+        emitter: &SignalEmitter<'_>,
+        state: u32,
+    ) -> zbus::Result<()>;
+}

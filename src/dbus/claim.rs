@@ -1,0 +1,121 @@
+//! `Channel.Interface.Pneuma.Claim1`, our own: a channel that closes when whoever claimed it
+//! leaves the bus. Mission Control deals with handlers that crash; our command line, which talks to
+//! us directly, claims what it uses, so that Ctrl-C leaves nothing behind.
+//!
+//! ```text
+//!  free ──Claim──> claimed ──Release, by the same caller──> free
+//!                     └──the caller is gone──> the channel closes
+//! ```
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use actors::{
+    model::{Error, Result as Outcome},
+    ports::ChannelObject,
+    runtime::{Spawner, Task},
+    stream_tube::StreamTubeMessage,
+};
+use zbus::message::Header;
+
+use super::{
+    caller::Caller,
+    error::{Result, answered},
+};
+
+/// The interface.
+pub struct Claim {
+    object: ChannelObject,
+    spawner: Spawner,
+    claimed: Mutex<Option<Claimed>>,
+}
+
+struct Claimed {
+    by: Caller,
+    /// Waits for the caller to leave. Dropped with the object, or by Release.
+    _watch: Task<()>,
+}
+
+impl Claim {
+    /// Of this channel.
+    pub fn new(object: ChannelObject, spawner: Spawner) -> Self {
+        Claim {
+            object,
+            spawner,
+            claimed: Mutex::new(None),
+        }
+    }
+
+    /// One assignment is the only change ever made, so the value is whole whatever panicked.
+    fn claimed(&self) -> MutexGuard<'_, Option<Claimed>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this caller holds the claim; an error when another does.
+    fn is_held_by(&self, caller: &Caller) -> Outcome<bool> {
+        match &*self.claimed() {
+            None => Ok(false),
+            Some(claimed) if claimed.by == *caller => Ok(true),
+            Some(_) => Err(Error::NotYours("somebody else has claimed it".into())),
+        }
+    }
+}
+
+#[zbus::interface(
+    name = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1",
+    introspection_docs = false
+)]
+impl Claim {
+    async fn claim(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &zbus::Connection,
+    ) -> Result<()> {
+        answered("Claim", async {
+            let caller = Caller::of(&header, connection);
+            if self.is_held_by(&caller)? {
+                return Ok(());
+            }
+            let gone = caller.watch().await?;
+            let address = self.object.address.clone();
+            let watch = self.spawner.spawn("watch over a claim", async move {
+                gone.await;
+                tracing::debug!("whoever claimed a channel is gone: it closes");
+                // A channel that has closed meanwhile needs no closing.
+                address
+                    .ask_first(|reply| StreamTubeMessage::Close { reply })
+                    .await
+                    .ok();
+            });
+            let mut claimed = self.claimed();
+            match &*claimed {
+                // Somebody was faster while we asked the bus.
+                Some(other) if other.by != caller => {
+                    Err(Error::NotYours("somebody else has claimed it".into()))
+                }
+                _ => {
+                    *claimed = Some(Claimed {
+                        by: caller,
+                        _watch: watch,
+                    });
+                    Ok(())
+                }
+            }
+        })
+        .await
+    }
+
+    async fn release(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &zbus::Connection,
+    ) -> Result<()> {
+        answered("Release", async {
+            if !self.is_held_by(&Caller::of(&header, connection))? {
+                return Err(Error::NotAvailable("nobody has claimed it".into()));
+            }
+            *self.claimed() = None;
+            Ok(())
+        })
+        .await
+    }
+}

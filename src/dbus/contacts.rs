@@ -1,0 +1,75 @@
+//! `Connection.Interface.Contacts`: many attributes of many contacts at once.
+
+use std::collections::HashMap;
+
+use actors::model::ContactHandle;
+
+use super::{
+    attributes,
+    error::{Result, answered, read},
+    values::{self, Map},
+};
+use crate::connection::{ConnectionHandle, protocol};
+
+/// The interface.
+#[derive(Debug)]
+pub struct Contacts {
+    connection: ConnectionHandle,
+}
+
+impl Contacts {
+    /// Of this connection.
+    pub fn new(connection: ConnectionHandle) -> Self {
+        Contacts { connection }
+    }
+}
+
+#[zbus::interface(
+    name = "org.freedesktop.Telepathy.Connection.Interface.Contacts",
+    introspection_docs = false
+)]
+impl Contacts {
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn contact_attribute_interfaces(&self) -> Result<Vec<String>> {
+        read("ContactAttributeInterfaces", || {
+            values::strings(protocol::ATTRIBUTE_INTERFACES)
+        })
+    }
+
+    #[zbus(out_args("Attributes"))]
+    async fn get_contact_attributes(
+        &self,
+        handles: Vec<u32>,
+        interfaces: Vec<String>,
+        hold: bool,
+    ) -> Result<HashMap<u32, Map>> {
+        answered("GetContactAttributes", async move {
+            let view = self.connection.view.get();
+            view.connected()?;
+            // Handles are immortal: holding them changes nothing. Those that are nobody's are left
+            // out, by the specification.
+            tracing::trace!(hold, "contact attributes");
+            Ok(handles
+                .iter()
+                .filter_map(|handle| view.contacts.get(ContactHandle(*handle)).ok())
+                .map(|contact| (contact.handle.0, attributes::of(contact, &interfaces)))
+                .collect())
+        })
+        .await
+    }
+
+    #[zbus(name = "GetContactByID", out_args("Handle", "Attributes"))]
+    async fn get_contact_by_id(
+        &self,
+        identifier: String,
+        interfaces: Vec<String>,
+    ) -> Result<(u32, Map)> {
+        answered("GetContactByID", async move {
+            let view = self.connection.view.get();
+            view.connected()?;
+            let contact = view.contacts.by_id(&identifier)?;
+            Ok((contact.handle.0, attributes::of(contact, &interfaces)))
+        })
+        .await
+    }
+}

@@ -1,0 +1,394 @@
+//! The service: a bus connection, the manager and protocol objects, the supervisor of channels,
+//! and when it all ends.
+//!
+//! ```text
+//!  start ──> serving ──┬─ shutdown()                       ──┐
+//!               ^      ├─ the bus is gone                  ──┤──> connections close in order
+//!               │      └─ idle: name given up              ──┘    objects and names go
+//!               │              │ somebody came meanwhile          the bus connection closes
+//!               └──────────────┘
+//! ```
+//!
+//! Everything runs on the executor that was handed in. Global all the same, and therefore shared
+//! with an embedding program: async-io's reactor thread, smol's pool for blocking work, and the
+//! thread of the mDNS responder.
+
+use std::{sync::Arc, time::Duration};
+
+use actors::{
+    model::{Error, Result},
+    runtime::{Clock, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, SystemClock, Task},
+    supervisor::{Supervisor, SupervisorConfig, SupervisorHandle},
+};
+use futures_lite::FutureExt as _;
+use smol::Executor;
+use zbus::fdo::{RequestNameFlags, RequestNameReply};
+
+use super::{
+    manager::ConnectionManager,
+    protocol::{Protocol, ProtocolPresence},
+    runtime::OurRuntime,
+    tree::Tree,
+};
+use crate::connection::{
+    ManagerConfig, ManagerHandle, parameters::login_name, ports::SessionFactory, protocol,
+};
+
+/// How long the service stays without a connection. Other managers leave after five seconds,
+/// which is shorter than a person takes between two commands; starting again costs a client a
+/// noticeable moment.
+pub const IDLE: Duration = Duration::from_secs(30);
+/// How long a name that was given up is still answered for: a call that was on its way arrives.
+const LINGER: Duration = Duration::from_millis(500);
+/// How long the bus may take to answer us.
+const BUS_PATIENCE: Duration = Duration::from_secs(25);
+/// How long closing everything in order may take; what is not closed by then is dropped.
+const CLOSING: Duration = Duration::from_secs(20);
+
+/// Why the service ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to.
+    Stopped,
+    /// It had no connection for a while.
+    Idle,
+    /// The bus closed its connection to us.
+    BusGone,
+}
+
+/// Prepares a [`Service`].
+pub struct Builder {
+    address: Option<String>,
+    persist: bool,
+    idle: Duration,
+    login: Option<String>,
+    clock: Option<Arc<dyn Clock>>,
+    sessions: Option<Arc<dyn SessionFactory>>,
+    supervisor: SupervisorConfig,
+}
+
+impl Builder {
+    /// The bus to serve on, as a D-Bus address; the session bus by default.
+    #[must_use]
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// Stays although nobody has a connection.
+    #[must_use]
+    pub fn persist(mut self, persist: bool) -> Self {
+        self.persist = persist;
+        self
+    }
+
+    /// How long to stay without a connection; [`IDLE`] by default.
+    #[must_use]
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// What `published-name` is where an account does not give it; the login name by default.
+    #[must_use]
+    pub fn login(mut self, login: impl Into<String>) -> Self {
+        self.login = Some(login.into());
+        self
+    }
+
+    /// The clock; the machine's own by default.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Where sessions come from; `local-xmpp` by default.
+    #[must_use]
+    pub fn sessions(mut self, sessions: Arc<dyn SessionFactory>) -> Self {
+        self.sessions = Some(sessions);
+        self
+    }
+
+    /// The bounds and sockets of channels.
+    #[must_use]
+    pub fn supervisor(mut self, config: SupervisorConfig) -> Self {
+        self.supervisor = config;
+        self
+    }
+
+    /// Starts the service on an executor that somebody runs, and returns once it owns its name.
+    ///
+    /// # Errors
+    /// `NetworkError` without a bus, `NotAvailable` when another Pneuma owns the name.
+    pub async fn start(self, executor: Arc<Executor<'static>>) -> Result<Service> {
+        let spawner = Spawner::new(executor);
+        let clock = self.clock.unwrap_or_else(|| SystemClock::new());
+        let bus = connect(self.address.as_deref(), &spawner).await?;
+        let tree = Tree::new(bus.clone(), spawner.clone());
+        let sockets = self.supervisor.sockets.supported().into();
+        let supervisor = Supervisor::start(
+            spawner.clone(),
+            clock.clone(),
+            Arc::new(tree.clone()),
+            self.supervisor,
+        );
+        let sessions = self
+            .sessions
+            .unwrap_or_else(|| default_sessions(&spawner, &clock));
+        let manager = ManagerHandle::start(
+            &spawner,
+            &clock,
+            ManagerConfig {
+                tree: Arc::new(tree),
+                opener: Arc::new(supervisor.clone()),
+                sessions,
+                sockets,
+            },
+        );
+        let serving = Serving {
+            bus,
+            manager,
+            supervisor,
+            clock,
+            idle: (!self.persist).then_some(self.idle),
+        };
+        let login = self.login.unwrap_or_else(login_name);
+        if let Err(error) = serving.appear(&login).await {
+            serving.close().await;
+            return Err(error);
+        }
+        tracing::info!(name = protocol::MANAGER_BUS_NAME, "serving");
+        let (stopper, stop) = Stopper::new();
+        let (writer, ended) = Snapshot::new(None);
+        let task = spawner.spawn("service", serving.serve(stop, writer));
+        Ok(Service {
+            stopper,
+            ended,
+            spawner,
+            _task: task,
+        })
+    }
+}
+
+/// A running connection manager. Dropping it stops everything at once, without goodbyes; use
+/// [`Service::shutdown`] to close in order.
+pub struct Service {
+    stopper: Stopper,
+    ended: Snapshot<Option<End>>,
+    spawner: Spawner,
+    _task: Task<()>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("ended", &*self.ended.get())
+            .field("tasks", &self.tasks())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// A service that is not started yet.
+    pub fn builder() -> Builder {
+        Builder {
+            address: None,
+            persist: false,
+            idle: IDLE,
+            login: None,
+            clock: None,
+            sessions: None,
+            supervisor: SupervisorConfig::default(),
+        }
+    }
+
+    /// Waits until it has ended, whatever the reason, and everything is closed.
+    pub async fn ended(&self) -> End {
+        let ended = self.ended.wait_for(Option::is_some).await;
+        ended.unwrap_or(End::Stopped)
+    }
+
+    /// Closes all in order: channels, goodbyes on the network, objects, names. Doing it twice does
+    /// nothing more.
+    pub async fn shutdown(&self) -> End {
+        self.stopper.stop();
+        self.ended().await
+    }
+
+    /// How many tasks it has on the executor, those of the D-Bus library included.
+    pub fn tasks(&self) -> usize {
+        self.spawner.running()
+    }
+}
+
+async fn connect(address: Option<&str>, spawner: &Spawner) -> Result<zbus::Connection> {
+    let builder = match address {
+        Some(address) => zbus::connection::Builder::address(address),
+        None => zbus::connection::Builder::session(),
+    };
+    builder
+        .runtime(OurRuntime::new(spawner.clone()))
+        .method_timeout(BUS_PATIENCE)
+        .build()
+        .await
+        .map_err(|error| Error::NetworkError(format!("no message bus: {error}")))
+}
+
+fn default_sessions(_spawner: &Spawner, _clock: &Arc<dyn Clock>) -> Arc<dyn SessionFactory> {
+    Arc::new(NoSessions)
+}
+
+struct NoSessions;
+
+impl SessionFactory for NoSessions {
+    fn start(
+        &self,
+        _account: &crate::connection::parameters::Account,
+    ) -> actors::runtime::BoxFuture<'static, Result<crate::connection::ports::StartedSession>> {
+        Box::pin(async { Err(Error::NotAvailable("this build has no network".into())) })
+    }
+}
+
+/// Owns a name, at once and alone.
+///
+/// # Errors
+/// `NotAvailable` when it belongs to somebody else.
+pub async fn own_name(bus: &zbus::Connection, name: &str) -> Result<()> {
+    let taken = || Error::NotAvailable(format!("the name {name} belongs to another program"));
+    match bus
+        .request_name_with_flags(name, RequestNameFlags::DO_NOT_QUEUE)
+        .await
+    {
+        Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(()),
+        Ok(_) | Err(zbus::Error::NameTaken) => Err(taken()),
+        Err(error) => Err(Error::NetworkError(format!(
+            "the bus does not give out the name {name}: {error}"
+        ))),
+    }
+}
+
+struct Serving {
+    bus: zbus::Connection,
+    manager: ManagerHandle,
+    supervisor: SupervisorHandle,
+    clock: Arc<dyn Clock>,
+    idle: Option<Duration>,
+}
+
+impl Serving {
+    /// Puts the two objects there and takes the name.
+    async fn appear(&self, login: &str) -> Result<()> {
+        let server = self.bus.object_server();
+        let confused =
+            |error: zbus::Error| Error::Confused(format!("an object cannot be: {error}"));
+        let manager = ConnectionManager::new(self.manager.clone(), login.to_owned());
+        server
+            .at(protocol::MANAGER_PATH, manager)
+            .await
+            .map_err(confused)?;
+        server
+            .at(protocol::PROTOCOL_PATH, Protocol::new(login.to_owned()))
+            .await
+            .map_err(confused)?;
+        server
+            .at(protocol::PROTOCOL_PATH, ProtocolPresence)
+            .await
+            .map_err(confused)?;
+        own_name(&self.bus, protocol::MANAGER_BUS_NAME).await
+    }
+
+    async fn serve(self, stop: Stop, ended: SnapshotWriter<Option<End>>) {
+        let end = async {
+            stop.stopped().await;
+            End::Stopped
+        }
+        .or(async {
+            self.bus.closed().await;
+            End::BusGone
+        })
+        .or(self.idle())
+        .await;
+        tracing::info!(?end, "closing");
+        self.close().await;
+        ended.publish(Some(end));
+    }
+
+    /// Completes when there was no connection for long enough and the name has been given up.
+    async fn idle(&self) -> End {
+        let Some(idle) = self.idle else {
+            return std::future::pending().await;
+        };
+        let connections = self.manager.connections();
+        loop {
+            connections.wait_for(|count| *count == 0).await;
+            if self.somebody_comes_within(idle).await {
+                continue;
+            }
+            if let Err(error) = self.bus.release_name(protocol::MANAGER_BUS_NAME).await {
+                tracing::debug!(%error, "the name could not be given up");
+                return End::Idle;
+            }
+            if !self.somebody_comes_within(LINGER).await {
+                return End::Idle;
+            }
+            // If somebody else has the name by now, this instance serves those it has and leaves.
+            if let Err(error) = own_name(&self.bus, protocol::MANAGER_BUS_NAME).await {
+                tracing::info!(%error, "serving without the name");
+            }
+        }
+    }
+
+    async fn somebody_comes_within(&self, time: Duration) -> bool {
+        let comes = async {
+            self.manager
+                .connections()
+                .wait_for(|count| *count > 0)
+                .await;
+            true
+        };
+        comes
+            .or(async {
+                self.clock.sleep(time).await;
+                false
+            })
+            .await
+    }
+
+    async fn close(&self) {
+        let in_order = async {
+            self.manager.shutdown().await;
+            self.supervisor.shutdown().await;
+            true
+        };
+        let in_time = in_order
+            .or(async {
+                self.clock.sleep(CLOSING).await;
+                false
+            })
+            .await;
+        if !in_time {
+            tracing::warn!("not everything closed in time");
+        }
+        if let Err(error) = self.bus.release_name(protocol::MANAGER_BUS_NAME).await {
+            tracing::debug!(%error, "the name was gone already");
+        }
+        let server = self.bus.object_server();
+        for removed in [
+            server
+                .remove::<ConnectionManager, _>(protocol::MANAGER_PATH)
+                .await,
+            server.remove::<Protocol, _>(protocol::PROTOCOL_PATH).await,
+            server
+                .remove::<ProtocolPresence, _>(protocol::PROTOCOL_PATH)
+                .await,
+        ] {
+            if let Err(error) = removed {
+                tracing::debug!(%error, "an object was gone already");
+            }
+        }
+        if let Err(error) = self.bus.clone().close().await {
+            tracing::debug!(%error, "the bus was gone already");
+        }
+    }
+}
