@@ -22,6 +22,7 @@ use std::{
 use actors::{
     model::{AccessControl, AddressType, ChannelId, ContactHandle, Error, Result},
     runtime::{Actor, Exit, Failure, Flow, Mailbox, Reply, SnapshotWriter, Spawner, Task},
+    supervisor::LocalSockets,
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
@@ -39,9 +40,6 @@ use super::{
     },
 };
 use crate::session::{Presence, Session, SessionEvent, Show};
-
-/// `StreamTube.SupportedSocketTypes`.
-pub type SocketTypes = Arc<[(AddressType, Vec<AccessControl>)]>;
 
 /// Session events taken together, so that a crowd that appears at once is one signal and not a
 /// thousand.
@@ -65,12 +63,14 @@ pub(super) struct Parts {
     pub(super) ending: Sender<Ending>,
     pub(super) spawner: Spawner,
     pub(super) opener: Arc<dyn ChannelOpener>,
-    pub(super) sockets: SocketTypes,
+    pub(super) sockets: Arc<dyn LocalSockets>,
 }
 
 /// The actor; see the module's head.
 pub(super) struct Connection {
     pub(super) parts: Parts,
+    /// `StreamTube.SupportedSocketTypes`, the same for all channels.
+    pub(super) socket_types: Vec<(AddressType, Vec<AccessControl>)>,
     pub(super) status: Status,
     pub(super) self_handle: Option<ContactHandle>,
     pub(super) contacts: Contacts,
@@ -114,8 +114,10 @@ pub(super) enum Event {
 impl Connection {
     pub(super) fn new(parts: Parts) -> Self {
         let alias = parts.account.nickname.clone();
+        let socket_types = parts.sockets.supported();
         Connection {
             parts,
+            socket_types,
             status: Status::Disconnected,
             self_handle: None,
             contacts: Contacts::default(),

@@ -208,7 +208,7 @@ impl Connection {
                 initiator_id: contact.id.as_ref().to_owned(),
                 requested: false,
                 service,
-                sockets: self.parts.sockets.to_vec(),
+                sockets: self.socket_types.clone(),
                 parameters,
             },
             Vec::new(),
@@ -333,7 +333,7 @@ impl Connection {
             initiator_id: myself.id.as_ref().to_owned(),
             requested: true,
             service,
-            sockets: self.parts.sockets.to_vec(),
+            sockets: self.socket_types.clone(),
             parameters: TubeParameters::default(),
         };
         Ok((peer, wire, description))
@@ -361,6 +361,7 @@ impl Connection {
             description,
             connector: ports.connector,
             signalling: ports.signalling,
+            sockets: self.parts.sockets.clone(),
         });
         let address = self.parts.handle.address.clone();
         let task = self

@@ -30,7 +30,7 @@ use super::{
     actor::{Connection, Parts},
     message::ConnectionHandle,
     parameters::Account,
-    ports::{ChannelOpener, ConnectionTree, StartedSession},
+    ports::{ChannelOpener, ConnectionTree, SocketsOf, StartedSession},
     protocol,
     view::{ConnectionSignal, ConnectionView, Status, StatusReason},
 };
@@ -66,7 +66,7 @@ pub(super) struct Surroundings {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tree: Arc<dyn ConnectionTree>,
     pub(super) opener: Arc<dyn ChannelOpener>,
-    pub(super) sockets: super::actor::SocketTypes,
+    pub(super) sockets: SocketsOf,
 }
 
 /// Publishes a connection and starts it. `ended` runs after its end, whatever that was.
@@ -100,6 +100,7 @@ pub(super) async fn start(
     let (ending_sender, ending) = async_channel::bounded(1);
     let actor = Connection::new(Parts {
         handle: handle.clone(),
+        sockets: (surroundings.sockets)(&account),
         account,
         events,
         mailbox,
@@ -108,7 +109,6 @@ pub(super) async fn start(
         ending: ending_sender,
         spawner: surroundings.spawner.clone(),
         opener: surroundings.opener.clone(),
-        sockets: surroundings.sockets.clone(),
     });
     let announcing = surroundings.spawner.spawn(
         "connection announcer",

@@ -24,11 +24,10 @@ use actors::{
 use futures_lite::FutureExt as _;
 
 use super::{
-    actor::SocketTypes,
     lifecycle::{self, Surroundings},
     message::ConnectionHandle,
     parameters::Account,
-    ports::{ChannelOpener, ConnectionTree, SessionFactory},
+    ports::{ChannelOpener, ConnectionTree, SessionFactory, SocketsOf},
     protocol,
 };
 
@@ -45,8 +44,8 @@ pub struct ManagerConfig {
     pub opener: Arc<dyn ChannelOpener>,
     /// Starts sessions.
     pub sessions: Arc<dyn SessionFactory>,
-    /// `StreamTube.SupportedSocketTypes`
-    pub sockets: SocketTypes,
+    /// Local sockets.
+    pub sockets: SocketsOf,
 }
 
 enum ManagerMessage {

@@ -7,7 +7,7 @@ use actors::{
     model::Error,
     ports::ChannelObject,
     runtime::BoxFuture,
-    supervisor::{OwnerId, StreamTubeRequest, SupervisorHandle},
+    supervisor::{LocalSockets, OwnerId, StreamTubeRequest, SupervisorHandle},
 };
 use async_channel::Receiver;
 
@@ -58,6 +58,9 @@ impl ChannelOpener for SupervisorHandle {
         Box::pin(async move { SupervisorHandle::close_owner(&supervisor, owner).await })
     }
 }
+
+/// The local sockets of a connection, by its account's parameters: the machine's, or a fake.
+pub type SocketsOf = Arc<dyn Fn(&Account) -> Arc<dyn LocalSockets> + Send + Sync>;
 
 /// A session and what happens on it, as a protocol's start gives them.
 pub type StartedSession = (Arc<dyn Session>, Receiver<SessionEvent>);

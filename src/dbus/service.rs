@@ -13,12 +13,13 @@
 //! with an embedding program: async-io's reactor thread, smol's pool for blocking work, and the
 //! thread of the mDNS responder.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use actors::{
+    endpoint::EndpointConfig,
     model::{Error, Result},
     runtime::{Clock, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, SystemClock, Task},
-    supervisor::{Supervisor, SupervisorConfig, SupervisorHandle},
+    supervisor::{Supervisor, SupervisorConfig, SupervisorHandle, SystemSockets},
 };
 use futures_lite::FutureExt as _;
 use smol::Executor;
@@ -31,7 +32,10 @@ use super::{
     tree::Tree,
 };
 use crate::connection::{
-    ManagerConfig, ManagerHandle, parameters::login_name, ports::SessionFactory, protocol,
+    ManagerConfig, ManagerHandle,
+    parameters::login_name,
+    ports::{SessionFactory, SocketsOf},
+    protocol,
 };
 
 /// How long the service stays without a connection. Other managers leave after five seconds,
@@ -64,6 +68,7 @@ pub struct Builder {
     login: Option<String>,
     clock: Option<Arc<dyn Clock>>,
     sessions: Option<Arc<dyn SessionFactory>>,
+    sockets: Option<SocketsOf>,
     supervisor: SupervisorConfig,
 }
 
@@ -110,7 +115,14 @@ impl Builder {
         self
     }
 
-    /// The bounds and sockets of channels.
+    /// Where local sockets come from; the machine's by default.
+    #[must_use]
+    pub fn sockets(mut self, sockets: SocketsOf) -> Self {
+        self.sockets = Some(sockets);
+        self
+    }
+
+    /// The bounds of channels.
     #[must_use]
     pub fn supervisor(mut self, config: SupervisorConfig) -> Self {
         self.supervisor = config;
@@ -126,7 +138,6 @@ impl Builder {
         let clock = self.clock.unwrap_or_else(|| SystemClock::new());
         let bus = connect(self.address.as_deref(), &spawner).await?;
         let tree = Tree::new(bus.clone(), spawner.clone());
-        let sockets = self.supervisor.sockets.supported().into();
         let supervisor = Supervisor::start(
             spawner.clone(),
             clock.clone(),
@@ -136,6 +147,7 @@ impl Builder {
         let sessions = self
             .sessions
             .unwrap_or_else(|| default_sessions(&spawner, &clock));
+        let sockets = self.sockets.unwrap_or_else(|| system_sockets(&clock));
         let manager = ManagerHandle::start(
             &spawner,
             &clock,
@@ -199,6 +211,7 @@ impl Service {
             login: None,
             clock: None,
             sessions: None,
+            sockets: None,
             supervisor: SupervisorConfig::default(),
         }
     }
@@ -233,6 +246,30 @@ async fn connect(address: Option<&str>, spawner: &Spawner) -> Result<zbus::Conne
         .build()
         .await
         .map_err(|error| Error::NetworkError(format!("no message bus: {error}")))
+}
+
+/// The machine's sockets. Unix sockets lie in a folder of the user's runtime directory; where the
+/// session has none, in one of the user's own below the folder for temporary files, which is only
+/// used if nobody else can get into it.
+fn system_sockets(clock: &Arc<dyn Clock>) -> SocketsOf {
+    let clock = clock.clone();
+    let socket_directory = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|directory| directory.is_absolute())
+        .map_or_else(
+            || {
+                let uid = rustix::process::getuid().as_raw();
+                std::env::temp_dir().join(format!("pneuma-{uid}"))
+            },
+            |directory| directory.join("pneuma"),
+        );
+    Arc::new(move |account| {
+        let config = EndpointConfig {
+            socket_directory: socket_directory.clone(),
+            any_local_user: account.any_local_user,
+        };
+        Arc::new(SystemSockets::new(config, clock.clone()))
+    })
 }
 
 fn default_sessions(_spawner: &Spawner, _clock: &Arc<dyn Clock>) -> Arc<dyn SessionFactory> {
