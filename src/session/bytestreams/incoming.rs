@@ -7,7 +7,6 @@ use actors::{
     ports::{Bytestream, IncomingBytestream},
     runtime::{BoxFuture, Reply},
 };
-
 use minidom::Element;
 
 use super::{
