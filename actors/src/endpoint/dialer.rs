@@ -74,7 +74,7 @@ fn unix_address(path: &Path) -> Result<SocketAddrUnix, Error> {
     SocketAddrUnix::new(bytes).map_err(|error| {
         Error::InvalidArgument(if error == Errno::NAMETOOLONG {
             format!(
-                "the path of a Unix socket may have 107 bytes, this one has {}: {}",
+                "the path of a Unix socket may have 108 bytes, this one has {}: {}",
                 bytes.len(),
                 path.display()
             )

@@ -40,6 +40,10 @@ use crate::model::{AccessControl, AddressType, BytestreamId, Error, SocketAddres
 /// lower limit of its own (`net.core.somaxconn`).
 pub const BACKLOG: i32 = 1024;
 
+/// How often a socket may say in a row that a client waits when none does. A client that gave up in
+/// between is a reason for one.
+const FALSE_ALARMS: usize = 16;
+
 /// A bound socket; see the module's head. Dropping it closes the socket, which refuses the clients
 /// that still wait, and removes its file.
 #[derive(Debug)]
@@ -180,9 +184,16 @@ impl Listening {
         &self.admission
     }
 
+    /// The descriptor, for tests that break it.
+    #[cfg(test)]
+    pub(super) fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
     /// The right to accept from it: one listener at a time.
     pub(super) fn serve(&self) -> Option<Serving<'_>> {
-        (!self.served.swap(true, Ordering::AcqRel)).then_some(Serving(self))
+        // Made only when it is given out: dropping one gives the right back.
+        (!self.served.swap(true, Ordering::AcqRel)).then(|| Serving(self))
     }
 }
 
@@ -198,16 +209,26 @@ impl Drop for Serving<'_> {
 
 impl Serving<'_> {
     /// Waits for a client and takes it in hand. Cancel-safe: nothing is waited for after `accept`.
+    ///
+    /// # Errors
+    /// What `accept` says; `EAGAIN` when the socket says again and again that somebody waits, and
+    /// nobody does: so does a Unix socket that was shut down, and it must not keep us busy.
     pub(super) async fn accept(&self, slot: Slot) -> io::Result<()> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (socket, _) = self
-            .0
-            .descriptor
-            .read_with(|listening| Ok(acceptfrom_with(listening, flags)?))
-            .await?;
-        let stream = LocalStream::from_connected(self.0.address.address_type(), socket)?;
-        *self.in_hand() = Some(Accepted { stream, slot });
-        Ok(())
+        for _ in 0..FALSE_ALARMS {
+            match acceptfrom_with(&self.0.descriptor, flags) {
+                Ok((socket, _)) => {
+                    let kind = self.0.address.address_type();
+                    let stream = LocalStream::from_connected(kind, socket)?;
+                    *self.in_hand() = Some(Accepted { stream, slot });
+                    return Ok(());
+                }
+                Err(Errno::AGAIN) => self.0.descriptor.readable().await?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Errno::AGAIN.into())
     }
 
     /// The connection that was accepted and not yet handed over, perhaps by a predecessor.

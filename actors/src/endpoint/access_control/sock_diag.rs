@@ -225,3 +225,162 @@ fn matching(found: &InetResponse, own: SocketAddr, peer: SocketAddr) -> Option<F
         inode: header.inode,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Shutdown, TcpListener, TcpStream},
+        os::{fd::AsFd, unix::net::UnixDatagram},
+    };
+
+    use futures_lite::future::block_on;
+    use proptest::prelude::*;
+    use rustix::{fs::fstat, process::geteuid};
+
+    use super::*;
+    use crate::{runtime::SystemClock, testing::Sim};
+
+    /// A connection to a loopback address; the client's end first.
+    fn connection(listen: &str, client: Option<&str>) -> (TcpStream, TcpStream, TcpListener) {
+        let listener = TcpListener::bind(listen).unwrap();
+        let mut target = listener.local_addr().unwrap();
+        if let Some(ip) = client {
+            target.set_ip(ip.parse().unwrap());
+        }
+        let client = TcpStream::connect(target).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        (client, accepted, listener)
+    }
+
+    fn find(own: SocketAddr, peer: SocketAddr) -> io::Result<Option<Found>> {
+        let clock = SystemClock::new();
+        block_on(SockDiag::open().unwrap().find(own, peer, &*clock))
+    }
+
+    /// The client of an accepted connection.
+    fn client_of(accepted: &TcpStream) -> Option<Found> {
+        find(
+            accepted.peer_addr().unwrap(),
+            accepted.local_addr().unwrap(),
+        )
+        .unwrap()
+    }
+
+    fn inode(socket: &impl AsFd) -> u32 {
+        fstat(socket).unwrap().st_ino as u32
+    }
+
+    #[test]
+    fn the_kernel_knows_the_other_end_over_both_protocols_and_between_them() {
+        for (listen, client) in [
+            ("127.0.0.1:0", None),
+            ("[::1]:0", None),
+            // An IPv6 socket that speaks IPv4.
+            ("127.0.0.1:0", Some("::ffff:127.0.0.1")),
+        ] {
+            let (client, accepted, _listener) = connection(listen, client);
+            let found = client_of(&accepted).unwrap();
+            assert_eq!(found.state, TcpState::Established);
+            assert_eq!(found.uid, geteuid().as_raw());
+            assert_eq!(found.inode, inode(&client));
+            let own = find(
+                accepted.local_addr().unwrap(),
+                accepted.peer_addr().unwrap(),
+            );
+            assert_eq!(own.unwrap().unwrap().inode, inode(&accepted));
+        }
+    }
+
+    #[test]
+    fn a_client_that_shut_its_writing_half_still_has_its_inode() {
+        let (client, accepted, _listener) = connection("127.0.0.1:0", None);
+        client.shutdown(Shutdown::Write).unwrap();
+        let found = client_of(&accepted).unwrap();
+        assert_eq!(found.state, TcpState::FinWait);
+        assert_eq!(found.inode, inode(&client));
+        let own = find(
+            accepted.local_addr().unwrap(),
+            accepted.peer_addr().unwrap(),
+        );
+        assert_eq!(own.unwrap().unwrap().state, TcpState::CloseWait);
+    }
+
+    #[test]
+    fn a_client_that_closed_has_no_inode_any_more() {
+        let (client, accepted, _listener) = connection("127.0.0.1:0", None);
+        drop(client);
+        assert!(client_of(&accepted).is_none_or(|found| found.inode == 0));
+    }
+
+    #[test]
+    fn a_listening_socket_on_the_clients_port_is_not_the_client() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listening = listener.local_addr().unwrap();
+        let (_client, accepted, _other) = connection("127.0.0.1:0", None);
+        assert_eq!(
+            find(listening, accepted.local_addr().unwrap()).unwrap(),
+            None
+        );
+    }
+
+    #[test]
+    fn addresses_of_two_families_are_no_question() {
+        let four = "127.0.0.1:1".parse().unwrap();
+        let six = "[::1]:1".parse().unwrap();
+        let error = find(four, six).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_answer_is_waited_for_only_so_long() {
+        let (ours, _theirs) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut kernel = SockDiag::on(ours.into()).unwrap();
+        let sim = Sim::new();
+        let address = "127.0.0.1:1".parse().unwrap();
+        let error = sim
+            .run(kernel.find(address, address, &*sim.clock))
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(sim.now(), ANSWER_WITHIN);
+    }
+
+    #[test]
+    fn somebody_who_is_not_the_kernel_is_not_believed() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.send(&[0; 200]).unwrap();
+        let mut kernel = SockDiag::on(ours.into()).unwrap();
+        let sim = Sim::new();
+        let address = "127.0.0.1:1".parse().unwrap();
+        let error = sim
+            .run(kernel.find(address, address, &*sim.clock))
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn an_answer_that_came_too_late_is_not_taken_for_the_next_one() {
+        let (client, accepted, _listener) = connection("127.0.0.1:0", None);
+        let nobody = "127.0.0.1:1".parse().unwrap();
+        let mut kernel = SockDiag::open().unwrap();
+        // A question whose asker has given up before its answer.
+        kernel.asked += 1;
+        let asked = question(nobody, nobody, kernel.asked).unwrap();
+        send(&kernel.socket, &asked, SendFlags::empty()).unwrap();
+        let (own, peer) = (client.local_addr().unwrap(), accepted.local_addr().unwrap());
+        let clock = SystemClock::new();
+        let found = block_on(kernel.find(own, peer, &*clock)).unwrap().unwrap();
+        assert_eq!(found.inode, inode(&client));
+    }
+
+    proptest! {
+        #[test]
+        fn no_datagram_upsets_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let address = "127.0.0.1:1".parse().unwrap();
+            if let Ok(Some(found)) = read_answer(&bytes, address, address, 1) {
+                prop_assert_eq!(found, None);
+            }
+        }
+    }
+}

@@ -1,16 +1,28 @@
-//! The endpoint with real sockets, in this process.
+//! The endpoint with the kernel's sockets, in this process.
 
-mod chosen;
+mod dialling;
+mod listener;
+mod listening;
+mod others;
 
-use std::{net::TcpStream, os::unix::net::UnixStream, path::PathBuf, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
+use async_channel::Receiver;
+use futures_lite::future;
 
-use super::{Accepted, EndpointConfig, Listening, Slots, dial, listen};
+use super::{Accepted, EndpointConfig, Listening, Slots, listen};
 use crate::{
     model::{AccessControl, AddressType, BytestreamId, SocketAddress},
-    runtime::{Exit, Stopper, SystemClock},
+    runtime::{Clock as _, Exit, Stopper, SystemClock},
 };
+
+const KINDS: [AddressType; 3] = [AddressType::Unix, AddressType::Ipv4, AddressType::Ipv6];
 
 /// A configuration with a directory of its own, removed at the end.
 struct Place(EndpointConfig);
@@ -41,79 +53,95 @@ impl Drop for Place {
     }
 }
 
-/// Listens until one connection came, and gives it.
-async fn accept_one(listening: &Arc<Listening>) -> Accepted {
-    let (_stopper, stop) = Stopper::new();
-    let (sender, receiver) = async_channel::bounded(1);
-    let deliver = |accepted| {
-        let sender = sender.clone();
-        async move {
-            sender.send(accepted).await.unwrap();
-            false
-        }
-    };
-    let exit = listen(
-        listening.clone(),
-        Slots::new(4),
-        SystemClock::new(),
-        deliver,
-        &stop,
-    )
-    .await;
-    assert_eq!(exit, Exit::Finished);
-    receiver.recv().await.unwrap()
-}
-
-#[test]
-fn what_it_listens_on_can_be_dialled_and_what_came_early_is_not_lost() {
-    let place = Place::new();
-    for kind in [AddressType::Unix, AddressType::Ipv4, AddressType::Ipv6] {
-        let listening = place.bind(kind);
-        future::block_on(async {
-            let clock = SystemClock::new();
-            let mut dialled = dial(
-                listening.address(),
-                AccessControl::Localhost,
-                &place.0,
-                &*clock,
-            )
-            .await
-            .unwrap();
-            dialled.stream.write_all(b"early").await.unwrap();
-            dialled.stream.close().await.unwrap();
-            let mut accepted = accept_one(&listening).await;
-            let mut text = String::new();
-            accepted.stream.read_to_string(&mut text).await.unwrap();
-            assert_eq!(text, "early", "{kind:?}");
-        });
+fn path(listening: &Listening) -> &Path {
+    match listening.address() {
+        SocketAddress::Unix(path) => path,
+        other => panic!("{other} has no path"),
     }
 }
 
-#[test]
-fn a_client_that_is_gone_before_we_look_is_refused() {
-    let place = Place::new();
-    let listening = place.bind(AddressType::Ipv4);
-    let SocketAddress::Ipv4(address) = *listening.address() else {
-        unreachable!()
-    };
-    let mut gone = TcpStream::connect(address).unwrap();
-    std::io::Write::write_all(&mut gone, b"and away").unwrap();
-    drop(gone);
-    let _patient = TcpStream::connect(address).unwrap();
-    let accepted = future::block_on(accept_one(&listening));
-    drop(accepted);
-    assert_eq!(listening.refused(), 1);
+fn ip(listening: &Listening) -> SocketAddr {
+    match listening.address() {
+        SocketAddress::Ipv4(address) => (*address).into(),
+        SocketAddress::Ipv6(address) => (*address).into(),
+        other => panic!("{other} is no IP address"),
+    }
 }
 
-#[test]
-fn the_socket_file_goes_with_the_socket() {
-    let place = Place::new();
-    let listening = place.bind(AddressType::Unix);
-    let SocketAddress::Unix(path) = listening.address().clone() else {
-        unreachable!()
+/// A client's blocking socket.
+enum Client {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Client {
+    fn connect(listening: &Listening) -> Self {
+        match listening.address() {
+            SocketAddress::Unix(path) => Client::Unix(UnixStream::connect(path).unwrap()),
+            _ => Client::Tcp(TcpStream::connect(ip(listening)).unwrap()),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        use std::io::Write as _;
+        match self {
+            Client::Tcp(stream) => stream.write_all(bytes).unwrap(),
+            Client::Unix(stream) => stream.write_all(bytes).unwrap(),
+        }
+    }
+
+    fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+        use std::io::Read as _;
+        let mut bytes = Vec::new();
+        match self {
+            Client::Tcp(stream) => stream.read_to_end(&mut bytes)?,
+            Client::Unix(stream) => stream.read_to_end(&mut bytes)?,
+        };
+        Ok(bytes)
+    }
+}
+
+/// Waits, but not for ever.
+fn within<T>(what: impl Future<Output = T>) -> T {
+    let clock = SystemClock::new();
+    future::block_on(future::or(what, async {
+        clock.sleep(Duration::from_secs(20)).await;
+        panic!("waited in vain")
+    }))
+}
+
+/// Runs a listener beside a scenario, which gets what is accepted; then stops it.
+fn listening_to<T>(
+    listening: &Arc<Listening>,
+    slots: &Slots,
+    scenario: impl AsyncFnOnce(Receiver<Accepted>) -> T,
+) -> T {
+    let (stopper, stop) = Stopper::new();
+    let (sender, accepted) = async_channel::unbounded();
+    let deliver = |connection| {
+        let sender = sender.clone();
+        async move { sender.send(connection).await.is_ok() }
     };
-    let _waiting = UnixStream::connect(&path).unwrap();
-    assert!(path.exists());
-    drop(listening);
-    assert!(!path.exists());
+    let listener = listen(
+        listening.clone(),
+        slots.clone(),
+        SystemClock::new(),
+        deliver,
+        &stop,
+    );
+    let scenario = async {
+        let outcome = scenario(accepted.clone()).await;
+        stopper.stop();
+        outcome
+    };
+    let (exit, outcome) = within(future::zip(listener, scenario));
+    assert_eq!(exit, Exit::Stopped);
+    outcome
+}
+
+/// Listens until one connection has come in, and gives it.
+fn accept_one(listening: &Arc<Listening>) -> Accepted {
+    listening_to(listening, &Slots::new(4), async |accepted| {
+        accepted.recv().await.unwrap()
+    })
 }

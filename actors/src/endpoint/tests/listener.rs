@@ -1,0 +1,271 @@
+//! The actor that accepts.
+
+use std::{
+    net::{Shutdown, TcpStream},
+    sync::Arc,
+};
+
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
+
+use super::{Client, KINDS, Place, accept_one, ip, listening_to, within};
+use crate::{
+    endpoint::{Slots, listen},
+    model::AddressType,
+    runtime::{Exit, Stopper, SystemClock},
+};
+
+#[test]
+fn bytes_pass_in_both_directions_over_every_kind() {
+    let place = Place::new();
+    for kind in KINDS {
+        let listening = place.bind(kind);
+        let mut client = Client::connect(&listening);
+        client.write(b"early");
+        let mut accepted = accept_one(&listening);
+        within(async {
+            let mut heard = [0; 5];
+            accepted.stream.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"early", "what came before we looked is not lost");
+            accepted.stream.write_all(b"answer").await.unwrap();
+            accepted.stream.close().await.unwrap();
+            assert_eq!(client.read_to_end().unwrap(), b"answer");
+            client.write(b"and on");
+            accepted.stream.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"and o", "closing was a half-close");
+        });
+    }
+}
+
+#[test]
+fn a_client_that_half_closed_before_we_look_may_come_in() {
+    let place = Place::new();
+    for kind in [AddressType::Ipv4, AddressType::Ipv6] {
+        let listening = place.bind(kind);
+        let mut client = TcpStream::connect(ip(&listening)).unwrap();
+        std::io::Write::write_all(&mut client, b"request").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut accepted = accept_one(&listening);
+        let mut request = String::new();
+        within(accepted.stream.read_to_string(&mut request)).unwrap();
+        assert_eq!(request, "request");
+        assert_eq!(listening.refused(), 0);
+    }
+}
+
+#[test]
+fn a_tcp_client_that_wrote_and_closed_before_we_look_is_refused() {
+    let place = Place::new();
+    for kind in [AddressType::Ipv4, AddressType::Ipv6] {
+        let listening = place.bind(kind);
+        let mut gone = Client::connect(&listening);
+        gone.write(b"and away");
+        drop(gone);
+        let mut patient = Client::connect(&listening);
+        patient.write(b"patient");
+        let mut accepted = accept_one(&listening);
+        let mut heard = [0; 7];
+        within(accepted.stream.read_exact(&mut heard)).unwrap();
+        assert_eq!(&heard, b"patient");
+        assert_eq!(listening.refused(), 1);
+    }
+}
+
+#[test]
+fn a_unix_client_that_wrote_and_closed_is_still_known_and_comes_in() {
+    let place = Place::new();
+    let listening = place.bind(AddressType::Unix);
+    let mut gone = Client::connect(&listening);
+    gone.write(b"last will");
+    drop(gone);
+    let mut accepted = accept_one(&listening);
+    let mut heard = String::new();
+    within(accepted.stream.read_to_string(&mut heard)).unwrap();
+    assert_eq!(heard, "last will");
+}
+
+#[test]
+fn an_ipv6_socket_that_speaks_ipv4_may_come_in() {
+    let place = Place::new();
+    let listening = place.bind(AddressType::Ipv4);
+    let mapped = format!("[::ffff:127.0.0.1]:{}", ip(&listening).port());
+    let _client = TcpStream::connect(mapped).unwrap();
+    accept_one(&listening);
+}
+
+#[test]
+fn nobody_comes_in_beyond_the_slots_until_one_is_free() {
+    let place = Place::new();
+    for kind in KINDS {
+        let listening = place.bind(kind);
+        let slots = Slots::new(2);
+        let _clients: Vec<Client> = (0..3).map(|_| Client::connect(&listening)).collect();
+        listening_to(&listening, &slots, async |accepted| {
+            let one = accepted.recv().await.unwrap();
+            let _other = accepted.recv().await.unwrap();
+            for _ in 0..100 {
+                future::yield_now().await;
+                assert!(accepted.is_empty());
+            }
+            assert_eq!(slots.taken(), 2);
+            drop(one);
+            accepted.recv().await.unwrap();
+        });
+        drop(listening);
+        assert_eq!(slots.taken(), 0, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_listener_that_is_stopped_leaves_the_waiting_clients_to_its_successor() {
+    let place = Place::new();
+    for kind in KINDS {
+        let listening = place.bind(kind);
+        let address = listening.address().clone();
+        let slots = Slots::new(1);
+        let mut first = Client::connect(&listening);
+        let mut second = Client::connect(&listening);
+        first.write(b"1");
+        second.write(b"2");
+        for expected in [b'1', b'2'] {
+            let mut accepted = listening_to(&listening, &slots, async |accepted| {
+                accepted.recv().await.unwrap()
+            });
+            let mut heard = [0];
+            within(accepted.stream.read_exact(&mut heard)).unwrap();
+            assert_eq!(heard, [expected]);
+        }
+        assert_eq!(listening.address(), &address);
+    }
+}
+
+#[test]
+fn a_connection_that_was_in_a_listeners_hand_when_it_died_goes_to_its_successor() {
+    let place = Place::new();
+    for kind in KINDS {
+        let listening = place.bind(kind);
+        let slots = Slots::new(1);
+        let mut client = Client::connect(&listening);
+        client.write(b"x");
+        {
+            let serving = listening.serve().unwrap();
+            within(serving.accept(slots.try_reserve().unwrap())).unwrap();
+        }
+        assert_eq!(slots.taken(), 1, "its slot is held for it");
+        let mut accepted = listening_to(&listening, &slots, async |accepted| {
+            accepted.recv().await.unwrap()
+        });
+        within(accepted.stream.read_exact(&mut [0])).unwrap();
+    }
+}
+
+#[test]
+fn one_socket_has_one_listener() {
+    let place = Place::new();
+    let listening = place.bind(AddressType::Unix);
+    listening_to(&listening, &Slots::new(1), async |_| {
+        // The first one has begun.
+        while let Some(serving) = listening.serve() {
+            drop(serving);
+            future::yield_now().await;
+        }
+        let (_stopper, stop) = Stopper::new();
+        let second = listen(
+            listening.clone(),
+            Slots::new(1),
+            SystemClock::new(),
+            async |_| true,
+            &stop,
+        );
+        assert!(matches!(second.await, Exit::Failed(_)));
+    });
+    assert!(listening.serve().is_some(), "the right is given back");
+}
+
+#[test]
+fn a_dead_socket_fails_its_listener() {
+    let place = Place::new();
+    for kind in [AddressType::Ipv4, AddressType::Ipv6] {
+        let listening = place.bind(kind);
+        rustix::net::shutdown(listening.descriptor(), rustix::net::Shutdown::Both).unwrap();
+        let (_stopper, stop) = Stopper::new();
+        let exit = within(listen(
+            listening,
+            Slots::new(1),
+            SystemClock::new(),
+            async |_| true,
+            &stop,
+        ));
+        assert!(matches!(exit, Exit::Failed(_)), "{exit:?}");
+    }
+}
+
+#[test]
+fn a_unix_socket_that_was_shut_down_does_not_keep_its_listener_busy() {
+    let place = Place::new();
+    let listening = place.bind(AddressType::Unix);
+    rustix::net::shutdown(listening.descriptor(), rustix::net::Shutdown::Both).unwrap();
+    let serving = listening.serve().unwrap();
+    // The kernel says "somebody is there" and "nobody is there" at once.
+    let slot = Slots::new(1).try_reserve().unwrap();
+    let error = within(serving.accept(slot)).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_listener_ends_when_nobody_takes_connections_any_more() {
+    let place = Place::new();
+    let listening = place.bind(AddressType::Ipv4);
+    let _client = Client::connect(&listening);
+    let slots = Slots::new(1);
+    let (_stopper, stop) = Stopper::new();
+    let exit = within(listen(
+        listening,
+        slots.clone(),
+        SystemClock::new(),
+        async |_| false,
+        &stop,
+    ));
+    assert_eq!(exit, Exit::Finished);
+    assert_eq!(slots.taken(), 0);
+}
+
+#[test]
+fn a_stop_ends_a_listener_wherever_it_waits() {
+    let place = Place::new();
+    // For a client, for a slot, and for somebody to take what it has.
+    for (slots, connects, takes) in [(1, false, true), (0, true, true), (1, true, false)] {
+        let listening = place.bind(AddressType::Ipv6);
+        let _client = connects.then(|| Client::connect(&listening));
+        let slots = Slots::new(slots);
+        let (stopper, stop) = Stopper::new();
+        let (arrived, arrivals) = async_channel::bounded(1);
+        let deliver = |accepted| {
+            let arrived = arrived.clone();
+            async move {
+                arrived.send(()).await.unwrap();
+                if !takes {
+                    future::pending::<()>().await;
+                }
+                drop(accepted);
+                true
+            }
+        };
+        let listener = listen(
+            listening.clone(),
+            slots.clone(),
+            SystemClock::new(),
+            deliver,
+            &stop,
+        );
+        let stopping = async {
+            if !takes {
+                arrivals.recv().await.unwrap();
+            }
+            stopper.stop();
+        };
+        let (exit, ()) = within(future::zip(listener, stopping));
+        assert_eq!(exit, Exit::Stopped);
+        assert_eq!(slots.taken(), 0);
+        assert!(Arc::into_inner(listening).is_some(), "nobody else holds it");
+    }
+}
