@@ -23,6 +23,7 @@ pub mod cli;
 pub mod client;
 pub mod connection;
 pub mod dbus;
+pub mod packaging;
 pub mod session;
 pub mod xmpp;
 

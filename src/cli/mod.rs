@@ -12,6 +12,7 @@ mod args;
 mod contacts;
 mod demo;
 mod failure;
+mod install;
 mod offer;
 mod output;
 mod select;
@@ -115,7 +116,23 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Forget { contact } => verify::forget(app, &contact).await,
         Command::Disconnect => status::disconnect(app).await,
         Command::Demo { size, keep } => demo::run(app, size, keep).await,
-        Command::Install { .. } => Err(failure::Failure::failed("this is not there yet")),
+        Command::Install {
+            prefix,
+            destdir,
+            libexecdir,
+            from,
+            dry_run,
+        } => install::run(
+            app,
+            &install::Wish {
+                prefix,
+                // An empty DESTDIR is what make hands on when there is none.
+                destdir: destdir.filter(|folder| !folder.as_os_str().is_empty()),
+                libexecdir,
+                from,
+                dry_run,
+            },
+        ),
         // Taken before there was an executor.
         Command::Service { .. } => Ok(()),
     }
