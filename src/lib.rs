@@ -24,7 +24,10 @@ pub mod client;
 pub mod connection;
 pub mod dbus;
 pub mod packaging;
+pub mod runtime;
+mod service_main;
 pub mod session;
 pub mod xmpp;
 
 pub use dbus::service::{Builder, End, Service};
+pub use service_main::service_main;

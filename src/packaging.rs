@@ -341,7 +341,13 @@ mod tests {
 
     #[test]
     fn paths_that_would_be_misread_are_refused() {
-        for path in ["/opt/a b/x", "/opt/100%/x", "relative/x", "/opt/\"x", "/a\n/x"] {
+        for path in [
+            "/opt/a b/x",
+            "/opt/100%/x",
+            "relative/x",
+            "/opt/\"x",
+            "/a\n/x",
+        ] {
             assert!(activation_file(Path::new(path)).is_err(), "{path}");
             assert!(systemd_unit(Path::new(path)).is_err(), "{path}");
         }

@@ -1,14 +1,11 @@
 //! The command line `pneuma`: wiring only.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::process::ExitCode;
 
 use pneuma::cli::Outside;
 
 fn main() -> ExitCode {
-    pneuma::cli::main(Outside { service })
-}
-
-fn service(_arguments: Vec<OsString>) -> ExitCode {
-    eprintln!("pneuma: the connection manager is not part of this program yet.");
-    ExitCode::FAILURE
+    pneuma::cli::main(Outside {
+        service: |arguments| pneuma::service_main(arguments),
+    })
 }

@@ -54,10 +54,7 @@ pub fn run(app: &App, wish: &Wish) -> Outcome {
     for piece in &pieces {
         if !wish.dry_run {
             write(piece).map_err(|error| {
-                Failure::failed(format!(
-                    "{} cannot be written: {error}",
-                    piece.to.display()
-                ))
+                Failure::failed(format!("{} cannot be written: {error}", piece.to.display()))
             })?;
         }
         app.out.line(safe(&piece.to.display().to_string()))?;
@@ -228,18 +225,26 @@ mod tests {
         for piece in &pieces {
             assert!(piece.to.starts_with(stage.path()), "{:?}", piece.to);
             write(piece).expect("it can be written");
-            let mode = std::fs::metadata(&piece.to).expect("it is there").permissions().mode();
+            let mode = std::fs::metadata(&piece.to)
+                .expect("it is there")
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, piece.mode);
         }
         // Once more: what is there is replaced.
-        pieces.iter().try_for_each(write).expect("it can be written again");
+        pieces
+            .iter()
+            .try_for_each(write)
+            .expect("it can be written again");
         let read = |path: &str| {
-            std::fs::read_to_string(stage.path().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+            std::fs::read_to_string(stage.path().join(path))
+                .unwrap_or_else(|e| panic!("{path}: {e}"))
         };
         assert_eq!(read("opt/p/bin/pneuma"), "pneuma");
         assert_eq!(read("opt/p/libexec/telepathy-pneuma"), "telepathy-pneuma");
-        let activation =
-            read("opt/p/share/dbus-1/services/org.freedesktop.Telepathy.ConnectionManager.pneuma.service");
+        let activation = read(
+            "opt/p/share/dbus-1/services/org.freedesktop.Telepathy.ConnectionManager.pneuma.service",
+        );
         assert!(activation.contains("\nExec=/opt/p/libexec/telepathy-pneuma\n"));
         assert!(!activation.contains(&*stage.path().to_string_lossy()));
         read("opt/p/share/telepathy/managers/pneuma.manager");
@@ -265,7 +270,11 @@ mod tests {
         assert!(is_searched(Path::new("/usr/local/share"), "", home));
         assert!(is_searched(home, "", home));
         assert!(!is_searched(Path::new("/opt/share"), "", home));
-        assert!(is_searched(Path::new("/opt/share"), "/usr/share:/opt/share", home));
+        assert!(is_searched(
+            Path::new("/opt/share"),
+            "/usr/share:/opt/share",
+            home
+        ));
         assert!(!is_searched(Path::new("/usr/share"), "/opt/share", home));
     }
 }

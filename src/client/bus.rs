@@ -11,6 +11,7 @@ use super::{
     error::{Error, Kind, Result},
     names,
 };
+use crate::runtime::OurRuntime;
 
 /// How long one method call may take. The service bounds what it does on the network well below
 /// this, so whoever runs into it talks to a service that hangs.
@@ -56,6 +57,7 @@ impl Bus {
         let late = Error::new(Kind::NoBus, "the session bus does not answer");
         let connection = within(&clock, BUS_DEADLINE, late, async {
             builder
+                .runtime(OurRuntime::new(spawner.clone()))
                 .build()
                 .await
                 .map_err(|error| match Error::from(error) {

@@ -20,7 +20,6 @@ pub mod manager;
 pub mod presence;
 pub mod protocol;
 pub mod requests;
-pub mod runtime;
 pub mod service;
 pub mod statistics;
 pub mod stream_tube;

@@ -28,7 +28,6 @@ use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use super::{
     manager::ConnectionManager,
     protocol::{Protocol, ProtocolPresence},
-    runtime::OurRuntime,
     tree::Tree,
 };
 use crate::connection::{
@@ -37,6 +36,7 @@ use crate::connection::{
     ports::{SessionFactory, SocketsOf},
     protocol,
 };
+use crate::runtime::OurRuntime;
 
 /// How long the service stays without a connection. Other managers leave after five seconds,
 /// which is shorter than a person takes between two commands; starting again costs a client a

@@ -1,0 +1,102 @@
+//! The service as a program: arguments, logging, threads, signals. `telepathy-pneuma` is nothing
+//! else, and `pneuma service` is the same, for where only the command line is built.
+
+use std::{ffi::OsString, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
+
+use async_signal::{Signal, Signals};
+use clap::Parser;
+use futures_lite::{FutureExt as _, StreamExt as _};
+use smol::Executor;
+use tracing_subscriber::EnvFilter;
+
+use crate::Service;
+
+/// The Pneuma connection manager for Telepathy: tubes between people on one network.
+#[derive(Debug, Parser)]
+#[command(name = "telepathy-pneuma", version)]
+struct Arguments {
+    /// Stay although nobody has a connection.
+    #[arg(long)]
+    persist: bool,
+    /// Seconds to stay without a connection.
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::dbus::service::IDLE.as_secs())]
+    leave_after: u64,
+}
+
+/// Most threads that run the executor: what costs time is few streams' encryption.
+const THREADS: usize = 4;
+
+/// Runs the connection manager on the session bus until it is told to end, or nobody has needed it
+/// for a while. `arguments` are those after the program's name. Meant to be all that a process does:
+/// it sets the process's logging up, starts threads and watches signals. An embedder takes
+/// [`Service`] instead.
+pub fn service_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let line = std::iter::once(OsString::from("telepathy-pneuma")).chain(arguments);
+    let arguments = match Arguments::try_parse_from(line) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors.
+            error.print().unwrap_or_default();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let executor = Arc::new(Executor::new());
+    // The threads run until this is dropped.
+    let (running, stopped) = async_channel::bounded::<()>(1);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(THREADS);
+    for number in 1..threads {
+        let (executor, stopped) = (executor.clone(), stopped.clone());
+        let started = std::thread::Builder::new()
+            .name(format!("pneuma-{number}"))
+            .spawn(move || {
+                // Ends with an error when the sender is gone, which is what it waits for.
+                async_io::block_on(executor.run(stopped.recv())).err();
+            });
+        if let Err(error) = started {
+            tracing::warn!(%error, "one thread fewer");
+        }
+    }
+    let outcome = async_io::block_on(executor.run(serve(&arguments, executor.clone())));
+    drop(running);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(
+    arguments: &Arguments,
+    executor: Arc<Executor<'static>>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut signals = Signals::new([Signal::Term, Signal::Int])?;
+    let service = Service::builder()
+        .persist(arguments.persist)
+        .idle(Duration::from_secs(arguments.leave_after))
+        .start(executor)
+        .await?;
+    let asked = async {
+        while let Some(signal) = signals.next().await {
+            match signal {
+                Ok(signal) => {
+                    tracing::info!(?signal, "asked to end");
+                    break;
+                }
+                Err(error) => tracing::warn!(%error, "a signal could not be read"),
+            }
+        }
+        service.shutdown().await
+    };
+    asked.or(service.ended()).await;
+    Ok(())
+}
