@@ -146,7 +146,7 @@ fn offers_that_are_never_taken_up() {
     let (alice, bob, service) = warmed_up();
     let before = [holding(&alice), holding(&bob)];
     let handle = alice.sees(&bob).handle;
-    let tubes: Vec<String> = (0..30)
+    let tubes: Vec<String> = (0..12)
         .map(|round| {
             let tube = alice
                 .create_tube(handle, &format!("x-idle-{round}"))
