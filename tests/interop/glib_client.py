@@ -46,6 +46,13 @@ def finished(start, finish, *arguments):
     return finish(box[0])
 
 
+def tubes(capabilities, service="x-any"):
+    """Whether telepathy-glib reads stream tubes out of capabilities. For those of a contact it wants a
+    class with just this service; for those of a connection it does not look at the service. (NULL,
+    which asks about any service, does not go through introspection.)"""
+    return capabilities.supports_stream_tubes(Tp.HandleType.CONTACT, service)
+
+
 class Client:
     def __init__(self):
         self.daemon = Tp.DBusDaemon.dup()
@@ -77,7 +84,7 @@ class Client:
         return {"running": manager.is_running(), "protocols": sorted(manager.dup_protocol_names()),
                 "parameters": parameters, "english": protocol.get_english_name(),
                 "icon": protocol.get_icon_name(),
-                "tubes": protocol.get_capabilities().supports_stream_tubes(Tp.HandleType.CONTACT, None),
+                "tubes": tubes(protocol.get_capabilities()),
                 "required": [name for name in parameters
                              if protocol.get_param(name).is_required()]}
 
@@ -103,7 +110,7 @@ class Client:
                  self.factory.dup_connection_features(self.connection))
         status, _reason = self.connection.get_status()
         assert status == Tp.ConnectionStatus.CONNECTED, status
-        assert self.connection.get_capabilities().supports_stream_tubes(Tp.HandleType.CONTACT, None)
+        assert tubes(self.connection.get_capabilities())
         assert self.connection.get_contact_list_state() == Tp.ContactListState.SUCCESS
         assert self.connection.has_immortal_handles()
         return self.connection.get_self_contact().get_identifier()
@@ -130,9 +137,7 @@ class Client:
             capabilities = contact and contact.get_capabilities()
             if not capabilities or not capabilities.is_specific_to_contact():
                 return None
-            wide = capabilities.supports_stream_tubes(Tp.HandleType.CONTACT, None)
-            exact = capabilities.supports_stream_tubes(Tp.HandleType.CONTACT, service)
-            return wide and exact and contact
+            return tubes(capabilities, service) and contact
         contact = until(f"{identifier} takes {service}", able)
         return [contact.get_alias(), int(contact.get_presence_type()), contact.get_presence_status()]
 
