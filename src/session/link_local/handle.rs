@@ -1,0 +1,213 @@
+//! The session as the floors above see it: a mailbox's address behind the traits.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use actors::{
+    model::{BytestreamId, Error, ServiceName, TubeParameters},
+    ports::{Bytestream, BytestreamConnector, TubeSignalling},
+    runtime::{Address, BoxFuture, Clock, Reply, Stopper},
+};
+use futures_lite::FutureExt as _;
+use minidom::Element;
+
+use super::actor::{Linked, Message};
+use crate::{
+    session::{
+        ContactId, PeerId, Presence, Session, TubeId, TubePorts,
+        bytestreams::Bytestreams,
+        link::{Link as _, RequestError},
+        trust::KeyId,
+    },
+    xmpp::{ns, payload::tube},
+};
+
+/// How long the closing of a tube may take to be told.
+const CLOSE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A link-local account; see [`super::start`].
+pub(super) struct LocalSession {
+    pub(super) address: Address<Message>,
+    pub(super) key: KeyId,
+    pub(super) bytestreams: Arc<Bytestreams>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Ends the session when the last handle is dropped.
+    pub(super) _stopper: Stopper,
+}
+
+impl LocalSession {
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(Reply<Result<T, Error>>) -> Message + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, Error>> {
+        let address = self.address.clone();
+        Box::pin(async move { address.ask(question).await? })
+    }
+}
+
+impl Session for LocalSession {
+    fn connect(&self) -> BoxFuture<'static, Result<(), Error>> {
+        self.ask(Message::Connect)
+    }
+
+    fn disconnect(&self) -> BoxFuture<'static, ()> {
+        let address = self.address.clone();
+        Box::pin(async move {
+            // An actor that is gone is offline.
+            address.ask_first(Message::Disconnect).await.unwrap_or(());
+        })
+    }
+
+    fn set_presence(&self, presence: Presence) -> BoxFuture<'static, Result<(), Error>> {
+        self.ask(|reply| Message::SetPresence(presence, reply))
+    }
+
+    fn set_alias(&self, alias: String) -> BoxFuture<'static, Result<(), Error>> {
+        self.ask(|reply| Message::SetAlias(alias, reply))
+    }
+
+    fn set_features(&self, features: BTreeSet<String>) -> BoxFuture<'static, ()> {
+        let address = self.address.clone();
+        Box::pin(async move {
+            // An actor that is gone announces nothing.
+            address
+                .ask(|reply| Message::SetFeatures(features, reply))
+                .await
+                .unwrap_or(());
+        })
+    }
+
+    fn tube(&self, peer: &PeerId, tube: TubeId) -> TubePorts {
+        let ports = Arc::new(Tube {
+            address: self.address.clone(),
+            bytestreams: self.bytestreams.clone(),
+            clock: self.clock.clone(),
+            contact: peer.contact.clone(),
+            tube,
+        });
+        TubePorts {
+            connector: ports.clone(),
+            signalling: ports,
+        }
+    }
+
+    fn self_key(&self) -> KeyId {
+        self.key
+    }
+
+    fn pin(&self, contact: &ContactId) -> BoxFuture<'static, Result<(), Error>> {
+        let contact = contact.clone();
+        self.ask(|reply| Message::Pin(contact, reply))
+    }
+
+    fn verify(
+        &self,
+        contact: &ContactId,
+        code: &str,
+        replace: bool,
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        let (contact, code) = (contact.clone(), code.to_owned());
+        self.ask(move |reply| Message::Verify {
+            contact,
+            code,
+            replace,
+            reply,
+        })
+    }
+
+    fn forget(&self, contact: &ContactId) -> BoxFuture<'static, Result<(), Error>> {
+        let contact = contact.clone();
+        self.ask(|reply| Message::Forget(contact, reply))
+    }
+}
+
+/// What one tube needs of the session. Outlives it; then everything fails.
+struct Tube {
+    address: Address<Message>,
+    bytestreams: Arc<Bytestreams>,
+    clock: Arc<dyn Clock>,
+    contact: ContactId,
+    tube: TubeId,
+}
+
+async fn link(address: &Address<Message>, contact: &ContactId) -> Result<Linked, Error> {
+    let contact = contact.clone();
+    address.ask(|reply| Message::Link(contact, reply)).await?
+}
+
+/// Sends a message; over another stream if the first one ends meanwhile.
+async fn send(
+    address: &Address<Message>,
+    contact: &ContactId,
+    payload: Element,
+    check: impl Fn(&Linked) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let linked = link(address, contact).await?;
+        check(&linked)?;
+        match linked.link.message(vec![payload.clone()]).await {
+            Ok(()) => return Ok(()),
+            Err(RequestError::Gone) if attempts < 3 => {}
+            Err(error @ RequestError::Refused { .. }) => {
+                return Err(Error::InvalidArgument(error.to_string()));
+            }
+            Err(error) => return Err(Error::ConnectionFailed(error.to_string())),
+        }
+    }
+}
+
+impl TubeSignalling for Tube {
+    fn offer(
+        &self,
+        service: &ServiceName,
+        parameters: &TubeParameters,
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        let offer = tube::Offer {
+            id: self.tube.0,
+            service: service.clone(),
+            parameters: parameters.clone(),
+        };
+        let (address, contact) = (self.address.clone(), self.contact.clone());
+        Box::pin(async move {
+            // Others that know tubes expect the form of Salut, whose connections anybody gets into.
+            let check = |linked: &Linked| {
+                let features = linked.features.as_ref();
+                if features.is_some_and(|f| f.contains(ns::PNEUMA) && f.contains(ns::TUBES)) {
+                    Ok(())
+                } else {
+                    Err(Error::NotCapable(format!("{contact} cannot take tubes")))
+                }
+            };
+            send(&address, &contact, offer.to_element(), check).await
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        let (address, contact) = (self.address.clone(), self.contact.clone());
+        let (payload, late) = (tube::close(self.tube.0), self.clock.sleep(CLOSE));
+        Box::pin(async move {
+            let sent = send(&address, &contact, payload, |_| Ok(()));
+            let late = async {
+                late.await;
+                Err(Error::ConnectionFailed("it took too long".into()))
+            };
+            if let Err(error) = sent.or(late).await {
+                tracing::debug!(%contact, %error, "the contact was not told that the tube is closed");
+            }
+        })
+    }
+}
+
+impl BytestreamConnector for Tube {
+    fn connect(&self, id: BytestreamId) -> BoxFuture<'static, Result<Bytestream, Error>> {
+        let (address, contact) = (self.address.clone(), self.contact.clone());
+        let (bytestreams, tube) = (self.bytestreams.clone(), self.tube.0);
+        Box::pin(async move {
+            let linked = link(&address, &contact).await?;
+            bytestreams
+                .open(linked.link, id, ns::TUBES, tube::stream(tube))
+                .await
+        })
+    }
+}

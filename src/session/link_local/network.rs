@@ -1,0 +1,283 @@
+//! Connections: dialled and accepted. A trait, so that tests have a network in memory.
+//!
+//! The listener is open to the whole network. What has not authenticated is counted by a [`Permit`]:
+//! at most [`MAX_STRANGERS`] in all and [`MAX_STRANGERS_EACH`] from one address; one more is closed as
+//! soon as it is accepted. A process that is out of descriptors stops accepting for a moment.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use actors::runtime::{BoxFuture, Clock, Spawner, Task};
+use async_channel::{Receiver, Sender};
+use async_net::{TcpListener, TcpStream};
+use futures_lite::FutureExt as _;
+
+use super::stream::Carrier;
+
+/// Most connections in all that have not authenticated yet.
+pub const MAX_STRANGERS: usize = 64;
+/// Most of them from one address.
+pub const MAX_STRANGERS_EACH: usize = 8;
+/// How long one attempt to connect may take.
+const DIAL: Duration = Duration::from_secs(4);
+/// After an error of accept.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How often the same port is looked for in both families.
+const PORTS: usize = 16;
+
+/// A connection and who is at its ends.
+pub struct Connection {
+    /// The bytes.
+    pub carrier: Box<dyn Carrier>,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub peer: SocketAddr,
+    /// Held until the peer has authenticated.
+    pub permit: Option<Permit>,
+}
+
+/// Connections that come in, until it is dropped.
+pub struct Listening {
+    /// The port, the same for IPv4 and IPv6.
+    pub port: u16,
+    /// They come through here.
+    pub accepted: Receiver<Connection>,
+    /// Closes the listeners when it is dropped.
+    pub tasks: Vec<Task<()>>,
+}
+
+/// See the module's head.
+pub trait Network: Send + Sync + 'static {
+    /// Connects.
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Connection>>;
+
+    /// Listens on a free port.
+    ///
+    /// # Errors
+    /// When there is none, in either family.
+    fn listen(&self) -> io::Result<Listening>;
+}
+
+/// TCP.
+pub struct Tcp {
+    loopback: bool,
+    clock: Arc<dyn Clock>,
+    spawner: Spawner,
+}
+
+impl Tcp {
+    /// TCP on loopback only, or on all interfaces.
+    pub fn new(loopback: bool, clock: Arc<dyn Clock>, spawner: Spawner) -> Self {
+        Tcp {
+            loopback,
+            clock,
+            spawner,
+        }
+    }
+
+    fn bind(&self) -> io::Result<(u16, Vec<TcpListener>)> {
+        let (v4, v6) = if self.loopback {
+            (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST)
+        } else {
+            (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)
+        };
+        let mut last = None;
+        for _ in 0..PORTS {
+            let (first, port) = match bind(v4.into(), 0) {
+                Ok(listener) => {
+                    let port = listener.local_addr()?.port();
+                    (Some(listener), port)
+                }
+                // A machine without IPv4.
+                Err(_) => (None, 0),
+            };
+            match (first, bind(v6.into(), port)) {
+                (Some(first), Ok(second)) => return Ok((port, vec![first, second])),
+                (None, Ok(second)) => return Ok((second.local_addr()?.port(), vec![second])),
+                (Some(_), Err(error)) if error.kind() == io::ErrorKind::AddrInUse => {
+                    last = Some(error);
+                }
+                // A machine without IPv6.
+                (Some(first), Err(_)) => return Ok((port, vec![first])),
+                (None, Err(error)) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+    }
+}
+
+/// IPv6 listeners are IPv6 only, so that both families can have the same port.
+fn bind(ip: IpAddr, port: u16) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+    let family = if ip.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    if ip.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &SocketAddr::new(ip, port))?;
+    listen(&socket, 128)?;
+    let listener = async_io::Async::new(std::net::TcpListener::from(socket))?;
+    Ok(TcpListener::from(listener))
+}
+
+impl Network for Tcp {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Connection>> {
+        let clock = self.clock.clone();
+        Box::pin(async move {
+            let connect = TcpStream::connect(address);
+            let late = async {
+                clock.sleep(DIAL).await;
+                Err(io::ErrorKind::TimedOut.into())
+            };
+            let stream = connect.or(late).await?;
+            connection(stream, address)
+        })
+    }
+
+    fn listen(&self) -> io::Result<Listening> {
+        let (port, listeners) = self.bind()?;
+        let (sender, accepted) = async_channel::bounded(MAX_STRANGERS);
+        let strangers = Strangers::default();
+        let tasks = listeners
+            .into_iter()
+            .map(|listener| {
+                let accepting = accept(
+                    listener,
+                    sender.clone(),
+                    strangers.clone(),
+                    self.clock.clone(),
+                );
+                self.spawner.spawn("xml listener", accepting)
+            })
+            .collect();
+        Ok(Listening {
+            port,
+            accepted,
+            tasks,
+        })
+    }
+}
+
+fn connection(stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    Ok(Connection {
+        local: stream.local_addr()?,
+        peer,
+        carrier: Box::new(stream),
+        permit: None,
+    })
+}
+
+async fn accept(
+    listener: TcpListener,
+    sender: Sender<Connection>,
+    strangers: Strangers,
+    clock: Arc<dyn Clock>,
+) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                clock.sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Some(permit) = strangers.admit(peer.ip()) else {
+            tracing::debug!(%peer, "too many strangers at once");
+            continue;
+        };
+        let connection = connection(stream, peer).map(|connection| Connection {
+            permit: Some(permit),
+            ..connection
+        });
+        // Full cannot be: there are no more permits than places. A session that is gone ends us.
+        if let Ok(connection) = connection
+            && sender.send(connection).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Counts those that have not authenticated. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Strangers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Strangers {
+    /// One more from `address`, if there is room.
+    pub fn admit(&self, address: IpAddr) -> Option<Permit> {
+        // The map is valid whoever panicked: each change is one insertion or removal.
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let total: usize = counts.values().sum();
+        let count = counts.entry(address).or_default();
+        if total >= MAX_STRANGERS || *count >= MAX_STRANGERS_EACH {
+            if *count == 0 {
+                counts.remove(&address);
+            }
+            return None;
+        }
+        *count += 1;
+        Some(Permit {
+            strangers: self.clone(),
+            address,
+        })
+    }
+}
+
+/// One place among the strangers; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    strangers: Strangers,
+    address: IpAddr,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut counts = self
+            .strangers
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_counted_in_all_and_for_each_address() {
+        let strangers = Strangers::default();
+        let address = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let from_one: Vec<_> = (0..100)
+            .filter_map(|_| strangers.admit(address(1)))
+            .collect();
+        assert_eq!(from_one.len(), MAX_STRANGERS_EACH);
+        let others: Vec<_> = (2..200)
+            .filter_map(|n| strangers.admit(address(n)))
+            .collect();
+        assert_eq!(from_one.len() + others.len(), MAX_STRANGERS);
+        drop(from_one);
+        assert!(strangers.admit(address(1)).is_some());
+        drop(others);
+        assert!(strangers.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,112 @@
+//! A stream, as those who talk through it see it: an address and what does not change.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use actors::runtime::{Address, BoxFuture, Reply};
+use minidom::Element;
+
+use super::running::Command;
+use crate::{
+    session::link::{Link, LinkSecurity, RequestError},
+    xmpp::IqKind,
+};
+
+/// See the module's head. Outlives its stream; then every request is [`RequestError::Gone`].
+#[derive(Debug)]
+pub struct StreamLink {
+    us: String,
+    them: String,
+    addresses: (SocketAddr, SocketAddr),
+    security: Option<LinkSecurity>,
+    pneuma: AtomicBool,
+    address: Address<Command>,
+}
+
+impl StreamLink {
+    pub(super) fn new(
+        us: String,
+        them: String,
+        addresses: (SocketAddr, SocketAddr),
+        security: Option<LinkSecurity>,
+        address: Address<Command>,
+    ) -> Self {
+        StreamLink {
+            us,
+            them,
+            addresses,
+            security,
+            pneuma: AtomicBool::new(false),
+            address,
+        }
+    }
+
+    pub(super) fn set_pneuma(&self, pneuma: bool) {
+        self.pneuma.store(pneuma, Ordering::Release);
+    }
+
+    /// The stream's mailbox.
+    pub fn address(&self) -> &Address<Command> {
+        &self.address
+    }
+}
+
+impl Link for StreamLink {
+    fn us(&self) -> &str {
+        &self.us
+    }
+
+    fn them(&self) -> &str {
+        &self.them
+    }
+
+    fn local_address(&self) -> SocketAddr {
+        self.addresses.0
+    }
+
+    fn peer_address(&self) -> SocketAddr {
+        self.addresses.1
+    }
+
+    fn security(&self) -> Option<LinkSecurity> {
+        let pneuma = self.pneuma.load(Ordering::Acquire);
+        self.security
+            .clone()
+            .map(|security| LinkSecurity { pneuma, ..security })
+    }
+
+    fn request(
+        &self,
+        payload: Element,
+        id: Option<String>,
+    ) -> BoxFuture<'static, Result<Option<Element>, RequestError>> {
+        let address = self.address.clone();
+        Box::pin(async move {
+            let (reply, answer) = Reply::new();
+            let command = Command::Request {
+                kind: IqKind::Set(payload),
+                id,
+                reply,
+            };
+            address
+                .tell(command)
+                .await
+                .map_err(|_| RequestError::Gone)?;
+            answer.wait().await.unwrap_or(Err(RequestError::Gone))
+        })
+    }
+
+    fn message(&self, payloads: Vec<Element>) -> BoxFuture<'static, Result<(), RequestError>> {
+        let address = self.address.clone();
+        Box::pin(async move {
+            let (reply, answer) = Reply::new();
+            address
+                .tell(Command::Message { payloads, reply })
+                .await
+                .map_err(|_| RequestError::Gone)?;
+            answer.wait().await.unwrap_or(Err(RequestError::Gone))
+        })
+    }
+}

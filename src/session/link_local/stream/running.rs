@@ -1,0 +1,737 @@
+//! The actor of one stream that carries stanzas.
+//!
+//! ```text
+//!            ┌─ peer's </stream>, told to close, idle ─▶ Closing ─ peer's </stream>, 10 s ─▶ end
+//!  Open ─────┤
+//!            └─ connection broken, rule broken, unanswered ping, stalled ─▶ end (failed)
+//! ```
+//!
+//! Retired is an open stream whose place another one has taken: it is used for nothing new, answers what
+//! comes, and is idle after five seconds instead of two minutes, so that no stanza on its way is lost.
+//!
+//! Bounds: while [`MAX_OUT`] bytes wait to be written, nothing is read and no command is taken (a peer
+//! that does not read stops us from listening to it, nobody else); a peer that takes nothing for
+//! [`STALL`] is dropped. [`MAX_ANSWERING`] requests of the peer may wait for their answer; one more is
+//! answered `resource-constraint`. Our own requests are bounded by the iq tracker.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actors::{
+    model::Error,
+    runtime::{
+        Actor, Address, BoxFuture, Clock, Exit, Failure, Flow, Mailbox, Reply, Snapshot, Spawner,
+        Stop, Time,
+    },
+};
+use futures_lite::{AsyncRead as _, AsyncWrite as _, FutureExt as _, future};
+use minidom::Element;
+
+use super::{
+    Admitted, StreamContext, StreamEvent, StreamId, StreamLink,
+    opening::{Opened, stream_error},
+    wire::Wire,
+};
+use crate::{
+    session::{
+        ContactId,
+        bytestreams::Bytestreams,
+        link::{IncomingRequest, Link, RequestError},
+    },
+    xmpp::{
+        Condition, Iq, IqKind, Message, Stanza, StanzaError, StreamCondition,
+        iq_tracker::{IqTracker, TrackError},
+        ns,
+        payload::{disco, tube},
+        stream::{Action, SendError, Stream},
+    },
+};
+
+/// Most bytes that wait to be written before nothing more is taken.
+pub const MAX_OUT: usize = 512 * 1024;
+/// Most requests of the peer that wait for their answers.
+pub const MAX_ANSWERING: usize = 64;
+/// Most events that wait for the session before nothing more is read.
+const MAX_TELLING: usize = 16;
+/// How long a request of ours waits for its answer.
+const REQUEST: Duration = Duration::from_secs(60);
+/// How long service discovery and a ping wait.
+const PING: Duration = Duration::from_secs(10);
+/// A stream without stanzas for this long is closed.
+const IDLE: Duration = Duration::from_secs(120);
+/// The same for one that is retired.
+const RETIRED: Duration = Duration::from_secs(5);
+/// How long the peer has to close its end.
+const CLOSING: Duration = Duration::from_secs(10);
+/// How long the peer may take nothing of what waits to be written.
+const STALL: Duration = Duration::from_secs(60);
+/// XMPP ping (XEP-0199).
+const PING_NS: &str = "urn:xmpp:ping";
+
+/// What a stream is told.
+pub enum Command {
+    /// Send an iq and wait for its answer.
+    Request {
+        /// `Get` or `Set`.
+        kind: IqKind,
+        /// The iq's id, where its payload wants a certain one.
+        id: Option<String>,
+        /// The answer.
+        reply: Reply<Result<Option<Element>, RequestError>>,
+    },
+    /// Send a message.
+    Message {
+        /// Its children.
+        payloads: Vec<Element>,
+        /// Done when it has been written.
+        reply: Reply<Result<(), RequestError>>,
+    },
+    /// The answer to a request of the peer's is there.
+    Answer(Iq),
+    /// Ask for the peer's features again.
+    Ask,
+    /// See whether the peer is still there; end if not.
+    Ping,
+    /// Another stream has this one's place now.
+    Retire,
+    /// Close in order.
+    Close,
+}
+
+enum Waiter {
+    Caller(Reply<Result<Option<Element>, RequestError>>),
+    Features,
+    Ping,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Retired,
+    Closing { until: Time },
+}
+
+/// What the actor waits for.
+pub enum Event {
+    Read(io::Result<usize>),
+    Wrote(io::Result<()>),
+    Command(Option<Command>),
+    Told(bool),
+    Timer,
+    Ended,
+}
+
+/// The connection and what waits on it. Apart from the rest, so that it can be polled while the
+/// mailbox is.
+struct Pipe {
+    wire: Wire,
+    buffer: Box<[u8]>,
+    out: VecDeque<u8>,
+    unflushed: bool,
+    written: u64,
+}
+
+impl Pipe {
+    /// Writes what waits, and flushes it. Ready once nothing waits.
+    fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let (bytes, _) = self.out.as_slices();
+            let count = std::task::ready!(Pin::new(&mut self.wire).poll_write(context, bytes))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.drain(..count);
+            self.written += count as u64;
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            std::task::ready!(Pin::new(&mut self.wire).poll_flush(context))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next thing that happens on the connection. `written` before is compared by the caller.
+    fn poll(&mut self, context: &mut Context<'_>, read: bool) -> Poll<Event> {
+        if !self.out.is_empty() || self.unflushed {
+            let before = self.written;
+            match self.poll_write_out(context) {
+                Poll::Ready(result) => return Poll::Ready(Event::Wrote(result)),
+                // The actor learns of progress, so that a slow peer is not taken for a stalled one.
+                Poll::Pending if self.written != before => {
+                    return Poll::Ready(Event::Wrote(Ok(())));
+                }
+                Poll::Pending => {}
+            }
+        }
+        if read
+            && let Poll::Ready(result) =
+                Pin::new(&mut self.wire).poll_read(context, &mut self.buffer)
+        {
+            return Poll::Ready(Event::Read(result));
+        }
+        Poll::Pending
+    }
+}
+
+/// See the module's head.
+pub struct Running {
+    id: StreamId,
+    contact: ContactId,
+    link: Arc<StreamLink>,
+    pipe: Pipe,
+    stream: Stream,
+    phase: Phase,
+    ready: bool,
+    mailbox: Mailbox<Command>,
+    events: Address<(StreamId, StreamEvent)>,
+    telling: VecDeque<StreamEvent>,
+    /// The first of them on its way, once the session has room for it.
+    sending: Option<BoxFuture<'static, bool>>,
+    info: Snapshot<disco::Info>,
+    bytestreams: Arc<Bytestreams>,
+    clock: Arc<dyn Clock>,
+    spawner: Spawner,
+    tracker: IqTracker<Waiter>,
+    answering: usize,
+    next_id: u64,
+    /// Messages whose bytes end at this count of written bytes.
+    written: VecDeque<(u64, Reply<Result<(), RequestError>>)>,
+    queued: u64,
+    last_stanza: Time,
+    last_progress: Time,
+    ended: Option<Exit>,
+}
+
+impl Running {
+    pub(super) fn new(
+        id: StreamId,
+        context: StreamContext,
+        link: Arc<StreamLink>,
+        mailbox: Mailbox<Command>,
+        admitted: Admitted,
+        opened: Opened,
+    ) -> Self {
+        let now = context.clock.now();
+        let mut running = Running {
+            id,
+            contact: admitted.contact,
+            tracker: IqTracker::new(link.them()),
+            link,
+            pipe: Pipe {
+                wire: opened.wire,
+                buffer: vec![0; 8192].into_boxed_slice(),
+                out: VecDeque::new(),
+                unflushed: false,
+                written: 0,
+            },
+            stream: opened.stream,
+            phase: Phase::Open,
+            ready: false,
+            mailbox,
+            events: context.events,
+            telling: VecDeque::new(),
+            sending: None,
+            info: context.info,
+            bytestreams: context.bytestreams,
+            clock: context.clock,
+            spawner: context.spawner,
+            answering: 0,
+            next_id: 0,
+            written: VecDeque::new(),
+            queued: 0,
+            last_stanza: now,
+            last_progress: now,
+            ended: None,
+        };
+        match admitted.pneuma {
+            Some(pneuma) => {
+                running.link.set_pneuma(pneuma);
+                running.become_ready();
+            }
+            None => running.ask(),
+        }
+        running.carry_out(opened.left);
+        running
+    }
+
+    /// Runs to the end, or until the session does not want it any more; then closes in order, as far
+    /// as the peer listens.
+    pub(super) async fn run(mut self, stop: &Stop) -> Exit {
+        let exit = loop {
+            let stopped = async {
+                stop.stopped().await;
+                None
+            };
+            let Some(event) = stopped.or(async { Some(self.select().await) }).await else {
+                break Exit::Stopped;
+            };
+            if let Flow::Exit(exit) = self.apply(event) {
+                break exit;
+            }
+        };
+        self.finish().await;
+        exit
+    }
+
+    /// Writes what is left, for a second at most, and lets everybody who waits know.
+    async fn finish(mut self) {
+        for waiter in self.tracker.drain() {
+            answer_waiter(waiter, Err(RequestError::Gone));
+        }
+        let actions = self.stream.close();
+        self.carry_out(actions);
+        let flushed = async {
+            poll_fn(|context| self.pipe.poll_write_out(context))
+                .await
+                .is_ok()
+                && poll_fn(|context| Pin::new(&mut self.pipe.wire).poll_close(context))
+                    .await
+                    .is_ok()
+        };
+        let clock = self.clock.clone();
+        let late = async {
+            clock.sleep(Duration::from_secs(1)).await;
+            false
+        };
+        if !flushed.or(late).await {
+            tracing::debug!(contact = %self.contact, "the stream ended with bytes unwritten");
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    fn become_ready(&mut self) {
+        if !self.ready {
+            self.ready = true;
+            self.telling
+                .push_back(StreamEvent::Ready(self.link.clone()));
+        }
+    }
+
+    fn queue(&mut self, bytes: &[u8]) {
+        if self.pipe.out.is_empty() {
+            self.last_progress = self.now();
+        }
+        self.pipe.out.extend(bytes);
+        self.queued += bytes.len() as u64;
+    }
+
+    fn send(&mut self, stanza: &Element) -> Result<(), SendError> {
+        let bytes = self.stream.send(stanza)?;
+        self.queue(&bytes);
+        self.last_stanza = self.now();
+        Ok(())
+    }
+
+    fn fresh_id(&mut self) -> String {
+        self.next_id += 1;
+        format!("p{}", self.next_id)
+    }
+
+    fn request(&mut self, kind: IqKind, id: Option<String>, time: Duration, waiter: Waiter) {
+        let id = id.unwrap_or_else(|| self.fresh_id());
+        let deadline = self.now() + time;
+        let refused = |condition: &str| RequestError::Refused {
+            condition: condition.to_owned(),
+            text: Some("it was not sent".into()),
+        };
+        match self.tracker.track(&id, deadline, waiter) {
+            Ok(()) => {}
+            Err(TrackError::Full(waiter) | TrackError::SameId(waiter)) => {
+                answer_waiter(waiter, Err(refused("resource-constraint")));
+                return;
+            }
+        }
+        let iq = Iq::new(self.link.us(), self.link.them(), id.clone(), kind);
+        if let Err(error) = self.send(&iq.to_element()) {
+            let why = match error {
+                SendError::NotEstablished => RequestError::Gone,
+                SendError::TooLarge => refused("policy-violation"),
+            };
+            if let Some(waiter) = self.tracker.forget(&id) {
+                answer_waiter(waiter, Err(why));
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        let query = IqKind::Get(disco::query(None));
+        self.request(query, None, PING, Waiter::Features);
+    }
+
+    fn carry_out(&mut self, actions: impl IntoIterator<Item = Action>) {
+        for action in actions {
+            match action {
+                Action::Write(bytes) => self.queue(&bytes),
+                Action::Stanza(stanza) => self.stanza(stanza),
+                Action::Closed => self.ended = Some(Exit::Finished),
+                Action::Fail(error) => self.fail(&stream_error(&error).to_string()),
+                // Both belong to the opening, which is over.
+                Action::StartTls | Action::Established { .. } => {}
+            }
+        }
+    }
+
+    fn fail(&mut self, why: &str) {
+        self.ended
+            .get_or_insert(Exit::Failed(Failure::Failed(why.to_owned())));
+    }
+
+    fn stanza(&mut self, stanza: Stanza) {
+        self.last_stanza = self.now();
+        let from = match &stanza {
+            Stanza::Iq(iq) => iq.from.as_deref(),
+            Stanza::Message(message) => message.from.as_deref(),
+            Stanza::Presence(_) => None,
+        };
+        if from.is_some_and(|from| from != self.link.them()) {
+            let actions = self
+                .stream
+                .refuse(StreamCondition::InvalidFrom, "a stanza from somebody else");
+            self.carry_out(actions);
+            return;
+        }
+        match stanza {
+            Stanza::Iq(iq) => match &iq.kind {
+                IqKind::Result(_) | IqKind::Error(_) => self.answered(iq),
+                IqKind::Get(payload) => {
+                    let answer = self.answer_to_get(payload);
+                    self.answer(&iq.reply(answer));
+                }
+                IqKind::Set(_) => self.order(iq),
+            },
+            Stanza::Message(message) => self.message(&message),
+            Stanza::Presence(_) => {}
+        }
+    }
+
+    fn answer(&mut self, iq: &Iq) {
+        if let Err(error) = self.send(&iq.to_element()) {
+            tracing::debug!(contact = %self.contact, %error, "an answer was not sent");
+        }
+    }
+
+    fn answered(&mut self, iq: Iq) {
+        let Some(waiter) = self.tracker.answered(&iq) else {
+            return;
+        };
+        let result = match iq.kind {
+            IqKind::Result(payload) => Ok(payload),
+            IqKind::Error(error) => Err(RequestError::Refused {
+                condition: error.condition.as_str().to_owned(),
+                text: error.text,
+            }),
+            IqKind::Get(_) | IqKind::Set(_) => return,
+        };
+        match waiter {
+            Waiter::Caller(_) => answer_waiter(waiter, result),
+            Waiter::Ping => {}
+            Waiter::Features => self.features(result),
+        }
+    }
+
+    fn features(&mut self, result: Result<Option<Element>, RequestError>) {
+        let info = result
+            .ok()
+            .flatten()
+            .and_then(|payload| disco::Info::parse(&payload).ok());
+        if let Some(info) = info {
+            self.link.set_pneuma(info.features.contains(ns::PNEUMA));
+            self.telling.push_back(StreamEvent::Features(info));
+        }
+        self.become_ready();
+    }
+
+    fn answer_to_get(&self, payload: &Element) -> Result<Option<Element>, StanzaError> {
+        if disco::is_query(payload) {
+            let mut info = (*self.info.get()).clone();
+            info.node = payload.attr("node").map(str::to_owned);
+            Ok(Some(info.to_element()))
+        } else if payload.is("ping", PING_NS) {
+            Ok(None)
+        } else {
+            Err(StanzaError::new(Condition::ServiceUnavailable))
+        }
+    }
+
+    fn order(&mut self, iq: Iq) {
+        let IqKind::Set(payload) = &iq.kind else {
+            return;
+        };
+        if payload.has_ns(ns::TUBES) {
+            let error = StanzaError::with_text(
+                Condition::NotAcceptable,
+                "tubes are offered in messages, and their connections are secured",
+            );
+            self.answer(&iq.reply(Err(error)));
+            return;
+        }
+        if !Bytestreams::understands(payload) {
+            let error = StanzaError::new(Condition::ServiceUnavailable);
+            self.answer(&iq.reply(Err(error)));
+            return;
+        }
+        if self.answering >= MAX_ANSWERING {
+            let error = StanzaError::new(Condition::ResourceConstraint);
+            self.answer(&iq.reply(Err(error)));
+            return;
+        }
+        self.answering += 1;
+        let (answer, pending) = Reply::new();
+        let request = IncomingRequest {
+            payload: payload.clone(),
+            answer,
+        };
+        let address = self.link.address().clone();
+        self.spawner
+            .spawn("iq answer", async move {
+                let answer = pending
+                    .wait()
+                    .await
+                    .unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)));
+                // A stream that has ended has nobody to answer.
+                address
+                    .tell_first(Command::Answer(iq.reply(answer)))
+                    .await
+                    .unwrap_or(());
+            })
+            .detach();
+        let link: Arc<dyn Link> = self.link.clone();
+        if let Some(offer) = self.bytestreams.on_request(&link, request) {
+            match tube::parse_stream(&offer.purpose) {
+                Ok(tube) if offer.profile == ns::TUBES => self
+                    .telling
+                    .push_back(StreamEvent::Connection(tube, offer.incoming)),
+                _ => offer
+                    .incoming
+                    .refuse(Error::NotImplemented("streams are for tubes here".into())),
+            }
+        }
+    }
+
+    fn message(&mut self, message: &Message) {
+        if message.kind.as_deref() == Some("error") {
+            return;
+        }
+        for payload in message.payloads.iter().filter(|p| p.has_ns(ns::TUBES)) {
+            let event = match payload.name() {
+                "tube" => tube::Offer::parse(payload).map(StreamEvent::Offered),
+                "close" => tube::parse_close(payload).map(StreamEvent::Closed),
+                _ => continue,
+            };
+            match event {
+                Ok(event) => self.telling.push_back(event),
+                Err(error) => {
+                    tracing::debug!(contact = %self.contact, %error, "a tube was not understood");
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Request { kind, id, reply } => {
+                self.request(kind, id, REQUEST, Waiter::Caller(reply));
+            }
+            Command::Message { payloads, reply } => {
+                let message = Message {
+                    from: Some(self.link.us().to_owned()),
+                    to: Some(self.link.them().to_owned()),
+                    id: Some(self.fresh_id()),
+                    kind: None,
+                    payloads,
+                };
+                match self.send(&message.to_element()) {
+                    Ok(()) => self.written.push_back((self.queued, reply)),
+                    Err(error) => {
+                        let why = match error {
+                            SendError::NotEstablished => RequestError::Gone,
+                            SendError::TooLarge => RequestError::Refused {
+                                condition: "policy-violation".into(),
+                                text: Some("it is too large to be sent".into()),
+                            },
+                        };
+                        forget(reply.send(Err(why)));
+                    }
+                }
+            }
+            Command::Answer(iq) => {
+                self.answering = self.answering.saturating_sub(1);
+                self.answer(&iq);
+            }
+            Command::Ask => self.ask(),
+            Command::Ping => {
+                let ping = IqKind::Get(Element::bare("ping", PING_NS));
+                self.request(ping, None, PING, Waiter::Ping);
+            }
+            Command::Retire if self.phase == Phase::Open => self.phase = Phase::Retired,
+            Command::Retire => {}
+            Command::Close => self.close(),
+        }
+    }
+
+    fn close(&mut self) {
+        if !matches!(self.phase, Phase::Closing { .. }) {
+            let until = self.now() + CLOSING;
+            self.phase = Phase::Closing { until };
+            let actions = self.stream.close();
+            self.carry_out(actions);
+        }
+    }
+
+    /// When the stream is idle, if nothing happens until then.
+    fn idle_at(&self) -> Option<Time> {
+        let busy = !self.tracker.is_empty() || self.answering > 0 || !self.pipe.out.is_empty();
+        match self.phase {
+            Phase::Open if !busy => Some(self.last_stanza + IDLE),
+            Phase::Retired if !busy => Some(self.last_stanza + RETIRED),
+            Phase::Closing { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    fn stalled_at(&self) -> Option<Time> {
+        (!self.pipe.out.is_empty()).then_some(self.last_progress + STALL)
+    }
+
+    fn timers(&mut self) {
+        let now = self.now();
+        for waiter in self.tracker.expire(now) {
+            match waiter {
+                Waiter::Ping => self.fail("the contact does not answer any more"),
+                Waiter::Features => self.features(Err(RequestError::TimedOut)),
+                waiter => answer_waiter(waiter, Err(RequestError::TimedOut)),
+            }
+        }
+        if self.stalled_at().is_some_and(|at| at <= now) {
+            self.fail("the contact does not read any more");
+        }
+        if self.idle_at().is_some_and(|at| at <= now) {
+            match self.phase {
+                Phase::Closing { .. } => self.ended = Some(Exit::Finished),
+                _ => self.close(),
+            }
+        }
+    }
+
+    fn read(&mut self, count: usize) {
+        let actions = if count == 0 {
+            self.stream.end_of_file()
+        } else {
+            self.stream.feed(&self.pipe.buffer[..count])
+        };
+        self.carry_out(actions);
+    }
+}
+
+impl Actor for Running {
+    type Event = Event;
+
+    async fn select(&mut self) -> Event {
+        if self.ended.is_some() {
+            return Event::Ended;
+        }
+        if self.sending.is_none()
+            && let Some(event) = self.telling.pop_front()
+        {
+            let (events, id) = (self.events.clone(), self.id);
+            // Kept in the actor, so that it survives when something else comes first.
+            self.sending = Some(Box::pin(
+                async move { events.tell((id, event)).await.is_ok() },
+            ));
+        }
+        let deadlines = [
+            self.tracker.next_deadline(),
+            self.idle_at(),
+            self.stalled_at(),
+        ];
+        let deadline = deadlines.into_iter().flatten().min();
+        let room = self.pipe.out.len() < MAX_OUT;
+        let read = room && self.telling.len() < MAX_TELLING;
+        let Running {
+            pipe,
+            mailbox,
+            sending,
+            clock,
+            ..
+        } = self;
+        let timer = async {
+            match deadline {
+                Some(deadline) => clock.sleep_until(deadline).await,
+                None => future::pending().await,
+            }
+            Event::Timer
+        };
+        let command = async {
+            if room {
+                Event::Command(mailbox.next().await)
+            } else {
+                future::pending().await
+            }
+        };
+        let told = async {
+            match sending {
+                Some(sending) => Event::Told(sending.await),
+                None => future::pending().await,
+            }
+        };
+        let io = poll_fn(|context| pipe.poll(context, read));
+        told.or(command).or(io).or(timer).await
+    }
+
+    fn apply(&mut self, event: Event) -> Flow {
+        match event {
+            Event::Read(Ok(count)) => self.read(count),
+            Event::Read(Err(error)) | Event::Wrote(Err(error)) => {
+                // A peer that hangs up instead of closing its end is no failure once we are closing.
+                if matches!(self.phase, Phase::Closing { .. }) {
+                    self.ended = Some(Exit::Finished);
+                } else {
+                    self.fail(&error.to_string());
+                }
+            }
+            Event::Wrote(Ok(())) => {
+                self.last_progress = self.now();
+                while let Some((end, _)) = self.written.front()
+                    && *end <= self.pipe.written
+                {
+                    if let Some((_, reply)) = self.written.pop_front() {
+                        forget(reply.send(Ok(())));
+                    }
+                }
+            }
+            Event::Command(Some(command)) => self.command(command),
+            // The link holds an address of its own, so this does not happen.
+            Event::Command(None) => self.close(),
+            Event::Told(true) => self.sending = None,
+            Event::Told(false) => self.ended = Some(Exit::Stopped),
+            Event::Timer => self.timers(),
+            Event::Ended => {}
+        }
+        match self.ended.take() {
+            Some(exit) => Flow::Exit(exit),
+            None => Flow::Continue,
+        }
+    }
+}
+
+fn answer_waiter(waiter: Waiter, answer: Result<Option<Element>, RequestError>) {
+    if let Waiter::Caller(reply) = waiter {
+        forget(reply.send(answer));
+    }
+}
+
+/// Whoever asked has gone away; that is its right.
+fn forget<T>(unsent: Result<(), T>) {
+    drop(unsent);
+}

@@ -1,0 +1,138 @@
+//! Two real sessions over loopback: mDNS, TCP, TLS, all of it.
+
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow::{Break, Continue},
+};
+
+use actors::model::{BytestreamId, ParameterValue, ServiceName, TubeParameters};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
+
+use super::support::{Side, in_time, mdns_port, peer, run};
+use crate::{
+    session::{SessionEvent, Show, Trust, TubeId, trust::ComparisonCode},
+    xmpp::ns,
+};
+
+#[test]
+fn two_meet_offer_a_tube_and_bytes_flow_both_ways() {
+    run(async |spawner| {
+        let port = mdns_port();
+        let ((romeo, romeo_id), (juliet, juliet_id)) = future::zip(
+            Side::online(spawner, "romeo", port),
+            Side::online(spawner, "juliet", port),
+        )
+        .await;
+        let seen = romeo.discovers(&juliet_id).await;
+        assert_eq!(seen.presence.show, Show::Available);
+        assert_eq!(seen.alias, "JULIET");
+        assert_eq!(seen.key, Some(juliet.session.self_key()));
+        assert_eq!(seen.trust, Trust::Unpinned);
+        assert!(seen.features.unwrap().contains(ns::PNEUMA));
+        juliet.discovers(&romeo_id).await;
+
+        // A service registered later is asked for again, for `ver` has changed.
+        let service = format!("{}/stream#http", ns::TUBES);
+        juliet
+            .session
+            .set_features(BTreeSet::from([service.clone()]))
+            .await;
+        romeo
+            .sees(&juliet_id, |contact| {
+                contact
+                    .features
+                    .as_ref()
+                    .is_some_and(|f| f.contains(&service))
+            })
+            .await;
+
+        romeo.session.pin(&juliet_id).await.unwrap();
+        romeo
+            .sees(&juliet_id, |c| matches!(c.trust, Trust::Pinned { .. }))
+            .await;
+        let code = ComparisonCode::of(romeo.session.self_key(), juliet.session.self_key());
+        let wrong = ComparisonCode::of(romeo.session.self_key(), romeo.session.self_key());
+        let verify =
+            |code: ComparisonCode| romeo.session.verify(&juliet_id, &code.to_string(), false);
+        assert!(verify(wrong).await.is_err());
+        verify(code).await.unwrap();
+        romeo
+            .sees(&juliet_id, |c| matches!(c.trust, Trust::Verified { .. }))
+            .await;
+
+        let tube = TubeId(49);
+        let offering = romeo.session.tube(&peer(&juliet_id), tube);
+        let parameters =
+            TubeParameters::new([("n".into(), ParameterValue::Uint(7))].into()).unwrap();
+        let http = ServiceName::new("http").unwrap();
+        offering.signalling.offer(&http, &parameters).await.unwrap();
+        let offered = juliet
+            .wait("the offer", |event| match event {
+                SessionEvent::TubeOffered {
+                    from,
+                    tube,
+                    service,
+                    parameters,
+                } => Break((from, tube, service, parameters)),
+                other => Continue(other),
+            })
+            .await;
+        assert_eq!(offered, (peer(&romeo_id), tube, http, parameters));
+
+        let accepting = juliet.session.tube(&peer(&romeo_id), tube);
+        let id = BytestreamId([7; 16]);
+        let connecting = accepting.connector.connect(id);
+        let serving = async {
+            let stream = romeo
+                .wait("the connection", |event| match event {
+                    SessionEvent::StreamOffered {
+                        from,
+                        tube: TubeId(49),
+                        stream,
+                    } if from == peer(&juliet_id) => Break(stream),
+                    other => Continue(other),
+                })
+                .await;
+            assert_eq!(stream.id(), id);
+            stream.accept().await.unwrap()
+        };
+        let (client, mut server) =
+            in_time("the bytestream", future::zip(connecting, serving)).await;
+        let mut client = client.unwrap();
+        assert!(client.encrypted && server.encrypted);
+        let exchange = async {
+            client.io.write_all(b"GET /").await.unwrap();
+            client.io.close().await.unwrap();
+            let mut request = Vec::new();
+            server.io.read_to_end(&mut request).await.unwrap();
+            assert_eq!(request, b"GET /");
+            server.io.write_all(b"hello").await.unwrap();
+            server.io.close().await.unwrap();
+            let mut answer = Vec::new();
+            client.io.read_to_end(&mut answer).await.unwrap();
+            assert_eq!(answer, b"hello");
+        };
+        in_time("the exchange", exchange).await;
+
+        accepting.signalling.close().await;
+        romeo
+            .wait("the tube's end", |event| match event {
+                SessionEvent::TubeClosed { tube, .. } => Break(tube),
+                other => Continue(other),
+            })
+            .await;
+
+        in_time("juliet's leaving", juliet.session.disconnect()).await;
+        // Pinned: it stays, offline, and after the grace period it is lost.
+        romeo
+            .sees(&juliet_id, |c| c.presence.show == Show::Offline)
+            .await;
+        in_time("romeo's leaving", romeo.session.disconnect()).await;
+        romeo
+            .wait("the end", |event| match event {
+                SessionEvent::Disconnected(_) => Break(()),
+                other => Continue(other),
+            })
+            .await;
+    });
+}

@@ -1,0 +1,4 @@
+//! Two sessions and more, in one process.
+
+mod loopback;
+mod support;
