@@ -156,7 +156,9 @@ fn only_dbus_serves_objects() {
                 || line.contains("object_server()")
                 || line.contains("ObjectServer");
             let speaks = line.contains("zbus");
-            if (serves && !of("dbus")) || (speaks && !of("dbus") && !of("client") && !of("cli")) {
+            // The adapter to our executor, which both sides of the bus share.
+            let may_speak = of("dbus") || of("client") || of("cli") || shown == "src/runtime.rs";
+            if (serves && !of("dbus")) || (speaks && !may_speak) {
                 elsewhere.push(format!("{shown}:{number}: {}", line.trim()));
             }
         }
