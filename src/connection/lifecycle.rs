@@ -87,6 +87,7 @@ pub(super) async fn start(
         id,
         bus_name: protocol::connection_bus_name(account.identifier()).into(),
         path: protocol::connection_path(account.identifier()).into(),
+        profile: account.profile.as_str().into(),
         address,
         view,
         session: session.clone(),

@@ -96,6 +96,8 @@ pub struct ConnectionHandle {
     pub bus_name: Arc<str>,
     /// Its object path.
     pub path: Arc<str>,
+    /// The profile it has the key and the contacts of.
+    pub profile: Arc<str>,
     /// Where its questions go.
     pub address: Address<ConnectionMessage>,
     /// Where its properties are read.

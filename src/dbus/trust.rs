@@ -35,6 +35,13 @@ impl Trust {
         read("OwnFingerprint", || self.connection.own_fingerprint())
     }
 
+    /// The profile whose key and contacts these are: what tells a client which connection is the one
+    /// it would have asked for.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn profile(&self) -> Result<String> {
+        read("Profile", || self.connection.profile.as_ref().to_owned())
+    }
+
     /// `trust` (s: no-key, unpinned, pinned, verified, blocked), `fingerprint` (s), `pinned-since`
     /// and `verified-since` (x: seconds since 1970), `pinned-fingerprint` (s, when blocked); each
     /// where there is one.
