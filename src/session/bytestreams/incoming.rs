@@ -10,7 +10,7 @@ use actors::{
 use minidom::Element;
 
 use super::{
-    Answer, Bytestreams, Mode, Offered, Place,
+    Answer, Bytestreams, Key, Mode, Offered, Place,
     carrier::{Plain, TcpCarrier},
     key, refuse,
     secure::{self, Expected},
@@ -96,7 +96,7 @@ impl IncomingBytestream for Incoming {
             within(
                 &*streams.clock,
                 time,
-                streams.accepted(&link, offer, answer),
+                streams.accepted(&*link, offer, answer),
             )
             .await
             .unwrap_or_else(|| {
@@ -124,7 +124,7 @@ impl IncomingBytestream for Incoming {
 /// An entry among those that wait for streamhosts; taken out when it is dropped.
 struct Waiting<'a> {
     streams: &'a Bytestreams,
-    key: (usize, String),
+    key: Key,
 }
 
 impl Drop for Waiting<'_> {
@@ -136,7 +136,7 @@ impl Drop for Waiting<'_> {
 impl Bytestreams {
     async fn accepted(
         &self,
-        link: &Arc<dyn Link>,
+        link: &dyn Link,
         offer: Offer,
         answer: Answer,
     ) -> Result<Bytestream, Error> {
@@ -162,17 +162,17 @@ impl Bytestreams {
             .map_err(|_| gone())?;
         let offered = pending.wait().await.map_err(|_| gone())?;
         drop(waiting);
-        self.dialled(&**link, offer, offered).await
+        self.dialled(link, offer, offered).await
     }
 
     /// `None` when one with this SID waits already.
     fn wait_for_streamhosts(
         &self,
-        link: &Arc<dyn Link>,
+        link: &dyn Link,
         sid: &str,
         reply: Reply<Offered>,
     ) -> Option<Waiting<'_>> {
-        let key = (key(link), sid.to_owned());
+        let key = key(link, sid);
         match self.waiting().entry(key.clone()) {
             Entry::Occupied(_) => None,
             Entry::Vacant(entry) => {

@@ -33,6 +33,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -101,7 +102,7 @@ pub struct Bytestreams {
     outgoing: Arc<AtomicUsize>,
     incoming: Arc<AtomicUsize>,
     /// Accepted offers that wait for their streamhosts, by XML stream and SID.
-    waiting: Mutex<HashMap<(usize, String), Reply<Offered>>>,
+    waiting: Mutex<HashMap<Key, Reply<Offered>>>,
 }
 
 /// Where a request of the peer's is answered.
@@ -220,9 +221,9 @@ impl Bytestreams {
     ) -> Option<SiOffer> {
         let IncomingRequest { payload, answer } = request;
         let result = if payload.is("si", ns::SI) {
-            self.offered(link, &payload)
+            self.offered(&**link, &payload)
         } else if payload.is("query", ns::BYTESTREAMS) {
-            match self.streamhosts(link, &payload, answer) {
+            match self.streamhosts(&**link, &payload, answer) {
                 Ok(()) => return None,
                 Err((answer, error)) => {
                     refuse(answer, error);
@@ -253,11 +254,7 @@ impl Bytestreams {
         }
     }
 
-    fn offered(
-        &self,
-        link: &Arc<dyn Link>,
-        payload: &Element,
-    ) -> Result<incoming::Offer, StanzaError> {
+    fn offered(&self, link: &dyn Link, payload: &Element) -> Result<incoming::Offer, StanzaError> {
         let bad = |error: crate::xmpp::payload::Malformed| {
             StanzaError::with_text(Condition::BadRequest, error.0)
         };
@@ -310,7 +307,7 @@ impl Bytestreams {
     /// what to answer.
     fn streamhosts(
         &self,
-        link: &Arc<dyn Link>,
+        link: &dyn Link,
         payload: &Element,
         answer: Answer,
     ) -> Result<(), (Answer, StanzaError)> {
@@ -321,7 +318,7 @@ impl Bytestreams {
                 return Err((answer, error));
             }
         };
-        let waiting = self.waiting().remove(&(key(link), hosts.sid.clone()));
+        let waiting = self.waiting().remove(&key(link, &hosts.sid));
         let unknown = || StanzaError::new(Condition::NotAcceptable);
         match waiting {
             None => Err((answer, unknown())),
@@ -342,14 +339,17 @@ impl Bytestreams {
 
     /// The map stays valid whatever panicked while it was locked: every change is one insertion or
     /// one removal.
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, String), Reply<Offered>>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Reply<Offered>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An XML stream, as long as somebody keeps it.
-fn key(link: &Arc<dyn Link>) -> usize {
-    Arc::as_ptr(link).cast::<()>().addr()
+/// One bytestream of one XML stream. SIDs are the peer's choice, so they mean something only
+/// together with the stream they came through; its two addresses are no other's while it lives.
+type Key = (SocketAddr, SocketAddr, String);
+
+fn key(link: &dyn Link, sid: &str) -> Key {
+    (link.local_address(), link.peer_address(), sid.to_owned())
 }
 
 fn random_id() -> Result<BytestreamId, Error> {

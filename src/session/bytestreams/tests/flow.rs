@@ -77,6 +77,11 @@ fn a_refusal_is_a_refusal_for_whoever_opens() {
                 panic!("{opened:?}");
             };
             assert!(!text.contains("nobody there"), "{text}");
+            let expected = match why {
+                Some(Error::ResourceUnavailable(_)) => "resource-constraint",
+                _ => "forbidden",
+            };
+            assert!(text.contains(expected), "{text}");
             pair.assert_idle();
         });
     }
