@@ -24,6 +24,7 @@ pub mod parameters;
 pub mod ports;
 pub mod protocol;
 pub mod requests;
+pub mod sessions;
 mod tubes;
 pub mod value;
 pub mod view;

@@ -35,6 +35,7 @@ use crate::connection::{
     parameters::login_name,
     ports::{SessionFactory, SocketsOf},
     protocol,
+    sessions::LinkLocalSessions,
 };
 use crate::runtime::OurRuntime;
 
@@ -146,7 +147,7 @@ impl Builder {
         );
         let sessions = self
             .sessions
-            .unwrap_or_else(|| default_sessions(&spawner, &clock));
+            .unwrap_or_else(|| Arc::new(LinkLocalSessions::new(spawner.clone(), clock.clone())));
         let sockets = self.sockets.unwrap_or_else(|| system_sockets(&clock));
         let manager = ManagerHandle::start(
             &spawner,
@@ -270,21 +271,6 @@ fn system_sockets(clock: &Arc<dyn Clock>) -> SocketsOf {
         };
         Arc::new(SystemSockets::new(config, clock.clone()))
     })
-}
-
-fn default_sessions(_spawner: &Spawner, _clock: &Arc<dyn Clock>) -> Arc<dyn SessionFactory> {
-    Arc::new(NoSessions)
-}
-
-struct NoSessions;
-
-impl SessionFactory for NoSessions {
-    fn start(
-        &self,
-        _account: &crate::connection::parameters::Account,
-    ) -> actors::runtime::BoxFuture<'static, Result<crate::connection::ports::StartedSession>> {
-        Box::pin(async { Err(Error::NotAvailable("this build has no network".into())) })
-    }
 }
 
 /// Owns a name, at once and alone.
