@@ -49,7 +49,7 @@ use crate::{
     session::{
         ContactId, PeerId, Presence, SessionEvent, Show, TubeId,
         link::Link as _,
-        trust::{KeyId, Profile},
+        trust::{KeyId, Profile, TrustTable},
     },
     xmpp::{ns, payload::disco, stream::Role},
 };
@@ -62,7 +62,11 @@ pub const MAX_WAITERS: usize = 64;
 pub const MAX_BACKGROUND: usize = 8;
 /// Most inbound streams that wait for the record that vouches for them.
 pub const MAX_UNKNOWN: usize = 64;
-/// How long such a stream waits.
+/// Most streams in all; more connections are closed at once.
+pub const MAX_STREAMS: usize = 1024;
+/// Most streams with one contact, those that are being retired included; one more is refused.
+pub const MAX_STREAMS_EACH: usize = 8;
+/// How long an inbound stream waits for the record that vouches for it.
 const RECORD: Duration = Duration::from_secs(8);
 /// How long opening a stream may take with all its attempts.
 const OPENING: Duration = Duration::from_secs(40);
@@ -118,6 +122,8 @@ pub enum Message {
     },
     /// [`crate::session::Session::forget`]
     Forget(ContactId, Reply<Result<(), Error>>),
+    /// The table of trusted keys was written, or could not be.
+    Saved,
     /// A stream's task ended.
     Ended(StreamId, Result<(), Error>),
 }
@@ -171,8 +177,10 @@ struct Peer {
     current: Option<StreamId>,
     dialling: Option<StreamId>,
     waiters: Vec<(Time, Waiter)>,
-    /// When to ask for features, and the how manieth attempt it is.
-    ask_at: Option<(Time, u32)>,
+    /// When to ask for features.
+    ask_at: Option<Time>,
+    /// How often asking has failed.
+    attempts: u32,
 }
 
 struct Unknown {
@@ -206,6 +214,20 @@ pub struct Identification {
     pub text: PresenceText,
 }
 
+/// Where the table of trusted keys is kept.
+pub trait TrustStore: Send + Sync + 'static {
+    /// Writes it; it survives a crash when this is done.
+    fn save(&self, table: TrustTable) -> BoxFuture<'static, Result<(), Error>>;
+}
+
+impl TrustStore for Arc<Profile> {
+    fn save(&self, table: TrustTable) -> BoxFuture<'static, Result<(), Error>> {
+        let profile = self.clone();
+        // The disk may be slow; the executor must not wait for it.
+        Box::pin(smol::unblock(move || profile.save_trust(&table)))
+    }
+}
+
 /// What a session actor is made of.
 pub struct Parts {
     /// Who we are.
@@ -220,10 +242,8 @@ pub struct Parts {
     pub info: SnapshotWriter<disco::Info>,
     /// Who is who.
     pub contacts: Contacts,
-    /// What to tell of them at the beginning.
-    pub changes: Vec<Change>,
     /// Stores the table of trusted keys.
-    pub profile: Arc<Profile>,
+    pub store: Arc<dyn TrustStore>,
     /// Finds contacts.
     pub discovery: Arc<dyn Discovery>,
     /// Connects.
@@ -255,7 +275,10 @@ pub struct SessionActor {
     next_stream: u64,
     outbox: VecDeque<Out>,
     sending: Option<BoxFuture<'static, bool>>,
-    /// Ends when the outbox is empty.
+    saving: bool,
+    /// Who waits for the next writing.
+    to_save: Vec<Reply<Result<(), Error>>>,
+    /// Ends when the outbox is empty and nothing is being written.
     over: bool,
 }
 
@@ -284,13 +307,15 @@ impl SessionActor {
             next_stream: 0,
             outbox: VecDeque::new(),
             sending: None,
+            saving: false,
+            to_save: Vec::new(),
             over: false,
         }
     }
 
     /// Runs until the session is over and all has been told.
     pub async fn run(mut self) {
-        while !(self.over && self.outbox.is_empty() && self.sending.is_none()) {
+        while !(self.over && self.outbox.is_empty() && self.sending.is_none() && !self.saving) {
             let event = self.select().await;
             self.apply(event);
         }
@@ -463,6 +488,10 @@ impl SessionActor {
                 let now = self.now();
                 let result = self.parts.contacts.forget(&contact, now);
                 self.trust_changed(result, reply);
+            }
+            Message::Saved => {
+                self.saving = false;
+                self.save();
             }
             Message::Ended(id, result) => self.stream_ended(id, result),
         }
@@ -642,7 +671,6 @@ impl SessionActor {
                     for id in self.parts.contacts.ids() {
                         self.tell_of(&id);
                     }
-                    self.parts.changes.clear();
                 } else {
                     self.emit(SessionEvent::SelfIdChanged(ContactId(name)));
                 }
@@ -682,7 +710,8 @@ impl SessionActor {
                         _ => Duration::ZERO,
                     };
                     let at = self.now() + courtesy;
-                    self.peers.entry(id).or_default().ask_at = Some((at, 0));
+                    let peer = self.peers.entry(id).or_default();
+                    (peer.ask_at, peer.attempts) = (Some(at), 0);
                 }
                 Change::Probe(id) => self.probe(id),
                 Change::Rekeyed(id) => self.drop_streams_of(&id),
@@ -807,17 +836,29 @@ impl SessionActor {
         };
         let keys = self.parts.contacts.pinned_keys();
         self.parts.discovery.set_pinned(keys);
-        let (table, profile) = (
-            self.parts.contacts.trust().clone(),
-            self.parts.profile.clone(),
-        );
+        self.to_save.push(reply);
+        self.save();
+        self.follow(changes);
+    }
+
+    /// Stores the table as it is now, one writing at a time, so that an older table never overtakes a
+    /// newer one. Whoever asks for a change hears of it once it is stored.
+    fn save(&mut self) {
+        if self.saving || self.to_save.is_empty() {
+            return;
+        }
+        self.saving = true;
+        let replies = std::mem::take(&mut self.to_save);
+        let saved = self.parts.store.save(self.parts.contacts.trust().clone());
+        let address = self.address.clone();
         let save = async move {
-            // The disk may be slow; the profile itself keeps writers in order.
-            let result = smol::unblock(move || profile.save_trust(&table)).await;
-            forget(reply.send(result));
+            let result = saved.await;
+            for reply in replies {
+                forget(reply.send(result.clone()));
+            }
+            address.tell_first(Message::Saved).await.unwrap_or(());
         };
         self.parts.spawner.spawn("save trust", save).detach();
-        self.follow(changes);
     }
 
     fn probe(&mut self, id: ContactId) {
@@ -848,7 +889,7 @@ impl SessionActor {
         let due: Vec<ContactId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.ask_at.is_some_and(|(at, _)| at <= now))
+            .filter(|(_, peer)| peer.ask_at.is_some_and(|at| at <= now))
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
@@ -960,7 +1001,7 @@ impl SessionActor {
     }
 
     fn accepted(&mut self, connection: Connection) {
-        if !self.is_online() {
+        if !self.is_online() || self.streams.len() >= MAX_STREAMS {
             return;
         }
         let stream = self.fresh_stream();
@@ -1055,7 +1096,7 @@ impl SessionActor {
             }
             StreamEvent::Features(info) => {
                 if let Some(peer) = self.peers.get_mut(&contact) {
-                    peer.ask_at = None;
+                    (peer.ask_at, peer.attempts) = (None, 0);
                 }
                 let changes = self.parts.contacts.answered(&contact, info.features);
                 self.follow(changes);
@@ -1156,6 +1197,13 @@ impl SessionActor {
                 Side::Name(admission.from.clone()),
             ),
         };
+        let same = |entry: &&StreamEntry| entry.contact.as_ref() == Some(&contact);
+        if self.streams.values().filter(same).count() >= MAX_STREAMS_EACH
+            && admission.role == Role::Recipient
+        {
+            refuse(admission, "it has too many streams");
+            return;
+        }
         let Some(entry) = self.streams.get_mut(&id) else {
             return;
         };
@@ -1230,25 +1278,34 @@ impl SessionActor {
         let Some(peer) = self.peers.get_mut(&contact) else {
             return;
         };
-        let failed_to_open = peer.dialling == Some(id);
-        if failed_to_open {
+        if peer.dialling == Some(id) {
             peer.dialling = None;
         }
-        if peer.current == Some(id) {
+        let was_current = peer.current == Some(id);
+        if was_current {
             peer.current = other;
         }
-        if failed_to_open && peer.current.is_none() {
-            if let Some((_, attempts)) = peer.ask_at {
-                let attempts = attempts + 1;
-                peer.ask_at = (attempts <= MAX_RETRIES).then(|| (now + RETRY * attempts, attempts));
-            }
+        let idle = peer.current.is_none() && peer.dialling.is_none();
+        // One that was never ready has served nobody; those who waited for it do not wait for ever.
+        if idle && entry.link.is_none() {
             let error = result.err().unwrap_or_else(Error::unanswered);
             for (_, waiter) in std::mem::take(&mut peer.waiters) {
                 waiter.fail(error.clone());
             }
         }
+        let unasked = self
+            .parts
+            .contacts
+            .contact(&contact)
+            .is_some_and(|contact| contact.features.is_none());
+        if idle && unasked && peer.attempts < MAX_RETRIES {
+            peer.attempts += 1;
+            peer.ask_at = Some(now + RETRY * peer.attempts);
+        } else if idle {
+            peer.ask_at = None;
+        }
         let alive = peer.current.is_some();
-        if !alive && !failed_to_open {
+        if was_current && !alive {
             let changes = self.parts.contacts.stream_down(&contact, now);
             self.follow(changes);
         }
@@ -1294,7 +1351,7 @@ impl SessionActor {
             .peers
             .values()
             .filter(|peer| free && self.is_online() && peer.dialling.is_none())
-            .filter_map(|peer| peer.ask_at.map(|(at, _)| at));
+            .filter_map(|peer| peer.ask_at);
         unknown
             .chain(waiters)
             .chain(asking)

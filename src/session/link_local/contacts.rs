@@ -126,8 +126,8 @@ pub struct Contacts {
 }
 
 impl Contacts {
-    /// The table with nobody in sight, and the pinned contacts to be told of.
-    pub fn new(own_key: KeyId, require_encryption: bool, trust: TrustTable) -> (Self, Vec<Change>) {
+    /// The table with nobody in sight.
+    pub fn new(own_key: KeyId, require_encryption: bool, trust: TrustTable) -> Self {
         let mut contacts = Contacts {
             own_key,
             own_name: String::new(),
@@ -139,8 +139,9 @@ impl Contacts {
             features: BTreeMap::new(),
             next_order: 0,
         };
-        let changes = contacts.refresh(Time::ZERO);
-        (contacts, changes)
+        // Nobody is told yet: whoever begins to listen asks for everybody.
+        drop(contacts.refresh(Time::ZERO));
+        contacts
     }
 
     /// The table of trusted keys, to be stored.

@@ -23,7 +23,7 @@ use async_channel::Receiver;
 use super::{
     Session, SessionEvent,
     bytestreams::{self, Bytestreams},
-    trust::Profile,
+    trust::{Identity, Profile, TrustTable},
 };
 
 mod actor;
@@ -36,7 +36,7 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 
-use actor::{Identification, Parts, SessionActor};
+use actor::{Identification, Parts, SessionActor, TrustStore};
 use contacts::Contacts;
 use discovery::{Discovery, MAX_INSTANCE, PresenceText, clean, mdns::Mdns, truncated};
 use network::{Network, Tcp};
@@ -88,41 +88,56 @@ pub fn start(
     clock: Arc<dyn Clock>,
 ) -> Result<(Arc<dyn Session>, Receiver<SessionEvent>), Error> {
     let profile = Profile::open(&config.profile_dir)?;
-    let key = profile.identity()?.id();
+    let identity = profile.identity()?;
     let discovery = Mdns::new(
         config.mdns_port,
         config.interface.clone(),
-        key,
+        identity.id(),
         spawner.clone(),
         clock.clone(),
     );
     let loopback = config.interface.as_deref() == Some("lo");
     let network = Tcp::new(loopback, clock.clone(), spawner.clone());
     start_with(
-        config,
-        profile,
-        Arc::new(discovery),
-        Arc::new(network),
-        spawner,
-        clock,
+        &config,
+        Surroundings {
+            identity,
+            trust: profile.trust()?,
+            store: Arc::new(Arc::new(profile)),
+            discovery: Arc::new(discovery),
+            network: Arc::new(network),
+            spawner,
+            clock,
+        },
     )
 }
 
-/// [`start`] with another discovery and another network.
-///
-/// # Errors
-/// As [`start`].
-pub fn start_with(
-    config: LinkLocalConfig,
-    profile: Profile,
+/// What [`start_with`] is given in place of the machine's own.
+struct Surroundings {
+    identity: Identity,
+    trust: TrustTable,
+    store: Arc<dyn TrustStore>,
     discovery: Arc<dyn Discovery>,
     network: Arc<dyn Network>,
     spawner: Spawner,
     clock: Arc<dyn Clock>,
+}
+
+fn start_with(
+    config: &LinkLocalConfig,
+    surroundings: Surroundings,
 ) -> Result<(Arc<dyn Session>, Receiver<SessionEvent>), Error> {
-    let identity = Arc::new(profile.identity()?);
-    let (contacts, changes) =
-        Contacts::new(identity.id(), config.require_encryption, profile.trust()?);
+    let Surroundings {
+        identity,
+        trust,
+        store,
+        discovery,
+        network,
+        spawner,
+        clock,
+    } = surroundings;
+    let identity = Arc::new(identity);
+    let contacts = Contacts::new(identity.id(), config.require_encryption, trust);
     let identification = Identification {
         name: instance_name(&config.published_name)?,
         text: PresenceText {
@@ -162,8 +177,7 @@ pub fn start_with(
         stream_events,
         info: info_writer,
         contacts,
-        changes,
-        profile: Arc::new(profile),
+        store,
         discovery,
         network,
         clock: clock.clone(),
