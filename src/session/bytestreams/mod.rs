@@ -22,7 +22,7 @@
 //!
 //! | bound | what happens there |
 //! | --- | --- |
-//! | [`Config::max_pending`] opening each way | `open` fails, an offer is answered `resource-constraint` |
+//! | [`Config::max_pending`] and [`Config::max_pending_each`] opening each way | `open` fails, an offer is answered `resource-constraint` |
 //! | [`Config::handshake`] for one connection | that candidate is dropped |
 //! | [`Config::negotiation`] for one bytestream | it fails |
 //! | 16 candidates for one bytestream | see [`socket::MAX_CANDIDATES`] |
@@ -33,11 +33,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -60,11 +56,14 @@ use crate::xmpp::{
 mod carrier;
 mod incoming;
 mod open;
+mod places;
 mod secure;
 mod socket;
 mod socks5;
 mod streamhosts;
 mod within;
+
+use places::{Place, Places, Stream};
 
 #[cfg(test)]
 mod tests;
@@ -77,6 +76,8 @@ pub struct Config {
     pub allow_plaintext: bool,
     /// Most bytestreams that may be opening at the same time, each way.
     pub max_pending: usize,
+    /// The same over one XML stream.
+    pub max_pending_each: usize,
     /// How long one connection may take from the first byte to the binding.
     pub handshake: Duration,
     /// How long one bytestream may take from the first stanza to the binding.
@@ -87,7 +88,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             allow_plaintext: false,
-            max_pending: 64,
+            max_pending: 256,
+            max_pending_each: 64,
             handshake: Duration::from_secs(10),
             negotiation: Duration::from_secs(60),
         }
@@ -99,8 +101,8 @@ pub struct Bytestreams {
     clock: Arc<dyn Clock>,
     identity: Arc<Identity>,
     config: Config,
-    outgoing: Arc<AtomicUsize>,
-    incoming: Arc<AtomicUsize>,
+    outgoing: Places,
+    incoming: Places,
     /// Accepted offers that wait for their streamhosts, by XML stream and SID.
     waiting: Mutex<HashMap<Key, Reply<Offered>>>,
 }
@@ -143,15 +145,6 @@ enum Mode {
     Plain,
 }
 
-/// One of the places below [`Config::max_pending`]; given back when it is dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Bytestreams {
     /// Bytestreams of an account with this key.
     pub fn new(clock: Arc<dyn Clock>, identity: Arc<Identity>, config: Config) -> Arc<Self> {
@@ -159,15 +152,15 @@ impl Bytestreams {
             clock,
             identity,
             config,
-            outgoing: Arc::default(),
-            incoming: Arc::default(),
+            outgoing: Places::default(),
+            incoming: Places::default(),
             waiting: Mutex::default(),
         })
     }
 
     /// How many bytestreams are being opened now, both ways together.
     pub fn pending(&self) -> usize {
-        self.outgoing.load(Ordering::Relaxed) + self.incoming.load(Ordering::Relaxed)
+        self.outgoing.taken() + self.incoming.taken()
     }
 
     /// Opens a bytestream to the link's peer: `profile` and `purpose` say what for, `id` is the
@@ -188,7 +181,7 @@ impl Bytestreams {
         let this = self.clone();
         let profile = profile.to_owned();
         Box::pin(async move {
-            let _place = this.place(&this.outgoing).ok_or_else(|| {
+            let _place = this.place(&this.outgoing, &*link).ok_or_else(|| {
                 Error::ResourceUnavailable("too many connections are being opened".into())
             })?;
             let time = this.config.negotiation;
@@ -254,6 +247,13 @@ impl Bytestreams {
         }
     }
 
+    /// The link's XML stream has ended: what still waits for it fails now rather than at the end of
+    /// its time. Bytestreams that are open stay open.
+    pub fn link_ended(&self, link: &dyn Link) {
+        let ended = stream(link);
+        self.waiting().retain(|(stream, _), _| *stream != ended);
+    }
+
     fn offered(&self, link: &dyn Link, payload: &Element) -> Result<incoming::Offer, StanzaError> {
         let bad = |error: crate::xmpp::payload::Malformed| {
             StanzaError::with_text(Condition::BadRequest, error.0)
@@ -291,7 +291,7 @@ impl Bytestreams {
                 StanzaError::with_text(Condition::BadRequest, "a stream without a purpose")
             })?;
         let place = self
-            .place(&self.incoming)
+            .place(&self.incoming, link)
             .ok_or_else(|| StanzaError::new(Condition::ResourceConstraint))?;
         Ok(incoming::Offer {
             sid: offer.id,
@@ -328,13 +328,9 @@ impl Bytestreams {
         }
     }
 
-    fn place(&self, count: &Arc<AtomicUsize>) -> Option<Place> {
-        count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-                (now < self.config.max_pending).then_some(now + 1)
-            })
-            .ok()
-            .map(|_| Place(count.clone()))
+    fn place(&self, places: &Places, link: &dyn Link) -> Option<Place> {
+        let config = &self.config;
+        places.take(stream(link), config.max_pending, config.max_pending_each)
     }
 
     /// The map stays valid whatever panicked while it was locked: every change is one insertion or
@@ -345,11 +341,15 @@ impl Bytestreams {
 }
 
 /// One bytestream of one XML stream. SIDs are the peer's choice, so they mean something only
-/// together with the stream they came through; its two addresses are no other's while it lives.
-type Key = (SocketAddr, SocketAddr, String);
+/// together with the stream they came through.
+type Key = (Stream, String);
+
+fn stream(link: &dyn Link) -> Stream {
+    (link.local_address(), link.peer_address())
+}
 
 fn key(link: &dyn Link, sid: &str) -> Key {
-    (link.local_address(), link.peer_address(), sid.to_owned())
+    (stream(link), sid.to_owned())
 }
 
 fn random_id() -> Result<BytestreamId, Error> {

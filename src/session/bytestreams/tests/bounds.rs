@@ -98,7 +98,7 @@ fn bytestreams_that_are_being_opened_are_counted() {
     run(async {
         let pair = Pair::with(Setup {
             config: Config {
-                max_pending: 2,
+                max_pending_each: 2,
                 ..Config::default()
             },
             ..Setup::default()
@@ -187,5 +187,22 @@ fn a_reader_that_stalls_stops_the_writer() {
         };
         futures_lite::future::zip(finish, drain).await;
         assert_eq!(read, written);
+    });
+}
+
+#[test]
+fn the_end_of_the_xml_stream_ends_what_waits_for_it() {
+    run(async {
+        let pair = Pair::new();
+        let mut opening = pair.romeo.open();
+        assert!(poll_once(&mut opening).await.is_none());
+        let mut accepting = pair.juliet.offer().await.incoming.accept();
+        assert!(poll_once(&mut accepting).await.is_none());
+        pair.juliet.streams.link_ended(&*pair.romeo.link());
+        assert!(poll_once(&mut accepting).await.is_none());
+        pair.juliet.streams.link_ended(&*pair.juliet.link());
+        assert!(matches!(accepting.await, Err(Error::Offline(_))));
+        drop(opening);
+        pair.assert_idle();
     });
 }

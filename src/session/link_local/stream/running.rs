@@ -283,6 +283,7 @@ impl Running {
 
     /// Writes what is left, for a second at most, and lets everybody who waits know.
     async fn finish(mut self) {
+        self.bytestreams.link_ended(&*self.link);
         for waiter in self.tracker.drain() {
             answer_waiter(waiter, Err(RequestError::Gone));
         }
