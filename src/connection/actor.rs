@@ -22,7 +22,6 @@ use std::{
 use actors::{
     model::{AccessControl, AddressType, ChannelId, ContactHandle, Error, Result},
     runtime::{Actor, Exit, Failure, Flow, Mailbox, Reply, SnapshotWriter, Spawner, Task},
-    supervisor::LocalSockets,
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
@@ -63,7 +62,6 @@ pub(super) struct Parts {
     pub(super) ending: Sender<Ending>,
     pub(super) spawner: Spawner,
     pub(super) opener: Arc<dyn ChannelOpener>,
-    pub(super) sockets: Arc<dyn LocalSockets>,
 }
 
 /// The actor; see the module's head.
@@ -114,7 +112,7 @@ pub(super) enum Event {
 impl Connection {
     pub(super) fn new(parts: Parts) -> Self {
         let alias = parts.account.nickname.clone();
-        let socket_types = parts.sockets.supported();
+        let socket_types = parts.handle.sockets.supported();
         Connection {
             parts,
             socket_types,

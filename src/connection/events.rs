@@ -361,7 +361,7 @@ impl Connection {
             description,
             connector: ports.connector,
             signalling: ports.signalling,
-            sockets: self.parts.sockets.clone(),
+            sockets: self.parts.handle.sockets.clone(),
         });
         let address = self.parts.handle.address.clone();
         let task = self

@@ -91,6 +91,7 @@ pub(super) async fn start(
         address,
         view,
         session: session.clone(),
+        sockets: (surroundings.sockets)(&account),
     };
     if let Err(error) = surroundings.tree.publish(handle.clone()).await {
         surroundings.tree.withdraw(id).await;
@@ -101,7 +102,6 @@ pub(super) async fn start(
     let (ending_sender, ending) = async_channel::bounded(1);
     let actor = Connection::new(Parts {
         handle: handle.clone(),
-        sockets: (surroundings.sockets)(&account),
         account,
         events,
         mailbox,

@@ -10,7 +10,7 @@ use actors::{
     ports::ChannelObject,
     runtime::{Address, Reply, Snapshot},
     stream_tube::StreamTubeMessage,
-    supervisor::OwnerId,
+    supervisor::{LocalSockets, OwnerId},
 };
 
 use super::{
@@ -103,6 +103,7 @@ pub struct ConnectionHandle {
     /// Where its properties are read.
     pub view: Snapshot<ConnectionView>,
     pub(super) session: Arc<dyn Session>,
+    pub(super) sockets: Arc<dyn LocalSockets>,
 }
 
 impl fmt::Debug for ConnectionHandle {
@@ -139,7 +140,8 @@ impl ConnectionHandle {
     /// asked.
     ///
     /// # Errors
-    /// What the session says of the contact (`NotCapable`, `Offline`, `CertFingerprintMismatch`,
+    /// `InvalidArgument` for an address nobody can listen on, before anybody is pinned for it;
+    /// what the session says of the contact (`NotCapable`, `Offline`, `CertFingerprintMismatch`,
     /// `EncryptionNotAvailable`), and what the tube answers.
     pub async fn offer(
         &self,
@@ -148,6 +150,7 @@ impl ConnectionHandle {
         access: AccessControl,
         parameters: TubeParameters,
     ) -> Result<()> {
+        self.sockets.check(&address, access)?;
         if channel.view.get().state == TubeState::NotOffered {
             let contact = self.capable(channel.description.target)?;
             self.session.pin(&contact.contact_id()).await?;

@@ -21,7 +21,9 @@ impl PartialEq for Caller {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Caller::Bus(one, _), Caller::Bus(other, _)) => one == other,
-            (Caller::Peer(one), Caller::Peer(other)) => one.server_guid() == other.server_guid(),
+            (Caller::Peer(one), Caller::Peer(other)) => {
+                std::ptr::eq(one.object_server(), other.object_server())
+            }
             _ => false,
         }
     }

@@ -137,7 +137,8 @@ impl Builder {
     pub async fn start(self, executor: Arc<Executor<'static>>) -> Result<Service> {
         let spawner = Spawner::new(executor);
         let clock = self.clock.unwrap_or_else(|| SystemClock::new());
-        let bus = connect(self.address.as_deref(), &spawner).await?;
+        let login = self.login.unwrap_or_else(login_name);
+        let bus = connect(self.address.as_deref(), &login, &spawner).await?;
         let tree = Tree::new(bus.clone(), spawner.clone());
         let supervisor = Supervisor::start(
             spawner.clone(),
@@ -166,7 +167,6 @@ impl Builder {
             clock,
             idle: (!self.persist).then_some(self.idle),
         };
-        let login = self.login.unwrap_or_else(login_name);
         if let Err(error) = serving.appear(&login).await {
             serving.close().await;
             return Err(error);
@@ -236,7 +236,14 @@ impl Service {
     }
 }
 
-async fn connect(address: Option<&str>, spawner: &Spawner) -> Result<zbus::Connection> {
+/// A connection to the bus with the protocol's object on it. The library reads from the socket only
+/// once it answers calls, if there is an object from the start; otherwise the first calls can be
+/// lost.
+async fn connect(
+    address: Option<&str>,
+    login: &str,
+    spawner: &Spawner,
+) -> Result<zbus::Connection> {
     let builder = match address {
         Some(address) => zbus::connection::Builder::address(address),
         None => zbus::connection::Builder::session(),
@@ -244,6 +251,8 @@ async fn connect(address: Option<&str>, spawner: &Spawner) -> Result<zbus::Conne
     builder
         .runtime(OurRuntime::new(spawner.clone()))
         .method_timeout(BUS_PATIENCE)
+        .serve_at(protocol::PROTOCOL_PATH, Protocol::new(login.to_owned()))
+        .serve_at(protocol::PROTOCOL_PATH, ProtocolPresence)
         .build()
         .await
         .map_err(|error| Error::NetworkError(format!("no message bus: {error}")))
@@ -300,7 +309,7 @@ struct Serving {
 }
 
 impl Serving {
-    /// Puts the two objects there and takes the name.
+    /// Puts the manager's object beside the protocol's and takes the name.
     async fn appear(&self, login: &str) -> Result<()> {
         let server = self.bus.object_server();
         let confused =
@@ -308,14 +317,6 @@ impl Serving {
         let manager = ConnectionManager::new(self.manager.clone(), login.to_owned());
         server
             .at(protocol::MANAGER_PATH, manager)
-            .await
-            .map_err(confused)?;
-        server
-            .at(protocol::PROTOCOL_PATH, Protocol::new(login.to_owned()))
-            .await
-            .map_err(confused)?;
-        server
-            .at(protocol::PROTOCOL_PATH, ProtocolPresence)
             .await
             .map_err(confused)?;
         own_name(&self.bus, protocol::MANAGER_BUS_NAME).await

@@ -18,6 +18,8 @@ pub mod name {
     pub const CONNECTION: &str = "org.freedesktop.Telepathy.Connection";
     /// `Connection.Interface.Requests`
     pub const REQUESTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Requests";
+    /// `Connection.Interface.Contacts`
+    pub const CONTACTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Contacts";
     /// `Connection.Interface.ContactList`
     pub const CONTACT_LIST: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactList";
     /// `Connection.Interface.ContactCapabilities`

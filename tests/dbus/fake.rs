@@ -1,0 +1,245 @@
+//! A network that is not there: sessions whose events the test makes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::UNIX_EPOCH,
+};
+
+use actors::{
+    model::{Error, Result, ServiceName, TubeParameters},
+    runtime::BoxFuture,
+    testing::{FakeConnector, FakeSignalling, StreamCounter},
+};
+use async_channel::{Receiver, Sender};
+use pneuma::{
+    connection::{
+        parameters::Account,
+        ports::{SessionFactory, StartedSession},
+    },
+    session::{
+        Contact, ContactId, PeerId, Presence, Session, SessionEvent, Show, Trust, TubeId,
+        TubePorts,
+        trust::{ComparisonCode, KeyId},
+    },
+    xmpp::ns,
+};
+
+/// Our own key.
+pub const OWN_KEY: KeyId = KeyId([1; 32]);
+/// The contacts' key.
+pub const THEIR_KEY: KeyId = KeyId([2; 32]);
+
+/// Starts fakes and keeps them for the test.
+#[derive(Default)]
+pub struct FakeNetwork {
+    sessions: Mutex<BTreeMap<String, Arc<FakeSession>>>,
+    /// The next connect fails with this.
+    pub refuse_connect: Mutex<Option<Error>>,
+}
+
+impl FakeNetwork {
+    /// The session of an account.
+    pub fn session(&self, name: &str) -> Arc<FakeSession> {
+        self.sessions.lock().unwrap()[name].clone()
+    }
+}
+
+impl SessionFactory for FakeNetwork {
+    fn start(&self, account: &Account) -> BoxFuture<'static, Result<StartedSession>> {
+        let (sender, events) = async_channel::bounded(64);
+        let session = Arc::new(FakeSession {
+            name: account.published_name.clone(),
+            events: sender,
+            log: Mutex::default(),
+            signalling: Mutex::default(),
+            refuse_pin: Mutex::default(),
+            refuse_connect: Mutex::new(self.refuse_connect.lock().unwrap().take()),
+        });
+        self.sessions
+            .lock()
+            .unwrap()
+            .insert(account.published_name.clone(), session.clone());
+        let started: (Arc<dyn Session>, Receiver<SessionEvent>) = (session, events);
+        Box::pin(async move { Ok(started) })
+    }
+}
+
+/// A session; what it was asked is in its log.
+pub struct FakeSession {
+    name: String,
+    events: Sender<SessionEvent>,
+    log: Mutex<Vec<String>>,
+    signalling: Mutex<BTreeMap<(String, u32), Arc<FakeSignalling>>>,
+    /// The next pin fails with this.
+    pub refuse_pin: Mutex<Option<Error>>,
+    refuse_connect: Mutex<Option<Error>>,
+}
+
+impl FakeSession {
+    /// Something happens on the network.
+    pub fn happens(&self, event: SessionEvent) {
+        self.events.send_blocking(event).unwrap();
+    }
+
+    /// What was asked of it, in order.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The signalling of the tubes so far, by contact and tube id.
+    pub fn tubes(&self) -> Vec<((String, u32), Arc<FakeSignalling>)> {
+        let tubes = self.signalling.lock().unwrap();
+        tubes
+            .iter()
+            .map(|(id, tube)| (id.clone(), tube.clone()))
+            .collect()
+    }
+
+    fn note(&self, what: impl Into<String>) {
+        self.log.lock().unwrap().push(what.into());
+    }
+
+    fn done<T: Send + 'static>(result: T) -> BoxFuture<'static, T> {
+        Box::pin(async move { result })
+    }
+}
+
+impl Session for FakeSession {
+    fn connect(&self) -> BoxFuture<'static, Result<()>> {
+        self.note("connect");
+        if let Some(error) = self.refuse_connect.lock().unwrap().take() {
+            return Self::done(Err(error));
+        }
+        let connected = SessionEvent::Connected {
+            self_id: ContactId(format!("{}@here", self.name)),
+            alias: String::new(),
+        };
+        let events = self.events.clone();
+        Box::pin(async move {
+            events.send(connected).await.ok();
+            Ok(())
+        })
+    }
+
+    fn disconnect(&self) -> BoxFuture<'static, ()> {
+        self.note("disconnect");
+        Self::done(())
+    }
+
+    fn set_presence(&self, presence: Presence) -> BoxFuture<'static, Result<()>> {
+        self.note(format!("presence {:?} {}", presence.show, presence.message));
+        Self::done(Ok(()))
+    }
+
+    fn set_alias(&self, alias: String) -> BoxFuture<'static, Result<()>> {
+        self.note(format!("alias {alias}"));
+        if alias == "boom" {
+            panic!("the fake was told to panic");
+        }
+        Self::done(Ok(()))
+    }
+
+    fn set_features(&self, features: BTreeSet<String>) -> BoxFuture<'static, ()> {
+        let short: Vec<&str> = features
+            .iter()
+            .filter_map(|f| f.rsplit('#').next())
+            .collect();
+        self.note(format!("features {}", short.join(",")));
+        Self::done(())
+    }
+
+    fn tube(&self, peer: &PeerId, tube: TubeId) -> TubePorts {
+        let signalling = FakeSignalling::new();
+        self.signalling
+            .lock()
+            .unwrap()
+            .insert((peer.contact.0.clone(), tube.0), signalling.clone());
+        TubePorts {
+            connector: FakeConnector::new(&StreamCounter::default()),
+            signalling,
+        }
+    }
+
+    fn self_key(&self) -> KeyId {
+        OWN_KEY
+    }
+
+    fn pin(&self, contact: &ContactId) -> BoxFuture<'static, Result<()>> {
+        self.note(format!("pin {contact}"));
+        Self::done(self.refuse_pin.lock().unwrap().take().map_or(Ok(()), Err))
+    }
+
+    fn verify(
+        &self,
+        contact: &ContactId,
+        code: &str,
+        replace: bool,
+    ) -> BoxFuture<'static, Result<()>> {
+        self.note(format!("verify {contact} {replace}"));
+        let right = code.parse() == Ok(ComparisonCode::of(OWN_KEY, THEIR_KEY));
+        Self::done(if right {
+            Ok(())
+        } else {
+            Err(Error::InvalidArgument("another code".into()))
+        })
+    }
+
+    fn forget(&self, contact: &ContactId) -> BoxFuture<'static, Result<()>> {
+        self.note(format!("forget {contact}"));
+        Self::done(Err(Error::NotAvailable("nothing is pinned".into())))
+    }
+}
+
+/// A contact that can take tubes and waits for `http`.
+pub fn capable(id: &str) -> Contact {
+    let features = [
+        ns::TUBES.to_owned(),
+        ns::PNEUMA.to_owned(),
+        format!("{}/stream#http", ns::TUBES),
+    ];
+    Contact {
+        features: Some(Arc::new(features.into())),
+        key: Some(THEIR_KEY),
+        trust: Trust::Unpinned,
+        ..plain(id)
+    }
+}
+
+/// A contact of some other program's.
+pub fn plain(id: &str) -> Contact {
+    Contact {
+        id: ContactId(id.into()),
+        alias: String::new(),
+        presence: Presence {
+            show: Show::Available,
+            message: String::new(),
+        },
+        features: None,
+        key: None,
+        trust: Trust::NoKey,
+    }
+}
+
+/// Pinned since 1970.
+pub fn pinned() -> Trust {
+    Trust::Pinned { since: UNIX_EPOCH }
+}
+
+/// A contact offers a tube.
+pub fn offer(from: &str, tube: u32, service: &str) -> SessionEvent {
+    SessionEvent::TubeOffered {
+        from: peer(from),
+        tube: TubeId(tube),
+        service: ServiceName::new(service).unwrap(),
+        parameters: TubeParameters::default(),
+    }
+}
+
+/// A contact as a peer.
+pub fn peer(id: &str) -> PeerId {
+    PeerId {
+        contact: ContactId(id.into()),
+        resource: None,
+    }
+}
