@@ -1,4 +1,8 @@
-//! Two sessions and more, in one process.
+//! Two sessions and more, in one process: on loopback for real, and on a network in memory with
+//! virtual time.
 
+mod hostile;
+mod lan;
 mod loopback;
+mod streams;
 mod support;

@@ -148,6 +148,13 @@ impl Side {
         }
     }
 
+    /// Takes everything that has happened so far.
+    pub fn drain(&self) -> Vec<SessionEvent> {
+        let mut events = self.earlier.take();
+        events.extend(std::iter::from_fn(|| self.events.try_recv().ok()));
+        events
+    }
+
     /// The contact, once it is as `test` wants it.
     pub async fn sees(&self, id: &ContactId, test: impl Fn(&Contact) -> bool) -> Contact {
         self.wait(&format!("{id} as wanted"), |event| match event {

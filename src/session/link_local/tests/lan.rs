@@ -1,0 +1,324 @@
+//! A network in memory, on virtual time: discovery, connections, and strangers who do as they like.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    ops::ControlFlow::{Break, Continue},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use actors::{
+    model::Error,
+    runtime::BoxFuture,
+    testing::{FakeStream, Sim, StreamCounter, pipe_counted},
+};
+use async_channel::{Receiver, Sender};
+
+use super::support::Side;
+use crate::session::{
+    Contact, ContactId, SessionEvent,
+    link_local::{
+        LinkLocalConfig, Surroundings,
+        actor::TrustStore,
+        discovery::{Announcement, Discovery, DiscoveryEvent, PresenceText, Sighting},
+        network::{Connection, Listening, Network, Strangers},
+        start_with,
+    },
+    trust::{Identity, KeyId, TrustTable},
+};
+
+#[derive(Default)]
+struct Air {
+    /// Who is announced.
+    present: BTreeMap<String, Sighting>,
+    /// Who hears of it, by name.
+    hearing: BTreeMap<String, Sender<DiscoveryEvent>>,
+    listening: BTreeMap<SocketAddr, (Sender<Connection>, Strangers)>,
+    next_host: u8,
+}
+
+impl Air {
+    fn tell(&self, but: &str, event: &DiscoveryEvent) {
+        for (_, sender) in self.hearing.iter().filter(|(name, _)| *name != but) {
+            // One that has left does not listen.
+            if sender.try_send(event.clone()).is_err() {
+                continue;
+            }
+        }
+    }
+}
+
+/// See the module's head.
+pub struct Lan {
+    pub sim: Sim,
+    pub open: StreamCounter,
+    air: Arc<Mutex<Air>>,
+}
+
+/// One host on it.
+#[derive(Clone)]
+pub struct Host {
+    pub address: SocketAddr,
+    air: Arc<Mutex<Air>>,
+    open: StreamCounter,
+}
+
+pub struct MemoryStore(pub Arc<Mutex<TrustTable>>);
+
+impl TrustStore for MemoryStore {
+    fn save(&self, table: TrustTable) -> BoxFuture<'static, Result<(), Error>> {
+        *self.0.lock().unwrap() = table;
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A session on the network.
+pub struct Person {
+    pub side: Side,
+    pub id: ContactId,
+    pub host: Host,
+    pub key: KeyId,
+}
+
+impl Lan {
+    pub fn new() -> Self {
+        Lan {
+            sim: Sim::new(),
+            open: StreamCounter::default(),
+            air: Arc::default(),
+        }
+    }
+
+    pub fn host(&self) -> Host {
+        let mut air = self.air.lock().unwrap();
+        air.next_host += 1;
+        Host {
+            address: SocketAddr::from(([192, 0, 2, air.next_host], 5298)),
+            air: self.air.clone(),
+            open: self.open.clone(),
+        }
+    }
+
+    /// Somebody who runs our program.
+    pub fn person(&self, name: &str) -> Person {
+        self.person_with(name, true)
+    }
+
+    pub fn person_with(&self, name: &str, require_encryption: bool) -> Person {
+        let config = LinkLocalConfig {
+            require_encryption,
+            ..super::support::config(name, std::path::Path::new("/nowhere"), 0)
+        };
+        let identity = Identity::generate().unwrap();
+        let key = identity.id();
+        let host = self.host();
+        let discovery = Arc::new(FakeDiscovery {
+            host: host.clone(),
+            name: Mutex::default(),
+        });
+        let (session, events) = start_with(
+            &config,
+            Surroundings {
+                identity,
+                trust: TrustTable::default(),
+                store: Arc::new(MemoryStore(Arc::default())),
+                discovery,
+                network: Arc::new(host.clone()),
+                spawner: self.sim.spawner.clone(),
+                clock: self.sim.clock.clone(),
+            },
+        )
+        .unwrap();
+        let side = Side::new(session, events);
+        let id = self.sim.run(async {
+            side.session.connect().await.unwrap();
+            side.find(|event| match event {
+                SessionEvent::Connected { self_id, .. } => Break(self_id),
+                other => Continue(other),
+            })
+            .await
+        });
+        Person {
+            side,
+            id,
+            host,
+            key,
+        }
+    }
+
+    /// Says to `whom` what a forger says.
+    pub fn forge(&self, whom: &Person, event: DiscoveryEvent) {
+        let air = self.air.lock().unwrap();
+        air.hearing[&whom.id.0].try_send(event).unwrap();
+    }
+
+    /// The network stops carrying anything to and from a person, who says nothing.
+    pub fn unplug(&self, whom: &Person) {
+        let mut air = self.air.lock().unwrap();
+        air.listening.remove(&whom.host.address);
+        air.hearing.remove(&whom.id.0);
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.sim.advance(Duration::from_secs(seconds));
+    }
+}
+
+impl Person {
+    /// The contact's state, past or to come, that fits.
+    pub fn sees(&self, lan: &Lan, id: &ContactId, test: impl Fn(&Contact) -> bool) -> Contact {
+        lan.sim.run(self.side.find(|event| match event {
+            SessionEvent::Contact(contact) if contact.id == *id && test(&contact) => Break(contact),
+            other => Continue(other),
+        }))
+    }
+
+    pub fn discovers(&self, lan: &Lan, id: &ContactId) -> Contact {
+        self.sees(lan, id, |contact| contact.features.is_some())
+    }
+
+    /// Everything that has happened and that nobody has looked at.
+    pub fn happened(&self, lan: &Lan) -> Vec<SessionEvent> {
+        lan.sim.settle();
+        self.side.drain()
+    }
+
+    pub fn lost(&self, lan: &Lan, id: &ContactId) -> bool {
+        self.happened(lan)
+            .iter()
+            .any(|event| matches!(event, SessionEvent::ContactLost(lost) if lost == id))
+    }
+}
+
+impl Host {
+    /// Announces a record, true or not.
+    pub fn announce(&self, name: &str, key: Option<KeyId>) {
+        let sighting = Sighting {
+            instance: name.into(),
+            addresses: vec![self.address],
+            text: PresenceText {
+                key,
+                ..PresenceText::default()
+            },
+        };
+        let mut air = self.air.lock().unwrap();
+        air.present.insert(name.into(), sighting.clone());
+        air.tell(name, &DiscoveryEvent::Seen(Box::new(sighting)));
+    }
+
+    /// Connections to this host.
+    pub fn accept_all(&self) -> Receiver<Connection> {
+        let (sender, receiver) = async_channel::bounded(64);
+        let mut air = self.air.lock().unwrap();
+        air.listening
+            .insert(self.address, (sender, Strangers::default()));
+        receiver
+    }
+
+    /// A connection to a person, from this host.
+    pub fn connect(&self, whom: &Person) -> io::Result<FakeStream> {
+        self.stream(whom.host.address)
+    }
+
+    fn stream(&self, to: SocketAddr) -> io::Result<FakeStream> {
+        let air = self.air.lock().unwrap();
+        let (sender, strangers) = air
+            .listening
+            .get(&to)
+            .ok_or(io::ErrorKind::ConnectionRefused)?;
+        let permit = strangers.admit(self.address.ip());
+        let (ours, theirs) = pipe_counted(64 * 1024, &self.open);
+        if permit.is_none() {
+            return Ok(ours.like_a_socket());
+        }
+        let connection = Connection {
+            carrier: Box::new(theirs.like_a_socket()),
+            local: to,
+            peer: self.address,
+            permit,
+        };
+        sender
+            .try_send(connection)
+            .map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(ours.like_a_socket())
+    }
+}
+
+impl Network for Host {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Connection>> {
+        let stream = self.stream(address).map(|stream| Connection {
+            carrier: Box::new(stream),
+            local: self.address,
+            peer: address,
+            permit: None,
+        });
+        Box::pin(async move { stream })
+    }
+
+    fn listen(&self) -> io::Result<Listening> {
+        Ok(Listening {
+            port: self.address.port(),
+            accepted: self.accept_all(),
+            tasks: Vec::new(),
+        })
+    }
+}
+
+struct FakeDiscovery {
+    host: Host,
+    name: Mutex<String>,
+}
+
+impl Discovery for FakeDiscovery {
+    fn start(
+        &self,
+        announcement: Announcement,
+    ) -> BoxFuture<'static, Result<Receiver<DiscoveryEvent>, Error>> {
+        let (sender, receiver) = async_channel::bounded(1024);
+        let name = announcement.name.clone();
+        *self.name.lock().unwrap() = name.clone();
+        {
+            let mut air = self.host.air.lock().unwrap();
+            sender
+                .try_send(DiscoveryEvent::Published(name.clone()))
+                .unwrap();
+            for sighting in air.present.values() {
+                let event = DiscoveryEvent::Seen(Box::new(sighting.clone()));
+                sender.try_send(event).unwrap();
+            }
+            air.hearing.insert(name, sender);
+        }
+        self.update(announcement.text);
+        Box::pin(async move { Ok(receiver) })
+    }
+
+    fn update(&self, text: PresenceText) {
+        let name = self.name.lock().unwrap().clone();
+        if name.is_empty() {
+            return;
+        }
+        let sighting = Sighting {
+            instance: name.clone(),
+            addresses: vec![self.host.address],
+            text,
+        };
+        let mut air = self.host.air.lock().unwrap();
+        air.present.insert(name.clone(), sighting.clone());
+        air.tell(&name, &DiscoveryEvent::Seen(Box::new(sighting)));
+    }
+
+    fn set_pinned(&self, _keys: BTreeSet<KeyId>) {}
+
+    fn stop(&self) -> BoxFuture<'static, ()> {
+        let name = std::mem::take(&mut *self.name.lock().unwrap());
+        let mut air = self.host.air.lock().unwrap();
+        air.hearing.remove(&name);
+        air.listening.remove(&self.host.address);
+        if air.present.remove(&name).is_some() {
+            air.tell(&name, &DiscoveryEvent::Gone(name.clone()));
+        }
+        Box::pin(async {})
+    }
+}

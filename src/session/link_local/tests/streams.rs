@@ -1,0 +1,142 @@
+//! XML streams between two honest sides: on demand, one at a time, closed when idle.
+
+use std::ops::ControlFlow::{Break, Continue};
+
+use actors::model::{ServiceName, TubeParameters};
+use futures_lite::future;
+
+use super::{
+    lan::{Lan, Person},
+    support::peer,
+};
+use crate::session::{SessionEvent, Show, Trust, TubeId};
+
+fn offer(lan: &Lan, from: &Person, to: &Person, tube: u32) {
+    let ports = from.side.session.tube(&peer(&to.id), TubeId(tube));
+    let service = ServiceName::new("rfb").unwrap();
+    lan.sim
+        .run(ports.signalling.offer(&service, &TubeParameters::default()))
+        .unwrap();
+    expect_offer(lan, to, tube);
+}
+
+fn expect_offer(lan: &Lan, at: &Person, wanted: u32) {
+    lan.sim.run(at.side.find(|event| match event {
+        SessionEvent::TubeOffered { tube, .. } if tube == TubeId(wanted) => Break(()),
+        other => Continue(other),
+    }));
+}
+
+#[test]
+fn both_learn_what_the_other_can_do_over_one_stream() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    juliet.discovers(&lan, &romeo.id);
+    lan.advance(10);
+    // One connection has two ends.
+    assert_eq!(lan.open.open(), 2);
+}
+
+#[test]
+fn two_streams_opened_at_once_become_one_and_nothing_is_lost() {
+    for round in 0..8 {
+        let lan = Lan::new();
+        let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+        // Before either has opened a stream to ask for features.
+        let service = ServiceName::new("rfb").unwrap();
+        let parameters = TubeParameters::default();
+        let there = romeo.side.session.tube(&peer(&juliet.id), TubeId(1));
+        let back = juliet.side.session.tube(&peer(&romeo.id), TubeId(2));
+        // Until each has seen the other there is nobody to offer to.
+        romeo.sees(&lan, &juliet.id, |_| true);
+        juliet.sees(&lan, &romeo.id, |_| true);
+        let (one, other) = lan.sim.run(future::zip(
+            there.signalling.offer(&service, &parameters),
+            back.signalling.offer(&service, &parameters),
+        ));
+        one.unwrap();
+        other.unwrap();
+        expect_offer(&lan, &juliet, 1);
+        expect_offer(&lan, &romeo, 2);
+        lan.advance(20);
+        assert_eq!(lan.open.open(), 2, "round {round}");
+    }
+}
+
+#[test]
+fn an_idle_stream_is_closed_and_opened_again_when_there_is_something_to_say() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    juliet.discovers(&lan, &romeo.id);
+    lan.advance(150);
+    assert_eq!(lan.open.open(), 0);
+    romeo.happened(&lan);
+    juliet.happened(&lan);
+    offer(&lan, &romeo, &juliet, 7);
+    assert_eq!(lan.open.open(), 2);
+    lan.advance(150);
+    assert_eq!(lan.open.open(), 0);
+    // Nobody is offline, lost or disconnected for that.
+    for person in [&romeo, &juliet] {
+        for event in person.happened(&lan) {
+            assert!(matches!(&event, SessionEvent::Contact(contact)
+                    if contact.presence.show == Show::Available));
+        }
+    }
+}
+
+#[test]
+fn going_offline_is_seen_and_leaves_no_task_and_no_connection() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    lan.sim.run(juliet.side.session.disconnect());
+    // Nobody pinned her: she is forgotten after the grace period.
+    lan.sim.run(romeo.side.find(|event| match event {
+        SessionEvent::ContactRemoved(id) if id == juliet.id => Break(()),
+        other => Continue(other),
+    }));
+    lan.sim.run(romeo.side.session.disconnect());
+    lan.advance(60);
+    drop((romeo, juliet));
+    lan.advance(60);
+    assert_eq!((lan.open.open(), lan.sim.spawner.running()), (0, 0));
+}
+
+#[test]
+fn a_session_that_is_dropped_ends_by_itself() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    drop(romeo);
+    drop(juliet);
+    lan.advance(120);
+    assert_eq!((lan.open.open(), lan.sim.spawner.running()), (0, 0));
+}
+
+#[test]
+fn pinning_proves_the_key_first_and_the_pinned_stay_when_they_leave() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.sees(&lan, &juliet.id, |contact| contact.trust == Trust::Unpinned);
+    lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
+    let pinned = romeo.sees(&lan, &juliet.id, |c| {
+        matches!(c.trust, Trust::Pinned { .. })
+    });
+    assert_eq!(pinned.key, Some(juliet.key));
+    lan.sim.run(juliet.side.session.disconnect());
+    romeo.sees(&lan, &juliet.id, |c| c.presence.show == Show::Offline);
+    lan.sim.run(romeo.side.find(|event| match event {
+        SessionEvent::ContactLost(id) if id == juliet.id => Break(()),
+        other => Continue(other),
+    }));
+    lan.advance(3600);
+    assert!(
+        !romeo
+            .happened(&lan)
+            .iter()
+            .any(|event| matches!(event, SessionEvent::ContactRemoved(_)))
+    );
+}
