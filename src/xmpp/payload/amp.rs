@@ -21,3 +21,18 @@ pub fn not_stored() -> Element {
         .child(rule("match-resource", "exact"))
         .build()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::xmpp::xml::parse_element;
+
+    #[test]
+    fn it_is_what_gabble_writes() {
+        let gabble = parse_element(
+            "<amp xmlns='http://jabber.org/protocol/amp'>\
+             <rule condition='deliver-at' value='stored' action='error'/>\
+             <rule condition='match-resource' value='exact' action='error'/></amp>",
+        );
+        assert_eq!(gabble, Ok(super::not_stored()));
+    }
+}

@@ -68,3 +68,131 @@ impl Builder {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::xmpp::{ns, stanza, xml::parse_element};
+
+    /// Elements made of words that the readers look for, in places where they do not belong.
+    fn element() -> impl Strategy<Value = Element> {
+        let name = prop::sample::select(vec![
+            "si",
+            "query",
+            "tube",
+            "stream",
+            "close",
+            "secured",
+            "feature",
+            "x",
+            "field",
+            "option",
+            "value",
+            "si-multiple",
+            "streamhost",
+            "streamhost-used",
+            "parameters",
+            "parameter",
+            "identity",
+            "iq",
+            "message",
+            "error",
+            "text",
+        ]);
+        let namespace = prop::sample::select(vec![
+            ns::SI,
+            ns::SI_MULTIPLE,
+            ns::TUBES,
+            ns::BYTESTREAMS,
+            ns::FEATURE_NEG,
+            ns::DATA_FORMS,
+            ns::DISCO_INFO,
+            ns::PNEUMA,
+            ns::CLIENT,
+            ns::STANZA_ERRORS,
+        ]);
+        let attribute = prop::sample::select(vec![
+            "id", "profile", "sid", "mode", "jid", "host", "port", "tube", "service", "type",
+            "name", "var", "node", "category",
+        ]);
+        let value = prop_oneof![
+            prop::sample::select(vec![
+                "stream", "get", "set", "error", "uint", "bytes", "tcp", "1", "0"
+            ])
+            .prop_map(str::to_owned),
+            ".{0,8}",
+        ];
+        let leaf = (
+            name,
+            namespace,
+            prop::collection::vec((attribute, value.clone()), 0..5),
+            value,
+        )
+            .prop_map(|(name, namespace, attributes, text)| {
+                attributes
+                    .iter()
+                    .fold(builder(name, namespace), |element, (name, value)| {
+                        element.attr(name, value)
+                    })
+                    .text(&text)
+                    .build()
+            });
+        leaf.prop_recursive(5, 32, 5, |inner| {
+            (inner.clone(), prop::collection::vec(inner, 0..5)).prop_map(
+                |(mut element, children)| {
+                    for child in children {
+                        element.append_child(child);
+                    }
+                    element
+                },
+            )
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_reader_panics_and_what_is_read_can_be_written(element in element()) {
+            if let Ok(offer) = si::Offer::parse(&element) {
+                prop_assert_eq!(si::Offer::parse(&offer.to_element()), Ok(offer));
+            }
+            if let Ok(answer) = si::Answer::parse(&element) {
+                prop_assert_eq!(si::Answer::parse(&answer.to_element()), Ok(answer));
+            }
+            if let Ok(hosts) = bytestreams::Streamhosts::parse(&element) {
+                prop_assert_eq!(bytestreams::Streamhosts::parse(&hosts.to_element()), Ok(hosts));
+            }
+            if let Ok(info) = disco::Info::parse(&element) {
+                prop_assert_eq!(disco::Info::parse(&info.to_element()), Ok(info));
+            }
+            if let Ok(offer) = tube::Offer::parse(&element) {
+                prop_assert_eq!(tube::Offer::parse(&offer.to_element()), Ok(offer));
+            }
+            if let Ok(id) = tube::parse_close(&element) {
+                prop_assert_eq!(tube::parse_close(&tube::close(id)), Ok(id));
+            }
+            if let Ok(id) = tube::parse_stream(&element) {
+                prop_assert_eq!(tube::parse_stream(&tube::stream(id)), Ok(id));
+            }
+            if let Ok(jid) = bytestreams::parse_streamhost_used(&element) {
+                let written = bytestreams::streamhost_used("1", jid);
+                prop_assert_eq!(bytestreams::parse_streamhost_used(&written), Ok(jid));
+            }
+            if let Ok(Some(id)) = pneuma::find([&element]) {
+                prop_assert_eq!(pneuma::find(&[pneuma::secured(id)]), Ok(Some(id)));
+            }
+            match stanza::parse(element) {
+                stanza::Parsed::Stanza(stanza::Stanza::Iq(iq)) => {
+                    let text = crate::xmpp::write::element(&iq.to_element());
+                    let again = parse_element(&String::from_utf8_lossy(&text)).map(stanza::parse);
+                    prop_assert!(matches!(again, Ok(stanza::Parsed::Stanza(_))));
+                }
+                stanza::Parsed::Refuse(answer) => {
+                    prop_assert!(matches!(answer.kind, stanza::IqKind::Error(_)));
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! People between and beside the two.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_net::{TcpListener, TcpStream};
 
 use super::*;
@@ -180,40 +182,98 @@ fn swapped_targets_are_noticed() {
     });
 }
 
-#[test]
-fn the_same_man_between_who_swaps_nothing_is_not_noticed() {
-    // What the test above shows depends on this: its man between can relay at all.
-    run(async {
-        let pair = Pair::new();
-        let between = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let port = between.local_addr().unwrap().port();
-        let real = Arc::new(Mutex::new(None));
-        let real_here = real.clone();
-        *pair.romeo.tamper.lock().unwrap() = Some(Box::new(move |payload| {
-            if let Ok(mut hosts) = Streamhosts::parse(payload) {
-                *real_here.lock().unwrap() = Some(address(&hosts));
-                hosts.hosts[0].port = port;
-                *payload = hosts.to_element();
-            }
-        }));
-        let relay = async {
+/// What a man between does with what Romeo's end sends, block by block; `None`: he ends both.
+type Meddle = Box<dyn FnMut(&mut Vec<u8>) -> Option<()>>;
+
+/// Runs `victims` while somebody stands between Juliet and where Romeo listens.
+async fn with_a_man_between<T>(
+    pair: &Pair,
+    mut meddle: Meddle,
+    victims: impl Future<Output = T>,
+) -> T {
+    let between = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = between.local_addr().unwrap().port();
+    let real = Arc::new(Mutex::new(None));
+    let real_here = real.clone();
+    *pair.romeo.tamper.lock().unwrap() = Some(Box::new(move |payload| {
+        if let Ok(mut hosts) = Streamhosts::parse(payload) {
+            *real_here.lock().unwrap() = Some(address(&hosts));
+            hosts.hosts[0].port = port;
+            *payload = hosts.to_element();
+        }
+    }));
+    let relay = async {
+        {
             let (near, _) = between.accept().await.unwrap();
             let target = real.lock().unwrap().unwrap();
             let far = TcpStream::connect(target).await.unwrap();
             let (mut near_read, mut near_write) = futures_lite::io::split(near);
             let (mut far_read, mut far_write) = futures_lite::io::split(far);
-            futures_lite::future::or(
-                futures_lite::io::copy(&mut near_read, &mut far_write),
-                futures_lite::io::copy(&mut far_read, &mut near_write),
-            )
-            .await
-            .ok();
-            None
-        };
-        let results = async { Some(pair.both().await) }.or(relay).await;
-        let (romeo, juliet) = results.unwrap();
+            let meddling = async {
+                loop {
+                    let mut block = vec![0; 4096];
+                    let count = far_read.read(&mut block).await.unwrap_or(0);
+                    block.truncate(count);
+                    if count == 0 || meddle(&mut block).is_none() {
+                        break;
+                    }
+                    near_write.write_all(&block).await.unwrap();
+                }
+            };
+            futures_lite::future::or(meddling, async {
+                futures_lite::io::copy(&mut near_read, &mut far_write)
+                    .await
+                    .ok();
+            })
+            .await;
+        }
+        std::future::pending().await
+    };
+    futures_lite::future::or(victims, relay).await
+}
+
+#[test]
+fn a_man_between_who_only_looks_is_not_noticed() {
+    // What the tests around this show depends on it: their men between can relay at all.
+    run(async {
+        let pair = Pair::new();
+        let (romeo, juliet) = with_a_man_between(&pair, Box::new(|_| Some(())), pair.both()).await;
         assert!(romeo.is_ok() && juliet.is_ok());
     });
+}
+
+#[test]
+fn what_is_changed_or_cut_on_the_way_is_never_an_end_of_file() {
+    for cut in [true, false] {
+        run(async {
+            let pair = Pair::new();
+            let armed = Arc::new(AtomicBool::new(false));
+            let here = armed.clone();
+            let meddle = Box::new(move |block: &mut Vec<u8>| {
+                if here.load(Ordering::Relaxed) {
+                    if cut {
+                        return None;
+                    }
+                    if let Some(last) = block.last_mut() {
+                        *last ^= 1;
+                    }
+                }
+                Some(())
+            });
+            let victims = async {
+                let (mut romeo, mut juliet) = pair.connected().await;
+                assert_same_bytes(&mut romeo, &mut juliet, 100).await;
+                armed.store(true, Ordering::Relaxed);
+                romeo.write_all(b"hello").await.unwrap();
+                romeo.close().await.unwrap();
+                let mut came = [0; 5];
+                for _ in 0..2 {
+                    assert!(juliet.read(&mut came).await.is_err());
+                }
+            };
+            with_a_man_between(&pair, meddle, victims).await;
+        });
+    }
 }
 
 #[test]

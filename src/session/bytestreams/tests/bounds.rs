@@ -168,8 +168,8 @@ fn a_reader_that_stalls_stops_the_writer() {
                 Some(count) => written += count.unwrap(),
                 None => break,
             }
-            // Two sockets' buffers, as large as Linux ever makes them by itself.
-            assert!(written < 16 * 1024 * 1024, "nothing stops the writer");
+            // More than Linux ever gives two sockets' buffers by itself.
+            assert!(written < 128 * 1024 * 1024, "nothing stops the writer");
         }
         let mut read = 0;
         let mut buffer = vec![0; 64 * 1024];
