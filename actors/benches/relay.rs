@@ -4,12 +4,14 @@
 //! cargo bench -p pneuma-actors --bench relay             # about half a minute
 //! cargo bench -p pneuma-actors --bench relay -- --quick  # a few seconds, rough
 //! cargo bench -p pneuma-actors --bench relay -- --only "one relay"   # to profile
+//! cargo bench -p pneuma-actors --bench relay -- --threads 1  # for the relays' executor
 //! ```
 //!
 //! A client and a server, threads of this program with plain blocking sockets, talk
 //!
 //! - directly, over TCP and over a Unix socket,
-//! - through one relay (on an executor with up to four threads, as in the service), to a TCP server,
+//! - through one relay (on an executor with up to four threads, as in the service), to a TCP server;
+//!   once copying, as it does where TLS lies on the other side, and once inside the kernel,
 //! - through one `socat` process, to a TCP server, if `socat` is installed,
 //! - through eight relays, and eight `socat`s, in a row.
 //!
@@ -24,19 +26,22 @@ use std::{
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
+    pin::Pin,
     process::{Child, Command, Stdio},
     sync::Arc,
+    task::{Context, Poll},
     thread,
     time::{Duration, Instant},
 };
 
 use actors::{
     endpoint::LocalStream,
-    ports::Bytestream,
+    ports::{Bytestream, Duplex},
     relay::{self, Meters},
     runtime::{Spawner, Stopper},
 };
 use async_io::Async;
+use futures_lite::{AsyncRead, AsyncWrite};
 use smol::Executor;
 
 const CHUNK: usize = 64 * 1024;
@@ -72,22 +77,28 @@ fn measure_all(directory: &Path, rounds: usize, span: Duration, only: &str) -> i
         Way::new("tcp, direct", server.clone(), 0),
         Way::new("unix, direct", unix_server, 1),
     ];
-    let relays = |first: Place, count: usize| {
+    let relays = |first: Place, count: usize, how: How| {
         chain(first, &server, count, |listen, target| {
-            relay_hop(&executor, listen, target)
+            relay_hop(&executor, listen, target, how)
         })
     };
-    ways.push(Way::new("tcp, one relay", relays(Place::any_tcp()?, 1)?, 0));
-    ways.push(Way::new(
+    let any = Place::any_tcp;
+    let unix = |name| Place::Unix(directory.join(name));
+    let mut add = |name, place, baseline| ways.push(Way::new(name, place, baseline));
+    add("tcp, one relay", relays(any()?, 1, How::Copied)?, 0);
+    add(
         "unix, one relay",
-        relays(Place::Unix(directory.join("relay")), 1)?,
+        relays(unix("copied"), 1, How::Copied)?,
         1,
-    ));
-    ways.push(Way::new(
-        "tcp, eight relays",
-        relays(Place::any_tcp()?, 8)?,
-        0,
-    ));
+    );
+    add("tcp, one, spliced", relays(any()?, 1, How::Spliced)?, 0);
+    add(
+        "unix, one, spliced",
+        relays(unix("spliced"), 1, How::Spliced)?,
+        1,
+    );
+    add("tcp, eight relays", relays(any()?, 8, How::Copied)?, 0);
+    add("tcp, eight, spliced", relays(any()?, 8, How::Spliced)?, 0);
     let mut socats = Socats::default();
     if Command::new("socat")
         .arg("-V")
@@ -382,7 +393,13 @@ fn chain(
 /// run until the sender that is returned is dropped.
 fn run_executor(executor: &Arc<Executor<'static>>) -> async_channel::Sender<()> {
     let (running, stopped) = async_channel::bounded::<()>(1);
-    let threads = thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
+    let wanted = std::env::args()
+        .skip_while(|word| word != "--threads")
+        .nth(1);
+    let threads = match wanted.and_then(|number| number.parse().ok()) {
+        Some(number) => number,
+        None => thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+    };
     for _ in 0..threads {
         let (executor, stopped) = (executor.clone(), stopped.clone());
         thread::spawn(move || smol::block_on(executor.run(stopped.recv())));
@@ -390,15 +407,70 @@ fn run_executor(executor: &Arc<Executor<'static>>) -> async_channel::Sender<()> 
     running
 }
 
-fn relay_hop(executor: &Arc<Executor<'static>>, listen: &Place, target: &Place) -> io::Result<()> {
+/// How a relay moves its bytes.
+#[derive(Clone, Copy)]
+enum How {
+    /// Through its buffer, as between an application and a bytestream with TLS.
+    Copied,
+    /// In the kernel, as between two plain sockets.
+    Spliced,
+}
+
+/// A socket that does not say what it is.
+struct Opaque(LocalStream);
+
+impl Duplex for Opaque {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+impl AsyncRead for Opaque {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Opaque {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(context)
+    }
+}
+
+fn relay_hop(
+    executor: &Arc<Executor<'static>>,
+    listen: &Place,
+    target: &Place,
+    how: How,
+) -> io::Result<()> {
     let listener = listen.listen()?;
     let target = target.clone();
     let spawner = Spawner::new(executor.clone());
     thread::spawn(move || -> io::Result<()> {
         loop {
             let local = listener.accept()?.into_local()?;
+            let remote = target.connect()?.into_local()?;
             let remote = Bytestream {
-                io: Box::new(target.connect()?.into_local()?),
+                io: match how {
+                    How::Copied => Box::new(Opaque(remote)),
+                    How::Spliced => Box::new(remote),
+                },
                 encrypted: false,
             };
             spawner

@@ -8,6 +8,7 @@
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use crate::{
+    endpoint::LocalStream,
     model::{
         AccessControl, AddressType, BytestreamId, ChannelId, ConnectionId, ContactHandle, Error,
         ServiceName, SocketAddress, TubeParameters, TubeState,
@@ -24,11 +25,21 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Tells the peer that our side was reset rather than closed, where the layers below can say
     /// so. Called at most once, after which the stream is dropped.
     fn reset(&mut self) {}
+
+    /// The kernel's socket that this is, if it is nothing more: no layer above it that changes,
+    /// counts or holds bytes. Two of them are joined inside the kernel.
+    fn socket(&self) -> Option<&LocalStream> {
+        None
+    }
 }
 
 impl<D: Duplex + ?Sized> Duplex for Box<D> {
     fn reset(&mut self) {
         (**self).reset();
+    }
+
+    fn socket(&self) -> Option<&LocalStream> {
+        (**self).socket()
     }
 }
 

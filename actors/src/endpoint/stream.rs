@@ -50,6 +50,23 @@ impl LocalStream {
         })
     }
 
+    /// Waits until there may be something to read. The kernel's answer comes first: asked only after
+    /// a call that had nothing.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            LocalStream::Tcp(stream) => stream.poll_readable(context),
+            LocalStream::Unix(stream) => stream.poll_readable(context),
+        }
+    }
+
+    /// The same for room to write.
+    pub(crate) fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            LocalStream::Tcp(stream) => stream.poll_writable(context),
+            LocalStream::Unix(stream) => stream.poll_writable(context),
+        }
+    }
+
     /// Both ends of a TCP connection, ours first; `None` for other sockets.
     pub(super) fn tcp_ends(&self) -> Option<io::Result<(SocketAddr, SocketAddr)>> {
         let LocalStream::Tcp(stream) = self else {
@@ -86,6 +103,10 @@ impl AsFd for LocalStream {
 }
 
 impl Duplex for LocalStream {
+    fn socket(&self) -> Option<&LocalStream> {
+        Some(self)
+    }
+
     /// TCP: the drop that follows sends RST, and what had not been sent is thrown away. A Unix
     /// socket has no such thing: its peer reads `ECONNRESET` if bytes it wrote are still unread
     /// here, and end of file otherwise.

@@ -6,6 +6,10 @@
 //!                        ◄──write── [ 16 KiB ] ◄──read──                         "received"
 //! ```
 //!
+//! Between two sockets of the kernel (no TLS on either side) the buffer is a pipe in the kernel,
+//! [`splice`] moves the bytes, and everything else is the same: measured 1.2 to 1.5 times the
+//! throughput over TCP and about twice over Unix sockets (`benches/relay.rs`).
+//!
 //! # One direction
 //!
 //! ```text
@@ -36,6 +40,7 @@
 //! ([`LocalStream`](crate::endpoint::LocalStream) says more).
 
 mod pump;
+mod splice;
 
 use std::{
     future::{Future as _, poll_fn},
@@ -54,6 +59,7 @@ use crate::{
     runtime::Stop,
 };
 use pump::{Pump, Pumped};
+use splice::Pipe;
 
 pub use pump::RECORD;
 
@@ -120,11 +126,15 @@ pub async fn run(
     meters: Arc<Meters>,
     stop: &Stop,
 ) -> RelayEnd {
+    let (sending, receiving) = match Pipe::pair(local.socket(), remote.io.socket()) {
+        Some([one, other]) => (Pump::within_the_kernel(one), Pump::within_the_kernel(other)),
+        None => (Pump::new(), Pump::new()),
+    };
     let mut relay = Relay {
         local,
         remote: remote.io,
-        sending: Pump::new(),
-        receiving: Pump::new(),
+        sending,
+        receiving,
         meters,
     };
     let end = {
@@ -152,7 +162,7 @@ impl<L: Duplex> Relay<L> {
         let sending = self.sending.poll(
             context,
             &mut self.local,
-            &mut self.remote,
+            &mut *self.remote,
             &self.meters.sent,
         );
         if let Pumped::ReadFailed(error) = sending {
@@ -161,7 +171,7 @@ impl<L: Duplex> Relay<L> {
         }
         let receiving = self.receiving.poll(
             context,
-            &mut self.remote,
+            &mut *self.remote,
             &mut self.local,
             &self.meters.received,
         );

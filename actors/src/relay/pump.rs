@@ -8,7 +8,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures_lite::{AsyncRead, AsyncWrite};
+use super::splice::Pipe;
+use crate::ports::Duplex;
 
 /// Most bytes one direction holds: what fits into one TLS record.
 pub const RECORD: usize = 16 * 1024;
@@ -18,11 +19,22 @@ const TURNS: usize = 16;
 /// One direction.
 pub(super) struct Pump {
     state: State,
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
+    store: Store,
     /// Something was written and not flushed.
     unflushed: bool,
+}
+
+/// Where the bytes are between the reader and the writer.
+enum Store {
+    Buffer(Buffer),
+    /// In the kernel; see [`splice`](super::splice).
+    Pipe(Pipe),
+}
+
+struct Buffer {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
 }
 
 enum State {
@@ -55,11 +67,18 @@ pub(super) enum Pumped {
 
 impl Pump {
     pub(super) fn new() -> Self {
+        Self::with(Store::Buffer(Buffer::new()))
+    }
+
+    /// A direction between two sockets of the kernel.
+    pub(super) fn within_the_kernel(pipe: Pipe) -> Self {
+        Self::with(Store::Pipe(pipe))
+    }
+
+    fn with(store: Store) -> Self {
         Pump {
             state: State::Flowing,
-            buffer: vec![0; RECORD].into_boxed_slice(),
-            start: 0,
-            end: 0,
+            store,
             unflushed: false,
         }
     }
@@ -68,8 +87,8 @@ impl Pump {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        reader: &mut (impl AsyncRead + Unpin + ?Sized),
-        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        reader: &mut (impl Duplex + ?Sized),
+        writer: &mut (impl Duplex + ?Sized),
         meter: &AtomicU64,
     ) -> Pumped {
         for _ in 0..TURNS {
@@ -95,14 +114,14 @@ impl Pump {
                 State::Closed => return Pumped::Closed,
                 State::Severed { why, ended: true } => return Pumped::Severed(why),
             }
-            match Pin::new(&mut *reader).poll_read(context, &mut self.buffer) {
+            match self.store.poll_fill(context, reader) {
                 Poll::Ready(Ok(0)) => match &mut self.state {
                     State::Severed { ended, .. } => *ended = true,
                     state => *state = State::Closing,
                 },
-                Poll::Ready(Ok(length)) => {
-                    if !matches!(self.state, State::Severed { .. }) {
-                        (self.start, self.end) = (0, length);
+                Poll::Ready(Ok(_)) => {
+                    if matches!(self.state, State::Severed { .. }) {
+                        self.store.discard();
                     }
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -132,15 +151,13 @@ impl Pump {
     fn poll_write(
         &mut self,
         context: &mut Context<'_>,
-        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        writer: &mut (impl Duplex + ?Sized),
         meter: &AtomicU64,
     ) -> Poll<io::Result<()>> {
-        while self.start < self.end {
-            let bytes = &self.buffer[self.start..self.end];
-            match ready!(Pin::new(&mut *writer).poll_write(context, bytes)) {
+        while !self.store.is_empty() {
+            match ready!(self.store.poll_drain(context, writer)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(written) => {
-                    self.start += written;
                     self.unflushed = true;
                     meter.fetch_add(written as u64, Ordering::Relaxed);
                 }
@@ -155,7 +172,7 @@ impl Pump {
     fn rest(
         &mut self,
         context: &mut Context<'_>,
-        writer: &mut (impl AsyncWrite + Unpin + ?Sized),
+        writer: &mut (impl Duplex + ?Sized),
     ) -> Option<Pumped> {
         if let State::Severed { why, .. } = self.state {
             return Some(Pumped::Severed(why));
@@ -176,10 +193,71 @@ impl Pump {
     /// The writer failed; `ended` when the reader had ended before.
     fn sever(&mut self, error: &io::Error, ended: bool) {
         tracing::debug!(%error, "one side of a relay takes nothing more");
-        (self.start, self.end, self.unflushed) = (0, 0, false);
+        // Bytes in a pipe can only be written, so what is thrown away from now on needs a buffer.
+        self.store = Store::Buffer(Buffer::new());
+        self.unflushed = false;
         self.state = State::Severed {
             why: error.kind(),
             ended,
         };
+    }
+}
+
+impl Buffer {
+    fn new() -> Self {
+        Buffer {
+            bytes: vec![0; RECORD].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        }
+    }
+}
+
+impl Store {
+    fn is_empty(&self) -> bool {
+        match self {
+            Store::Buffer(buffer) => buffer.start == buffer.end,
+            Store::Pipe(pipe) => pipe.is_empty(),
+        }
+    }
+
+    /// Forgets what was read.
+    fn discard(&mut self) {
+        if let Store::Buffer(buffer) = self {
+            (buffer.start, buffer.end) = (0, 0);
+        }
+    }
+
+    /// Reads into the store, which is empty.
+    fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut (impl Duplex + ?Sized),
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Store::Buffer(buffer) => {
+                let length = ready!(Pin::new(reader).poll_read(context, &mut buffer.bytes))?;
+                (buffer.start, buffer.end) = (0, length);
+                Poll::Ready(Ok(length))
+            }
+            Store::Pipe(pipe) => pipe.poll_fill(context, reader.socket()),
+        }
+    }
+
+    /// Writes some of what is in the store.
+    fn poll_drain(
+        &mut self,
+        context: &mut Context<'_>,
+        writer: &mut (impl Duplex + ?Sized),
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Store::Buffer(buffer) => {
+                let bytes = &buffer.bytes[buffer.start..buffer.end];
+                let written = ready!(Pin::new(writer).poll_write(context, bytes))?;
+                buffer.start += written;
+                Poll::Ready(Ok(written))
+            }
+            Store::Pipe(pipe) => pipe.poll_drain(context, writer.socket()),
+        }
     }
 }

@@ -89,6 +89,44 @@ fn bytes_and_half_closes_pass_between_every_pair_of_kinds() {
 }
 
 #[test]
+fn sockets_are_joined_in_the_kernel_and_nothing_else_is() {
+    use crate::relay::splice::Pipe;
+    let (one, other) = tcp_pair();
+    let (fake, _other) = crate::testing::pipe(1);
+    assert!(Pipe::pair(one.socket(), other.socket()).is_some());
+    assert!(Pipe::pair(one.socket(), fake.socket()).is_none());
+    let boxed: Box<dyn crate::ports::Duplex> = Box::new(other);
+    assert!(boxed.socket().is_some(), "a box hides nothing");
+}
+
+#[test]
+fn a_message_that_is_shorter_than_a_pipe_arrives_at_once() {
+    let (mut application, local) = tcp_pair();
+    let (mut contact, remote) = unix_pair();
+    let (_stopper, stop) = Stopper::new();
+    let clock = SystemClock::new();
+    let mut relay = std::pin::pin!(relay(local, remote, &stop));
+    let begun = clock.now();
+    future::block_on(async {
+        let people = async {
+            for _ in 0..200 {
+                let mut heard = [0; 5];
+                application.write_all(b"hello").await.unwrap();
+                contact.read_exact(&mut heard).await.unwrap();
+                contact.write_all(b"right").await.unwrap();
+                application.read_exact(&mut heard).await.unwrap();
+            }
+        };
+        future::or(people, async {
+            (&mut relay).await;
+        })
+        .await;
+    });
+    // Held back (by Nagle or SPLICE_F_MORE) each of them would take 40 to 200 ms.
+    assert!(clock.now() - begun < Duration::from_secs(5));
+}
+
+#[test]
 fn a_tcp_reset_comes_out_as_a_tcp_reset_on_either_side() {
     let (mut application, local) = tcp_pair();
     let (mut contact, remote) = tcp_pair();
