@@ -39,12 +39,13 @@ pub enum TubeState {
 impl TubeState {
     /// From the number on the bus.
     pub fn from_number(number: u32) -> Self {
-        match number {
-            0 => TubeState::RemotePending,
-            1 => TubeState::LocalPending,
-            2 => TubeState::Open,
-            3 => TubeState::NotOffered,
-            _ => TubeState::Unknown,
+        use actors::model::TubeState as Known;
+        match Known::from_number(number) {
+            Some(Known::LocalPending) => TubeState::LocalPending,
+            Some(Known::RemotePending) => TubeState::RemotePending,
+            Some(Known::Open) => TubeState::Open,
+            Some(Known::NotOffered) => TubeState::NotOffered,
+            None => TubeState::Unknown,
         }
     }
 

@@ -1,7 +1,7 @@
 //! `Channel` and `Channel.Interface.Tube`, which every tube has.
 
 use actors::{
-    model::{Error, TubeState},
+    model::Error,
     ports::{ChannelObject, StreamTubeDescription},
     stream_tube::StreamTubeMessage,
 };
@@ -12,16 +12,6 @@ use super::{
     values::{self, Map},
 };
 use crate::connection::protocol::{self, interface, property};
-
-/// `Tube_Channel_State` as a number.
-pub fn state(state: TubeState) -> u32 {
-    match state {
-        TubeState::LocalPending => 0,
-        TubeState::RemotePending => 1,
-        TubeState::Open => 2,
-        TubeState::NotOffered => 3,
-    }
-}
 
 /// What is fixed about a channel, by full names: in NewChannels, `Channels` and the answers of
 /// CreateChannel and EnsureChannel.
@@ -179,7 +169,7 @@ impl Tube {
 
     #[zbus(property(emits_changed_signal = "false"))]
     fn state(&self) -> Result<u32> {
-        read("State", || state(self.object.view.get().state))
+        read("State", || self.object.view.get().state.number())
     }
 
     #[zbus(signal)]

@@ -146,7 +146,7 @@ async fn channel_signal(
     let emitter = SignalEmitter::new(bus, path)?;
     match signal {
         ChannelSignal::TubeStateChanged(state) => {
-            Tube::tube_channel_state_changed(&emitter, channel::state(state)).await
+            Tube::tube_channel_state_changed(&emitter, state.number()).await
         }
         ChannelSignal::NewLocalConnection(id) => {
             StreamTube::new_local_connection(&emitter, id.0).await

@@ -25,6 +25,26 @@ pub enum TubeState {
     NotOffered,
 }
 
+impl TubeState {
+    const BY_NUMBER: [TubeState; 4] = [
+        TubeState::LocalPending,
+        TubeState::RemotePending,
+        TubeState::Open,
+        TubeState::NotOffered,
+    ];
+
+    /// Its number on D-Bus.
+    pub fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The state with this number on D-Bus; `None` for one the specification does not have.
+    pub fn from_number(number: u32) -> Option<Self> {
+        let index = usize::try_from(number).ok()?;
+        Self::BY_NUMBER.get(index).copied()
+    }
+}
+
 /// One value of `Channel.Interface.Tube.Parameters`: the five types the wire format has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ParameterValue {
@@ -132,4 +152,21 @@ impl fmt::Display for ServiceName {
 /// XML 1.0's `Char` production.
 fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_the_numbers_of_the_specification() {
+        assert_eq!(TubeState::LocalPending.number(), 0);
+        assert_eq!(TubeState::RemotePending.number(), 1);
+        assert_eq!(TubeState::Open.number(), 2);
+        assert_eq!(TubeState::NotOffered.number(), 3);
+        for state in TubeState::BY_NUMBER {
+            assert_eq!(TubeState::from_number(state.number()), Some(state));
+        }
+        assert_eq!(TubeState::from_number(4), None);
+    }
 }
