@@ -21,6 +21,15 @@ pub struct LinkLocalSessions {
 }
 
 impl LinkLocalSessions {
+    /// Sessions whose profiles lie in this folder.
+    pub fn in_folder(spawner: Spawner, clock: Arc<dyn Clock>, profiles: PathBuf) -> Self {
+        LinkLocalSessions {
+            spawner,
+            clock,
+            profiles: Some(profiles),
+        }
+    }
+
     /// Sessions whose tasks run through `spawner`. Profiles lie in `$XDG_STATE_HOME/pneuma`, or in
     /// `~/.local/state/pneuma` where that variable is not set (XDG base directories).
     pub fn new(spawner: Spawner, clock: Arc<dyn Clock>) -> Self {

@@ -67,6 +67,8 @@ pub struct Builder {
     persist: bool,
     idle: Duration,
     login: Option<String>,
+    profiles: Option<PathBuf>,
+    runtime_directory: Option<PathBuf>,
     clock: Option<Arc<dyn Clock>>,
     sessions: Option<Arc<dyn SessionFactory>>,
     sockets: Option<SocketsOf>,
@@ -99,6 +101,21 @@ impl Builder {
     #[must_use]
     pub fn login(mut self, login: impl Into<String>) -> Self {
         self.login = Some(login.into());
+        self
+    }
+
+    /// The folder with the profiles: keys, and whom they trust; `$XDG_STATE_HOME/pneuma` by default.
+    #[must_use]
+    pub fn profiles(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.profiles = Some(folder.into());
+        self
+    }
+
+    /// The folder for Unix sockets, made when it is needed; `$XDG_RUNTIME_DIR/pneuma` by default.
+    /// Their paths must fit into 107 bytes.
+    #[must_use]
+    pub fn runtime_directory(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.runtime_directory = Some(folder.into());
         self
     }
 
@@ -146,10 +163,16 @@ impl Builder {
             Arc::new(tree.clone()),
             self.supervisor,
         );
-        let sessions = self
-            .sessions
-            .unwrap_or_else(|| Arc::new(LinkLocalSessions::new(spawner.clone(), clock.clone())));
-        let sockets = self.sockets.unwrap_or_else(|| system_sockets(&clock));
+        let sessions = self.sessions.unwrap_or_else(|| {
+            let (spawner, clock) = (spawner.clone(), clock.clone());
+            Arc::new(match self.profiles {
+                Some(folder) => LinkLocalSessions::in_folder(spawner, clock, folder),
+                None => LinkLocalSessions::new(spawner, clock),
+            })
+        });
+        let sockets = self
+            .sockets
+            .unwrap_or_else(|| system_sockets(&clock, self.runtime_directory));
         let manager = ManagerHandle::start(
             &spawner,
             &clock,
@@ -210,6 +233,8 @@ impl Service {
             persist: false,
             idle: IDLE,
             login: None,
+            profiles: None,
+            runtime_directory: None,
             clock: None,
             sessions: None,
             sockets: None,
@@ -261,9 +286,20 @@ async fn connect(
 /// The machine's sockets. Unix sockets lie in a folder of the user's runtime directory; where the
 /// session has none, in one of the user's own below the folder for temporary files, which is only
 /// used if nobody else can get into it.
-fn system_sockets(clock: &Arc<dyn Clock>) -> SocketsOf {
+fn system_sockets(clock: &Arc<dyn Clock>, directory: Option<PathBuf>) -> SocketsOf {
     let clock = clock.clone();
-    let socket_directory = std::env::var_os("XDG_RUNTIME_DIR")
+    let socket_directory = directory.unwrap_or_else(runtime_directory);
+    Arc::new(move |account| {
+        let config = EndpointConfig {
+            socket_directory: socket_directory.clone(),
+            any_local_user: account.any_local_user,
+        };
+        Arc::new(SystemSockets::new(config, clock.clone()))
+    })
+}
+
+fn runtime_directory() -> PathBuf {
+    std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
         .filter(|directory| directory.is_absolute())
         .map_or_else(
@@ -272,14 +308,7 @@ fn system_sockets(clock: &Arc<dyn Clock>) -> SocketsOf {
                 std::env::temp_dir().join(format!("pneuma-{uid}"))
             },
             |directory| directory.join("pneuma"),
-        );
-    Arc::new(move |account| {
-        let config = EndpointConfig {
-            socket_directory: socket_directory.clone(),
-            any_local_user: account.any_local_user,
-        };
-        Arc::new(SystemSockets::new(config, clock.clone()))
-    })
+        )
 }
 
 /// Owns a name, at once and alone.
