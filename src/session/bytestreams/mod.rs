@@ -25,10 +25,10 @@
 //! | [`Config::max_pending`] and [`Config::max_pending_each`] opening each way | `open` fails, an offer is answered `resource-constraint` |
 //! | [`Config::handshake`] for one connection | that candidate is dropped |
 //! | [`Config::negotiation`] for one bytestream | it fails |
-//! | 16 candidates for one bytestream | see [`socket::MAX_CANDIDATES`] |
+//! | 16 candidates for one bytestream | the least likely makes room: `socket::MAX_CANDIDATES` |
 //! | 8 streamhosts, the peer's own address only | others are passed over |
 //!
-//! In-band bytestreams (XEP-0047) will be a second [`carrier::Carrier`] and a second method in the offer;
+//! In-band bytestreams (XEP-0047) will be a second `carrier::Carrier` and a second method in the offer;
 //! TLS and binding stay as they are.
 
 use std::{

@@ -102,6 +102,29 @@ fn a_crowd_at_the_door_does_not_keep_the_peer_out() {
     });
 }
 
+#[test]
+fn who_connects_and_stalls_is_shown_out() {
+    run(async {
+        let pair = Pair::new();
+        let (romeo, juliet, ()) = opened_while(&pair, async |hosts| {
+            let mut silent = TcpStream::connect(address(&hosts)).await.unwrap();
+            let name = romeos_name(&pair, &hosts.sid);
+            let mut named = dial(address(&hosts), name).await.unwrap();
+            pair.while_time_passes(async {
+                assert!(!matches!(silent.read(&mut [0; 1]).await, Ok(1..)));
+                // The beginning of TLS comes, then nothing more.
+                futures_lite::io::copy(&mut named, &mut futures_lite::io::sink())
+                    .await
+                    .ok();
+            })
+            .await;
+            assert!(pair.clock.now() < Config::default().handshake * 2);
+        })
+        .await;
+        assert!(romeo.is_ok() && juliet.is_ok());
+    });
+}
+
 /// Two bytestreams of one pair, and somebody who joins the end of each to the beginning of the other.
 #[test]
 fn swapped_targets_are_noticed() {
