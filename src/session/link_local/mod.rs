@@ -170,6 +170,7 @@ fn start_with(
         spawner: spawner.clone(),
         events: stream_address,
     };
+    let failed = events.clone();
     let parts = Parts {
         identification,
         require_encryption: config.require_encryption,
@@ -185,7 +186,19 @@ fn start_with(
         events,
     };
     let actor = SessionActor::new(parts, mailbox, address.clone(), stop);
-    spawner.spawn("link-local session", actor.run()).detach();
+    let task = spawner.spawn("link-local session", actor.run());
+    // A session whose actor has panicked is offline for good; its streams end with it.
+    let watch = async move {
+        if let Err(failure) = task.await {
+            let error = Error::Confused(format!("the session failed: {failure}"));
+            // Whoever does not listen any more need not know.
+            failed
+                .send(SessionEvent::Disconnected(error))
+                .await
+                .unwrap_or(());
+        }
+    };
+    spawner.spawn("link-local session watcher", watch).detach();
     let session = handle::LocalSession {
         address,
         key: identity.id(),

@@ -14,42 +14,34 @@
 //! [`STALL`] is dropped. [`MAX_ANSWERING`] requests of the peer may wait for their answer; one more is
 //! answered `resource-constraint`. Our own requests are bounded by the iq tracker.
 
-use std::{
-    collections::VecDeque,
-    future::poll_fn,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+mod pipe;
+mod stanzas;
 
-use actors::{
-    model::Error,
-    runtime::{
-        Actor, Address, BoxFuture, Clock, Exit, Failure, Flow, Mailbox, Reply, Snapshot, Spawner,
-        Stop, Time,
-    },
+use pipe::Pipe;
+
+use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, sync::Arc, time::Duration};
+
+use actors::runtime::{
+    Actor, Address, BoxFuture, Clock, Exit, Failure, Flow, Mailbox, Reply, Snapshot, Spawner, Stop,
+    Time,
 };
-use futures_lite::{AsyncRead as _, AsyncWrite as _, FutureExt as _, future};
+use futures_lite::{AsyncWrite as _, FutureExt as _, future};
 use minidom::Element;
 
 use super::{
     Admitted, StreamContext, StreamEvent, StreamId, StreamLink,
     opening::{Opened, stream_error},
-    wire::Wire,
 };
 use crate::{
     session::{
         ContactId,
         bytestreams::Bytestreams,
-        link::{IncomingRequest, Link, RequestError},
+        link::{Link, RequestError},
     },
     xmpp::{
-        Condition, Iq, IqKind, Message, Stanza, StanzaError, StreamCondition,
+        Iq, IqKind, Message,
         iq_tracker::{IqTracker, TrackError},
-        ns,
-        payload::{disco, tube},
+        payload::disco,
         stream::{Action, SendError, Stream},
     },
 };
@@ -126,59 +118,6 @@ pub enum Event {
     Told(bool),
     Timer,
     Ended,
-}
-
-/// The connection and what waits on it. Apart from the rest, so that it can be polled while the
-/// mailbox is.
-struct Pipe {
-    wire: Wire,
-    buffer: Box<[u8]>,
-    out: VecDeque<u8>,
-    unflushed: bool,
-    written: u64,
-}
-
-impl Pipe {
-    /// Writes what waits, and flushes it. Ready once nothing waits.
-    fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            let (bytes, _) = self.out.as_slices();
-            let count = std::task::ready!(Pin::new(&mut self.wire).poll_write(context, bytes))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.out.drain(..count);
-            self.written += count as u64;
-            self.unflushed = true;
-        }
-        if self.unflushed {
-            std::task::ready!(Pin::new(&mut self.wire).poll_flush(context))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// The next thing that happens on the connection. `written` before is compared by the caller.
-    fn poll(&mut self, context: &mut Context<'_>, read: bool) -> Poll<Event> {
-        if !self.out.is_empty() || self.unflushed {
-            let before = self.written;
-            match self.poll_write_out(context) {
-                Poll::Ready(result) => return Poll::Ready(Event::Wrote(result)),
-                // The actor learns of progress, so that a slow peer is not taken for a stalled one.
-                Poll::Pending if self.written != before => {
-                    return Poll::Ready(Event::Wrote(Ok(())));
-                }
-                Poll::Pending => {}
-            }
-        }
-        if read
-            && let Poll::Ready(result) =
-                Pin::new(&mut self.wire).poll_read(context, &mut self.buffer)
-        {
-            return Poll::Ready(Event::Read(result));
-        }
-        Poll::Pending
-    }
 }
 
 /// See the module's head.
@@ -386,157 +325,6 @@ impl Running {
     fn fail(&mut self, why: &str) {
         self.ended
             .get_or_insert(Exit::Failed(Failure::Failed(why.to_owned())));
-    }
-
-    fn stanza(&mut self, stanza: Stanza) {
-        self.last_stanza = self.now();
-        let from = match &stanza {
-            Stanza::Iq(iq) => iq.from.as_deref(),
-            Stanza::Message(message) => message.from.as_deref(),
-            Stanza::Presence(_) => None,
-        };
-        if from.is_some_and(|from| from != self.link.them()) {
-            let actions = self
-                .stream
-                .refuse(StreamCondition::InvalidFrom, "a stanza from somebody else");
-            self.carry_out(actions);
-            return;
-        }
-        match stanza {
-            Stanza::Iq(iq) => match &iq.kind {
-                IqKind::Result(_) | IqKind::Error(_) => self.answered(iq),
-                IqKind::Get(payload) => {
-                    let answer = self.answer_to_get(payload);
-                    self.answer(&iq.reply(answer));
-                }
-                IqKind::Set(_) => self.order(iq),
-            },
-            Stanza::Message(message) => self.message(&message),
-            Stanza::Presence(_) => {}
-        }
-    }
-
-    fn answer(&mut self, iq: &Iq) {
-        if let Err(error) = self.send(&iq.to_element()) {
-            tracing::debug!(contact = %self.contact, %error, "an answer was not sent");
-        }
-    }
-
-    fn answered(&mut self, iq: Iq) {
-        let Some(waiter) = self.tracker.answered(&iq) else {
-            return;
-        };
-        let result = match iq.kind {
-            IqKind::Result(payload) => Ok(payload),
-            IqKind::Error(error) => Err(RequestError::Refused {
-                condition: error.condition.as_str().to_owned(),
-                text: error.text,
-            }),
-            IqKind::Get(_) | IqKind::Set(_) => return,
-        };
-        match waiter {
-            Waiter::Caller(_) => answer_waiter(waiter, result),
-            Waiter::Ping => {}
-            Waiter::Features => self.features(result),
-        }
-    }
-
-    fn features(&mut self, result: Result<Option<Element>, RequestError>) {
-        let info = result
-            .ok()
-            .flatten()
-            .and_then(|payload| disco::Info::parse(&payload).ok());
-        if let Some(info) = info {
-            self.link.set_pneuma(info.features.contains(ns::PNEUMA));
-            self.telling.push_back(StreamEvent::Features(info));
-        }
-        self.become_ready();
-    }
-
-    fn answer_to_get(&self, payload: &Element) -> Result<Option<Element>, StanzaError> {
-        if disco::is_query(payload) {
-            let mut info = (*self.info.get()).clone();
-            info.node = payload.attr("node").map(str::to_owned);
-            Ok(Some(info.to_element()))
-        } else if payload.is("ping", PING_NS) {
-            Ok(None)
-        } else {
-            Err(StanzaError::new(Condition::ServiceUnavailable))
-        }
-    }
-
-    fn order(&mut self, iq: Iq) {
-        let IqKind::Set(payload) = &iq.kind else {
-            return;
-        };
-        if payload.has_ns(ns::TUBES) {
-            let error = StanzaError::with_text(
-                Condition::NotAcceptable,
-                "tubes are offered in messages, and their connections are secured",
-            );
-            self.answer(&iq.reply(Err(error)));
-            return;
-        }
-        if !Bytestreams::understands(payload) {
-            let error = StanzaError::new(Condition::ServiceUnavailable);
-            self.answer(&iq.reply(Err(error)));
-            return;
-        }
-        if self.answering >= MAX_ANSWERING {
-            let error = StanzaError::new(Condition::ResourceConstraint);
-            self.answer(&iq.reply(Err(error)));
-            return;
-        }
-        self.answering += 1;
-        let (answer, pending) = Reply::new();
-        let request = IncomingRequest {
-            payload: payload.clone(),
-            answer,
-        };
-        let address = self.link.address().clone();
-        self.spawner
-            .spawn("iq answer", async move {
-                let answer = pending
-                    .wait()
-                    .await
-                    .unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)));
-                // A stream that has ended has nobody to answer.
-                address
-                    .tell_first(Command::Answer(iq.reply(answer)))
-                    .await
-                    .unwrap_or(());
-            })
-            .detach();
-        let link: Arc<dyn Link> = self.link.clone();
-        if let Some(offer) = self.bytestreams.on_request(&link, request) {
-            match tube::parse_stream(&offer.purpose) {
-                Ok(tube) if offer.profile == ns::TUBES => self
-                    .telling
-                    .push_back(StreamEvent::Connection(tube, offer.incoming)),
-                _ => offer
-                    .incoming
-                    .refuse(Error::NotImplemented("streams are for tubes here".into())),
-            }
-        }
-    }
-
-    fn message(&mut self, message: &Message) {
-        if message.kind.as_deref() == Some("error") {
-            return;
-        }
-        for payload in message.payloads.iter().filter(|p| p.has_ns(ns::TUBES)) {
-            let event = match payload.name() {
-                "tube" => tube::Offer::parse(payload).map(StreamEvent::Offered),
-                "close" => tube::parse_close(payload).map(StreamEvent::Closed),
-                _ => continue,
-            };
-            match event {
-                Ok(event) => self.telling.push_back(event),
-                Err(error) => {
-                    tracing::debug!(contact = %self.contact, %error, "a tube was not understood");
-                }
-            }
-        }
     }
 
     fn command(&mut self, command: Command) {

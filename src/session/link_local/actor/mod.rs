@@ -1,0 +1,533 @@
+//! The session actor: one for each account that is online. It knows everybody and every stream, decides,
+//! and never waits for anybody.
+//!
+//! ```text
+//!                    commands                       ┌─ discovery (its own task)
+//!  LocalSession ───────────────▶                    ▼
+//!  Link requests ──────────────▶  SessionActor ◀── sightings
+//!                                  │   ▲  ▲  ▲
+//!             SessionEvent ◀───────┘   │  │  └── connections (accept tasks)
+//!             (outbox, then a bounded  │  └───── StreamEvent (one task for each stream)
+//!              channel)                └──────── how each stream ended
+//! ```
+//!
+//! Offline ── connect ──▶ Starting ── announced ──▶ Online ── disconnect, failure ──▶ Leaving ──▶ end
+//!
+//! Bounds: while [`MAX_OUTBOX`] events wait for their reader, nothing is taken from discovery, streams or
+//! listeners, which then wait in their own bounded queues; commands still are. Of a contact only the
+//! latest state waits. [`MAX_WAITERS`] may wait for a stream to one contact; [`MAX_BACKGROUND`] streams are
+//! opened at a time only to ask for features; [`MAX_UNKNOWN`] inbound streams may wait for a record.
+
+mod lifecycle;
+mod opening;
+mod parts;
+mod streams;
+mod time;
+
+pub use parts::{Identification, Linked, Message, Parts, TrustStore, info};
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use actors::{
+    model::Error,
+    runtime::{Address, BoxFuture, Mailbox, Reply, Stop, Stopper, Task, Time},
+};
+use async_channel::Receiver;
+use futures_lite::{FutureExt as _, future};
+
+use super::{
+    contacts::Change,
+    discovery::DiscoveryEvent,
+    network::Connection,
+    stream::{Admission, Command, StreamEvent, StreamId, StreamLink},
+};
+use crate::{
+    session::{ContactId, SessionEvent, trust::KeyId},
+    xmpp::stream::Role,
+};
+
+/// Most events that wait for their reader before the network has to wait too.
+pub const MAX_OUTBOX: usize = 256;
+/// Most callers that wait for a stream to one contact.
+pub const MAX_WAITERS: usize = 64;
+/// Most streams that are being opened only to ask for features.
+pub const MAX_BACKGROUND: usize = 8;
+/// Most inbound streams that wait for the record that vouches for them.
+pub const MAX_UNKNOWN: usize = 64;
+/// Most streams in all; more connections are closed at once.
+pub const MAX_STREAMS: usize = 1024;
+/// Most streams with one contact, those that are being retired included; one more is refused.
+pub const MAX_STREAMS_EACH: usize = 8;
+/// How long an inbound stream waits for the record that vouches for it.
+const RECORD: Duration = Duration::from_secs(8);
+/// How long opening a stream may take with all its attempts.
+const OPENING: Duration = Duration::from_secs(40);
+/// The side with the larger key leaves the other this long to open the stream that asks for features.
+const COURTESY: Duration = Duration::from_millis(1500);
+/// Asking for features again after a failure, this long times the number of attempts.
+const RETRY: Duration = Duration::from_secs(15);
+const MAX_RETRIES: u32 = 4;
+/// How long going online may take.
+const ANNOUNCE: Duration = Duration::from_secs(20);
+/// How long going offline may take.
+const LEAVING: Duration = Duration::from_secs(4);
+
+enum State {
+    Offline,
+    Starting {
+        reply: Option<Reply<Result<(), Error>>>,
+        until: Time,
+    },
+    Online,
+    Leaving {
+        replies: Vec<Reply<()>>,
+        why: Error,
+        until: Time,
+        withdrawn: bool,
+    },
+}
+
+enum Waiter {
+    Link(Reply<Result<Linked, Error>>),
+    Pin(Reply<Result<(), Error>>),
+}
+
+impl Waiter {
+    fn fail(self, error: Error) {
+        match self {
+            Waiter::Link(reply) => forget(reply.send(Err(error))),
+            Waiter::Pin(reply) => forget(reply.send(Err(error))),
+        }
+    }
+}
+
+/// Whoever asked has gone away; that is its right.
+fn forget<T>(unsent: Result<(), T>) {
+    drop(unsent);
+}
+
+struct StreamEntry {
+    role: Role,
+    contact: Option<ContactId>,
+    key: Option<KeyId>,
+    commands: Address<Command>,
+    link: Option<Arc<StreamLink>>,
+    /// Ends the stream's task when it is dropped.
+    _stopper: Stopper,
+}
+
+#[derive(Default)]
+struct Peer {
+    current: Option<StreamId>,
+    dialling: Option<StreamId>,
+    waiters: Vec<(Time, Waiter)>,
+    /// When to ask for features.
+    ask_at: Option<Time>,
+    /// How often asking has failed.
+    attempts: u32,
+}
+
+struct Unknown {
+    stream: StreamId,
+    admission: Admission,
+    until: Time,
+}
+
+enum Out {
+    Contact(ContactId),
+    Event(SessionEvent),
+}
+
+/// What the actor waits for.
+pub enum Event {
+    Message(Option<Message>),
+    Stream(StreamId, StreamEvent),
+    Discovery(Option<DiscoveryEvent>),
+    Accepted(Connection),
+    Told(bool),
+    Timer,
+    Stopped,
+}
+
+/// See the module's head.
+pub struct SessionActor {
+    parts: Parts,
+    state: State,
+    mailbox: Mailbox<Message>,
+    address: Address<Message>,
+    /// Taken once it was heard.
+    stop: Option<Stop>,
+    self_name: String,
+    port: u16,
+    accepted: Option<Receiver<Connection>>,
+    accepting: Vec<Task<()>>,
+    sightings: Option<Receiver<DiscoveryEvent>>,
+    streams: BTreeMap<StreamId, StreamEntry>,
+    peers: BTreeMap<ContactId, Peer>,
+    unknown: Vec<Unknown>,
+    next_stream: u64,
+    outbox: VecDeque<Out>,
+    sending: Option<BoxFuture<'static, bool>>,
+    saving: bool,
+    /// Who waits for the next writing.
+    to_save: Vec<Reply<Result<(), Error>>>,
+    /// Ends when the outbox is empty and nothing is being written.
+    over: bool,
+}
+
+impl SessionActor {
+    /// An actor that is offline.
+    pub fn new(
+        parts: Parts,
+        mailbox: Mailbox<Message>,
+        address: Address<Message>,
+        stop: Stop,
+    ) -> Self {
+        SessionActor {
+            parts,
+            state: State::Offline,
+            mailbox,
+            address,
+            stop: Some(stop),
+            self_name: String::new(),
+            port: 0,
+            accepted: None,
+            accepting: Vec::new(),
+            sightings: None,
+            streams: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            unknown: Vec::new(),
+            next_stream: 0,
+            outbox: VecDeque::new(),
+            sending: None,
+            saving: false,
+            to_save: Vec::new(),
+            over: false,
+        }
+    }
+
+    /// Runs until the session is over and all has been told.
+    pub async fn run(mut self) {
+        while !(self.over && self.outbox.is_empty() && self.sending.is_none() && !self.saving) {
+            let event = self.select().await;
+            self.apply(event);
+        }
+    }
+
+    /// Waits for the next event. Cancel-safe.
+    async fn select(&mut self) -> Event {
+        if self.sending.is_none()
+            && let Some(event) = self.next_out()
+        {
+            let events = self.parts.events.clone();
+            // Kept in the actor, so that it survives when something else comes first.
+            self.sending = Some(Box::pin(async move { events.send(event).await.is_ok() }));
+        }
+        let room = self.outbox.len() < MAX_OUTBOX;
+        let deadline = self.next_deadline();
+        let SessionActor {
+            parts,
+            mailbox,
+            sending,
+            stop,
+            accepted,
+            sightings,
+            ..
+        } = self;
+        let message = async { Event::Message(mailbox.next().await) };
+        let told = async {
+            match sending {
+                Some(sending) => Event::Told(sending.await),
+                None => future::pending().await,
+            }
+        };
+        let stream_events = &mut parts.stream_events;
+        let stream = async {
+            match room {
+                true => match stream_events.next().await {
+                    Some((id, event)) => Event::Stream(id, event),
+                    None => future::pending().await,
+                },
+                false => future::pending().await,
+            }
+        };
+        let accept = async {
+            match accepted.as_ref().filter(|_| room) {
+                Some(accepted) => match accepted.recv().await {
+                    Ok(connection) => Event::Accepted(connection),
+                    Err(_) => future::pending().await,
+                },
+                None => future::pending().await,
+            }
+        };
+        let discovery = async {
+            match sightings.as_ref().filter(|_| room) {
+                Some(sightings) => Event::Discovery(sightings.recv().await.ok()),
+                None => future::pending().await,
+            }
+        };
+        let clock = &parts.clock;
+        let timer = async {
+            match deadline {
+                Some(deadline) => clock.sleep_until(deadline).await,
+                None => future::pending().await,
+            }
+            Event::Timer
+        };
+        let stopped = async {
+            match stop {
+                Some(stop) => stop.stopped().await,
+                None => future::pending().await,
+            }
+            Event::Stopped
+        };
+        stopped
+            .or(message)
+            .or(told)
+            .or(timer)
+            .or(stream)
+            .or(discovery)
+            .or(accept)
+            .await
+    }
+
+    /// Decides what follows from an event. Never waits.
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Message(Some(message)) => self.message(message),
+            // We hold an address of our own, so this does not happen.
+            Event::Message(None) => {}
+            // The last handle is gone: nobody can ask for anything any more.
+            Event::Stopped => {
+                self.stop = None;
+                self.leave(Error::Cancelled("the session was dropped".into()), None);
+            }
+            Event::Stream(id, event) => self.stream_event(id, event),
+            Event::Discovery(Some(event)) => self.discovered(event),
+            Event::Discovery(None) => {
+                self.sightings = None;
+                self.leave(Error::NetworkError("discovery has ended".into()), None);
+            }
+            Event::Accepted(connection) => self.accepted(connection),
+            Event::Told(true) => self.sending = None,
+            Event::Told(false) => {
+                // Nobody listens: what waits has no reader.
+                self.sending = None;
+                self.outbox.clear();
+                self.leave(Error::Cancelled("nobody listens any more".into()), None);
+            }
+            Event::Timer => self.timers(),
+        }
+        self.finish_leaving();
+    }
+
+    fn now(&self) -> Time {
+        self.parts.clock.now()
+    }
+
+    fn is_online(&self) -> bool {
+        matches!(self.state, State::Online)
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Connect(reply) => self.connect(reply),
+            Message::Started(result) => self.started(result),
+            Message::Disconnect(reply) => {
+                self.leave(
+                    Error::Cancelled("our user went offline".into()),
+                    Some(reply),
+                );
+            }
+            Message::Withdrawn => {
+                if let State::Leaving { withdrawn, .. } = &mut self.state {
+                    *withdrawn = true;
+                }
+            }
+            Message::SetPresence(presence, reply) => {
+                let result = self.set_presence(presence);
+                forget(reply.send(result));
+            }
+            Message::SetAlias(alias, reply) => {
+                self.parts.identification.text.nickname = super::discovery::clean(&alias);
+                self.announce();
+                forget(reply.send(Ok(())));
+            }
+            Message::SetFeatures(features, reply) => {
+                self.parts.info.publish(info(features));
+                self.announce();
+                forget(reply.send(()));
+            }
+            Message::Link(id, reply) => self.want(id, Waiter::Link(reply)),
+            Message::Pin(id, reply) => match self.parts.contacts.needs_proof(&id) {
+                Ok(true) => self.want(id, Waiter::Pin(reply)),
+                Ok(false) => forget(reply.send(Ok(()))),
+                Err(error) => forget(reply.send(Err(error))),
+            },
+            Message::Verify {
+                contact,
+                code,
+                replace,
+                reply,
+            } => {
+                let (wall, now) = (self.parts.clock.wall(), self.now());
+                let result = self
+                    .parts
+                    .contacts
+                    .verify(&contact, &code, replace, wall, now);
+                self.trust_changed(result, reply);
+            }
+            Message::Forget(contact, reply) => {
+                let now = self.now();
+                let result = self.parts.contacts.forget(&contact, now);
+                self.trust_changed(result, reply);
+            }
+            Message::Saved => {
+                self.saving = false;
+                self.save();
+            }
+            Message::Ended(id, result) => self.stream_ended(id, result),
+        }
+    }
+
+    fn discovered(&mut self, event: DiscoveryEvent) {
+        let now = self.now();
+        match event {
+            DiscoveryEvent::Published(name) => {
+                let changes = self.parts.contacts.set_own_name(&name, now);
+                self.self_name = name.clone();
+                if matches!(self.state, State::Starting { .. }) {
+                    self.state = State::Online;
+                    let alias = self.parts.identification.text.alias(&name);
+                    self.emit(SessionEvent::Connected {
+                        self_id: ContactId(name),
+                        alias,
+                    });
+                    // Everybody who was known before, the pinned contacts first of all.
+                    for id in self.parts.contacts.ids() {
+                        self.tell_of(&id);
+                    }
+                } else {
+                    self.emit(SessionEvent::SelfIdChanged(ContactId(name)));
+                }
+                self.follow(changes);
+            }
+            DiscoveryEvent::Seen(sighting) => {
+                let changes = self.parts.contacts.seen(*sighting, now);
+                self.follow(changes);
+                self.look_again_at_unknown();
+            }
+            DiscoveryEvent::Gone(instance) => {
+                let changes = self.parts.contacts.gone(&instance, now);
+                self.follow(changes);
+            }
+            DiscoveryEvent::Failed(error) => self.leave(error, None),
+        }
+    }
+
+    fn follow(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Changed(id) => self.tell_of(&id),
+                Change::Removed(id) => {
+                    if let Some(peer) = self.peers.remove(&id) {
+                        for (_, waiter) in peer.waiters {
+                            waiter.fail(Error::Offline(format!("{id} is gone")));
+                        }
+                    }
+                    self.outbox
+                        .retain(|out| !matches!(out, Out::Contact(other) if *other == id));
+                    self.emit(SessionEvent::ContactRemoved(id));
+                }
+                Change::Lost(id) => self.emit(SessionEvent::ContactLost(id)),
+                Change::Ask(id) => {
+                    let courtesy = match self.parts.contacts.route(&id) {
+                        Ok(route) if route.key.is_some_and(|key| key < self.own_key()) => COURTESY,
+                        _ => Duration::ZERO,
+                    };
+                    let at = self.now() + courtesy;
+                    let peer = self.peers.entry(id).or_default();
+                    (peer.ask_at, peer.attempts) = (Some(at), 0);
+                }
+                Change::Probe(id) => self.probe(id),
+                Change::Rekeyed(id) => self.drop_streams_of(&id),
+            }
+        }
+        if self.is_online() {
+            self.ask_around();
+        }
+    }
+
+    fn own_key(&self) -> KeyId {
+        self.parts.streams.identity.id()
+    }
+
+    fn emit(&mut self, event: SessionEvent) {
+        self.outbox.push_back(Out::Event(event));
+    }
+
+    /// The contact's latest state will be told; once, however often it changes before that.
+    fn tell_of(&mut self, id: &ContactId) {
+        let waits = |out: &Out| matches!(out, Out::Contact(other) if other == id);
+        if self.is_online() && !self.outbox.iter().any(waits) {
+            self.outbox.push_back(Out::Contact(id.clone()));
+        }
+    }
+
+    fn next_out(&mut self) -> Option<SessionEvent> {
+        loop {
+            match self.outbox.pop_front()? {
+                Out::Event(event) => return Some(event),
+                Out::Contact(id) => {
+                    if let Some(contact) = self.parts.contacts.contact(&id) {
+                        return Some(SessionEvent::Contact(contact));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stores the table of trusted keys and answers once it is stored.
+    fn trust_changed(
+        &mut self,
+        result: Result<Vec<Change>, Error>,
+        reply: Reply<Result<(), Error>>,
+    ) {
+        let changes = match result {
+            Ok(changes) => changes,
+            Err(error) => {
+                forget(reply.send(Err(error)));
+                return;
+            }
+        };
+        let keys = self.parts.contacts.pinned_keys();
+        self.parts.discovery.set_pinned(keys);
+        self.to_save.push(reply);
+        self.save();
+        self.follow(changes);
+    }
+
+    /// Stores the table as it is now, one writing at a time, so that an older table never overtakes a
+    /// newer one. Whoever asks for a change hears of it once it is stored.
+    fn save(&mut self) {
+        if self.saving || self.to_save.is_empty() {
+            return;
+        }
+        self.saving = true;
+        let replies = std::mem::take(&mut self.to_save);
+        let saved = self.parts.store.save(self.parts.contacts.trust().clone());
+        let address = self.address.clone();
+        let save = async move {
+            let result = saved.await;
+            for reply in replies {
+                forget(reply.send(result.clone()));
+            }
+            address.tell_first(Message::Saved).await.unwrap_or(());
+        };
+        self.parts.spawner.spawn("save trust", save).detach();
+    }
+}

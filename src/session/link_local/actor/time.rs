@@ -1,0 +1,69 @@
+//! What happens because time passes.
+
+use actors::{model::Error, runtime::Time};
+
+use super::streams::refuse;
+use super::{MAX_BACKGROUND, SessionActor, State};
+
+impl SessionActor {
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        if self.over {
+            return None;
+        }
+        let state = match &self.state {
+            State::Starting { until, .. } | State::Leaving { until, .. } => Some(*until),
+            State::Offline | State::Online => None,
+        };
+        let unknown = self.unknown.iter().map(|unknown| unknown.until);
+        let waiters = self
+            .peers
+            .values()
+            .flat_map(|peer| peer.waiters.iter().map(|(until, _)| *until));
+        // While as many are being opened as may be, the next one's turn comes with an end, not with time.
+        let free = self
+            .peers
+            .values()
+            .filter(|peer| peer.dialling.is_some() && peer.waiters.is_empty())
+            .count()
+            < MAX_BACKGROUND;
+        let asking = self
+            .peers
+            .values()
+            .filter(|peer| free && self.is_online() && peer.dialling.is_none())
+            .filter_map(|peer| peer.ask_at);
+        unknown
+            .chain(waiters)
+            .chain(asking)
+            .chain(state)
+            .chain(self.parts.contacts.next_deadline())
+            .min()
+    }
+
+    pub(super) fn timers(&mut self) {
+        let now = self.now();
+        if matches!(&self.state, State::Starting { until, .. } if *until <= now) {
+            self.leave(
+                Error::NetworkError(
+                    "our presence could not be announced: no interface carries multicast".into(),
+                ),
+                None,
+            );
+        }
+        let (late, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unknown)
+            .into_iter()
+            .partition(|unknown| unknown.until <= now);
+        self.unknown = waiting;
+        for unknown in late {
+            refuse(unknown.admission, "nothing on the network vouches for it");
+        }
+        for (id, peer) in &mut self.peers {
+            for (_, waiter) in peer.waiters.extract_if(.., |(until, _)| *until <= now) {
+                waiter.fail(Error::ConnectionFailed(format!(
+                    "{id} could not be reached in time"
+                )));
+            }
+        }
+        let changes = self.parts.contacts.expire(now);
+        self.follow(changes);
+    }
+}

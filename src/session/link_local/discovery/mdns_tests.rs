@@ -1,0 +1,171 @@
+//! mDNS over loopback, for real.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use actors::runtime::SystemClock;
+use smol::Executor;
+
+use super::*;
+use crate::session::Show;
+
+/// A port of its own for each test, and loopback only.
+fn port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    20_000 + (std::process::id() % 20_000) as u16 + NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+struct Side {
+    mdns: Mdns,
+    events: Receiver<DiscoveryEvent>,
+    /// Events that came while another was waited for.
+    earlier: std::cell::RefCell<Vec<DiscoveryEvent>>,
+}
+
+async fn side(executor: &Arc<Executor<'static>>, port: u16, name: &str, key: u8) -> Side {
+    let key = KeyId([key; 32]);
+    let mdns = Mdns::new(
+        port,
+        Some("lo".into()),
+        key,
+        Spawner::new(executor.clone()),
+        SystemClock::new(),
+    );
+    let announcement = Announcement {
+        name: name.into(),
+        port: 5298,
+        text: PresenceText {
+            key: Some(key),
+            ..PresenceText::default()
+        },
+    };
+    let events = mdns.start(announcement).await.unwrap();
+    Side {
+        mdns,
+        events,
+        earlier: Vec::new().into(),
+    }
+}
+
+impl Side {
+    async fn wait<T>(&self, mut wanted: impl FnMut(DiscoveryEvent) -> Option<T>) -> T {
+        let clock = SystemClock::new();
+        let found = async {
+            for event in self.earlier.take() {
+                match wanted(event.clone()) {
+                    Some(found) => return Some(found),
+                    None => self.earlier.borrow_mut().push(event),
+                }
+            }
+            loop {
+                let event = self.events.recv().await.unwrap();
+                match wanted(event.clone()) {
+                    Some(found) => return Some(found),
+                    None => self.earlier.borrow_mut().push(event),
+                }
+            }
+        };
+        let late = async {
+            clock.sleep(Duration::from_secs(20)).await;
+            None
+        };
+        found
+            .or(late)
+            .await
+            .expect("it should have happened by now")
+    }
+
+    async fn published(&self) -> String {
+        self.wait(|event| match event {
+            DiscoveryEvent::Published(name) => Some(name),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn sees(&self, name: &str, test: impl Fn(&Sighting) -> bool) -> Sighting {
+        self.wait(|event| match event {
+            DiscoveryEvent::Seen(seen) if seen.instance == name && test(&seen) => Some(*seen),
+            _ => None,
+        })
+        .await
+    }
+}
+
+fn run<T>(test: impl AsyncFnOnce(&Arc<Executor<'static>>) -> T) -> T {
+    let executor = Arc::new(Executor::new());
+    smol::block_on(executor.run(test(&executor)))
+}
+
+#[test]
+fn two_on_one_machine_meet_over_loopback_change_and_part() {
+    run(async |executor| {
+        let port = port();
+        let romeo = side(executor, port, "romeo@forza", 1).await;
+        let juliet = side(executor, port, "juliet.c@pronto", 2).await;
+        assert_eq!(romeo.published().await, "romeo@forza");
+        assert_eq!(juliet.published().await, "juliet.c@pronto");
+        let seen = romeo.sees("juliet.c@pronto", |_| true).await;
+        assert_eq!(seen.text.key, Some(KeyId([2; 32])));
+        assert!(
+            seen.addresses
+                .contains(&SocketAddr::from(([127, 0, 0, 1], 5298))),
+            "{seen:?}"
+        );
+        juliet.sees("romeo@forza", |_| true).await;
+
+        romeo.mdns.update(PresenceText {
+            show: Some(Show::Away),
+            key: Some(KeyId([1; 32])),
+            ..PresenceText::default()
+        });
+        juliet
+            .sees("romeo@forza", |seen| seen.text.show == Some(Show::Away))
+            .await;
+
+        romeo.mdns.stop().await;
+        juliet
+            .wait(|event| (event == DiscoveryEvent::Gone("romeo@forza".into())).then_some(()))
+            .await;
+        juliet.mdns.stop().await;
+    });
+}
+
+#[test]
+fn the_second_of_one_name_gets_a_number() {
+    run(async |executor| {
+        let port = port();
+        let first = side(executor, port, "nurse@verona", 3).await;
+        assert_eq!(first.published().await, "nurse@verona");
+        let second = side(executor, port, "nurse@verona", 4).await;
+        let name = second.published().await;
+        let name = if name == "nurse@verona" {
+            second.published().await
+        } else {
+            name
+        };
+        assert_eq!(name, "nurse@verona #2");
+        let seen = first.sees("nurse@verona #2", |_| true).await;
+        assert_eq!(seen.text.key, Some(KeyId([4; 32])));
+        first.mdns.stop().await;
+        second.mdns.stop().await;
+    });
+}
+
+#[test]
+fn names_from_the_network_are_taken_apart_with_care() {
+    assert_eq!(
+        instance_of("romeo@forza #2._presence._tcp.local."),
+        Some("romeo@forza #2")
+    );
+    assert_eq!(instance_of("a.b@c._Presence._TCP.local."), Some("a.b@c"));
+    for wrong in [
+        "",
+        "._presence._tcp.local.",
+        "_presence._tcp.local.",
+        "x._http._tcp.local.",
+        "x\u{202e}y._presence._tcp.local.",
+        "é",
+    ] {
+        assert_eq!(instance_of(wrong), None, "{wrong}");
+    }
+}

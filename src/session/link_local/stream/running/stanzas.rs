@@ -1,0 +1,173 @@
+//! What the peer's stanzas ask for.
+
+use std::sync::Arc;
+
+use actors::{model::Error, runtime::Reply};
+use minidom::Element;
+
+use super::super::StreamEvent;
+use crate::{
+    session::{
+        bytestreams::Bytestreams,
+        link::{IncomingRequest, Link, RequestError},
+    },
+    xmpp::{
+        Condition, Iq, IqKind, Message, Stanza, StanzaError, StreamCondition, ns,
+        payload::{disco, tube},
+    },
+};
+
+use super::{Command, MAX_ANSWERING, PING_NS, Running, Waiter, answer_waiter};
+
+impl Running {
+    pub(super) fn stanza(&mut self, stanza: Stanza) {
+        self.last_stanza = self.now();
+        let from = match &stanza {
+            Stanza::Iq(iq) => iq.from.as_deref(),
+            Stanza::Message(message) => message.from.as_deref(),
+            Stanza::Presence(_) => None,
+        };
+        if from.is_some_and(|from| from != self.link.them()) {
+            let actions = self
+                .stream
+                .refuse(StreamCondition::InvalidFrom, "a stanza from somebody else");
+            self.carry_out(actions);
+            return;
+        }
+        match stanza {
+            Stanza::Iq(iq) => match &iq.kind {
+                IqKind::Result(_) | IqKind::Error(_) => self.answered(iq),
+                IqKind::Get(payload) => {
+                    let answer = self.answer_to_get(payload);
+                    self.answer(&iq.reply(answer));
+                }
+                IqKind::Set(_) => self.order(iq),
+            },
+            Stanza::Message(message) => self.message(&message),
+            Stanza::Presence(_) => {}
+        }
+    }
+
+    pub(super) fn answer(&mut self, iq: &Iq) {
+        if let Err(error) = self.send(&iq.to_element()) {
+            tracing::debug!(contact = %self.contact, %error, "an answer was not sent");
+        }
+    }
+
+    pub(super) fn answered(&mut self, iq: Iq) {
+        let Some(waiter) = self.tracker.answered(&iq) else {
+            return;
+        };
+        let result = match iq.kind {
+            IqKind::Result(payload) => Ok(payload),
+            IqKind::Error(error) => Err(RequestError::Refused {
+                condition: error.condition.as_str().to_owned(),
+                text: error.text,
+            }),
+            IqKind::Get(_) | IqKind::Set(_) => return,
+        };
+        match waiter {
+            Waiter::Caller(_) => answer_waiter(waiter, result),
+            Waiter::Ping => {}
+            Waiter::Features => self.features(result),
+        }
+    }
+
+    pub(super) fn features(&mut self, result: Result<Option<Element>, RequestError>) {
+        let info = result
+            .ok()
+            .flatten()
+            .and_then(|payload| disco::Info::parse(&payload).ok());
+        if let Some(info) = info {
+            self.link.set_pneuma(info.features.contains(ns::PNEUMA));
+            self.telling.push_back(StreamEvent::Features(info));
+        }
+        self.become_ready();
+    }
+
+    pub(super) fn answer_to_get(&self, payload: &Element) -> Result<Option<Element>, StanzaError> {
+        if disco::is_query(payload) {
+            let mut info = (*self.info.get()).clone();
+            info.node = payload.attr("node").map(str::to_owned);
+            Ok(Some(info.to_element()))
+        } else if payload.is("ping", PING_NS) {
+            Ok(None)
+        } else {
+            Err(StanzaError::new(Condition::ServiceUnavailable))
+        }
+    }
+
+    pub(super) fn order(&mut self, iq: Iq) {
+        let IqKind::Set(payload) = &iq.kind else {
+            return;
+        };
+        if payload.has_ns(ns::TUBES) {
+            let error = StanzaError::with_text(
+                Condition::NotAcceptable,
+                "tubes are offered in messages, and their connections are secured",
+            );
+            self.answer(&iq.reply(Err(error)));
+            return;
+        }
+        if !Bytestreams::understands(payload) {
+            let error = StanzaError::new(Condition::ServiceUnavailable);
+            self.answer(&iq.reply(Err(error)));
+            return;
+        }
+        if self.answering >= MAX_ANSWERING {
+            let error = StanzaError::new(Condition::ResourceConstraint);
+            self.answer(&iq.reply(Err(error)));
+            return;
+        }
+        self.answering += 1;
+        let (answer, pending) = Reply::new();
+        let request = IncomingRequest {
+            payload: payload.clone(),
+            answer,
+        };
+        let address = self.link.address().clone();
+        self.spawner
+            .spawn("iq answer", async move {
+                let answer = pending
+                    .wait()
+                    .await
+                    .unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)));
+                // A stream that has ended has nobody to answer.
+                address
+                    .tell_first(Command::Answer(iq.reply(answer)))
+                    .await
+                    .unwrap_or(());
+            })
+            .detach();
+        let link: Arc<dyn Link> = self.link.clone();
+        if let Some(offer) = self.bytestreams.on_request(&link, request) {
+            match tube::parse_stream(&offer.purpose) {
+                Ok(tube) if offer.profile == ns::TUBES => self
+                    .telling
+                    .push_back(StreamEvent::Connection(tube, offer.incoming)),
+                _ => offer
+                    .incoming
+                    .refuse(Error::NotImplemented("streams are for tubes here".into())),
+            }
+        }
+    }
+
+    pub(super) fn message(&mut self, message: &Message) {
+        if message.kind.as_deref() == Some("error") {
+            return;
+        }
+        for payload in message.payloads.iter().filter(|p| p.has_ns(ns::TUBES)) {
+            let event = match payload.name() {
+                "tube" => tube::Offer::parse(payload).map(StreamEvent::Offered),
+                "close" => tube::parse_close(payload).map(StreamEvent::Closed),
+                _ => continue,
+            };
+            match event {
+                Ok(event) => self.telling.push_back(event),
+                Err(error) => {
+                    tracing::debug!(contact = %self.contact, %error, "a tube was not understood");
+                }
+            }
+        }
+    }
+}
