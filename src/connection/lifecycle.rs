@@ -90,6 +90,7 @@ pub(super) async fn start(
         profile: account.profile.as_str().into(),
         address,
         view,
+        order: Arc::default(),
         session: session.clone(),
         sockets: (surroundings.sockets)(&account),
     };

@@ -13,6 +13,8 @@ use actors::{
     supervisor::{LocalSockets, OwnerId},
 };
 
+use smol::lock::RwLock;
+
 use super::{
     capabilities::ClientCapabilities,
     contacts::Contact,
@@ -102,6 +104,8 @@ pub struct ConnectionHandle {
     pub address: Address<ConnectionMessage>,
     /// Where its properties are read.
     pub view: Snapshot<ConnectionView>,
+    /// See [`ConnectionHandle::order`].
+    pub(super) order: Arc<RwLock<()>>,
     pub(super) session: Arc<dyn Session>,
     pub(super) sockets: Arc<dyn LocalSockets>,
 }
@@ -125,6 +129,13 @@ impl ConnectionHandle {
             .ask(question)
             .await
             .map_err(|_| Error::Disconnected("the connection is closed".into()))
+    }
+
+    /// Keeps answers and signals in order. Whoever reads the view to answer with it holds this for
+    /// reading from before it looks until its answer is sent; whoever emits a signal holds it for
+    /// writing. So no answer with the old state follows the signal that tells of the new one.
+    pub fn order(&self) -> &Arc<RwLock<()>> {
+        &self.order
     }
 
     /// Disconnects and waits until all is gone. Nothing to do is fine.

@@ -36,6 +36,8 @@ pub enum StatusReason {
     EncryptionError = 4,
     /// Name_In_Use (5)
     NameInUse = 5,
+    /// Cert_Fingerprint_Mismatch (11)
+    CertFingerprintMismatch = 11,
 }
 
 impl StatusReason {
@@ -47,9 +49,8 @@ impl StatusReason {
             | Error::ConnectionLost(_)
             | Error::ConnectionRefused(_) => StatusReason::NetworkError,
             Error::EncryptionNotAvailable(_) => StatusReason::EncryptionError,
-            Error::CertInvalid(_) | Error::CertFingerprintMismatch(_) => {
-                StatusReason::AuthenticationFailed
-            }
+            Error::CertFingerprintMismatch(_) => StatusReason::CertFingerprintMismatch,
+            Error::CertInvalid(_) => StatusReason::AuthenticationFailed,
             Error::AlreadyConnected(_) => StatusReason::NameInUse,
             _ => StatusReason::NoneSpecified,
         }

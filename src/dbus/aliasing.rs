@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use zbus::object_server::SignalEmitter;
 
-use super::error::{Result, answered};
+use super::{
+    error::{Result, answered},
+    held::Ordered,
+};
 use crate::connection::{ConnectionHandle, message::ConnectionMessage};
 
 /// The interface.
@@ -48,13 +51,15 @@ impl Aliasing {
     }
 
     #[zbus(out_args("Aliases"))]
-    async fn get_aliases(&self, contacts: Vec<u32>) -> Result<HashMap<u32, String>> {
+    async fn get_aliases(&self, contacts: Vec<u32>) -> Result<Ordered<HashMap<u32, String>>> {
         answered("GetAliases", async move {
+            let order = self.connection.order().read_arc().await;
             let contacts = self.connection.view.get().contacts_of(&contacts)?;
-            Ok(contacts
+            let aliases = contacts
                 .iter()
                 .map(|contact| (contact.handle.0, contact.alias.clone()))
-                .collect())
+                .collect();
+            Ok(Ordered::new(aliases, order))
         })
         .await
     }

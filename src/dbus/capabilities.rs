@@ -7,6 +7,7 @@ use zbus::object_server::SignalEmitter;
 use super::{
     attributes,
     error::{Result, answered},
+    held::Ordered,
     values::{self, Class, ReceivedMap},
 };
 use crate::connection::{
@@ -63,14 +64,16 @@ impl ContactCapabilities {
     async fn get_contact_capabilities(
         &self,
         handles: Vec<u32>,
-    ) -> Result<HashMap<u32, Vec<Class>>> {
+    ) -> Result<Ordered<HashMap<u32, Vec<Class>>>> {
         answered("GetContactCapabilities", async move {
+            let order = self.connection.order().read_arc().await;
             let contacts = self.connection.view.get().contacts_of(&handles)?;
-            Ok(contacts
+            let capabilities = contacts
                 .iter()
                 .filter(|contact| contact.capabilities.is_some())
                 .map(|contact| (contact.handle.0, attributes::classes(contact)))
-                .collect())
+                .collect();
+            Ok(Ordered::new(capabilities, order))
         })
         .await
     }

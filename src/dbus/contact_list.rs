@@ -9,6 +9,7 @@ use zbus::object_server::SignalEmitter;
 use super::{
     attributes,
     error::{Result, answered, read},
+    held::Ordered,
     values::Map,
 };
 use crate::connection::{
@@ -80,8 +81,9 @@ impl ContactList {
         &self,
         interfaces: Vec<String>,
         hold: bool,
-    ) -> Result<HashMap<u32, Map>> {
+    ) -> Result<Ordered<HashMap<u32, Map>>> {
         answered("GetContactListAttributes", async move {
+            let order = self.connection.order().read_arc().await;
             let view = self.view();
             if view.contact_list != ContactListState::Success {
                 return Err(Error::NotYet(
@@ -92,11 +94,12 @@ impl ContactList {
             tracing::trace!(hold, "contact list attributes");
             let mut interfaces = interfaces;
             interfaces.push(interface::CONTACT_LIST.to_owned());
-            Ok(view
+            let attributes = view
                 .contacts
                 .listed()
                 .map(|contact| (contact.handle.0, attributes::of(contact, &interfaces)))
-                .collect())
+                .collect();
+            Ok(Ordered::new(attributes, order))
         })
         .await
     }

@@ -7,6 +7,7 @@ use actors::model::ContactHandle;
 use super::{
     attributes,
     error::{Result, answered, read},
+    held::Ordered,
     values::{self, Map},
 };
 use crate::connection::{ConnectionHandle, protocol};
@@ -42,18 +43,20 @@ impl Contacts {
         handles: Vec<u32>,
         interfaces: Vec<String>,
         hold: bool,
-    ) -> Result<HashMap<u32, Map>> {
+    ) -> Result<Ordered<HashMap<u32, Map>>> {
         answered("GetContactAttributes", async move {
+            let order = self.connection.order().read_arc().await;
             let view = self.connection.view.get();
             view.connected()?;
             // Handles are immortal: holding them changes nothing. Those that are nobody's are left
             // out, by the specification.
             tracing::trace!(hold, "contact attributes");
-            Ok(handles
+            let attributes = handles
                 .iter()
                 .filter_map(|handle| view.contacts.get(ContactHandle(*handle)).ok())
                 .map(|contact| (contact.handle.0, attributes::of(contact, &interfaces)))
-                .collect())
+                .collect();
+            Ok(Ordered::new(attributes, order))
         })
         .await
     }
@@ -63,12 +66,14 @@ impl Contacts {
         &self,
         identifier: String,
         interfaces: Vec<String>,
-    ) -> Result<(u32, Map)> {
+    ) -> Result<(u32, Ordered<Map>)> {
         answered("GetContactByID", async move {
+            let order = self.connection.order().read_arc().await;
             let view = self.connection.view.get();
             view.connected()?;
             let contact = view.contacts.by_id(&identifier)?;
-            Ok((contact.handle.0, attributes::of(contact, &interfaces)))
+            let attributes = attributes::of(contact, &interfaces);
+            Ok((contact.handle.0, Ordered::new(attributes, order)))
         })
         .await
     }

@@ -47,7 +47,7 @@ pub fn name(error: &Error) -> &'static str {
         }
         Error::CertInvalid(_) => "org.freedesktop.Telepathy.Error.Cert.Invalid",
         Error::ResourceUnavailable(_) => "org.freedesktop.Telepathy.Error.ResourceUnavailable",
-        // `Confused`, and what the model may gain before this table does: a test keeps them equal.
+        // `Confused`, and what the model gains before this table does.
         _ => "org.freedesktop.Telepathy.Error.Confused",
     }
 }
@@ -108,5 +108,44 @@ mod tests {
         assert!(failure.0.to_string().contains("on purpose"));
         assert!(read("Test", || -> () { panic!("again") }).is_err());
         assert_eq!(read("Test", || 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn errors_have_the_names_of_the_specification() {
+        let text = String::new;
+        for (error, short) in [
+            (Error::InvalidArgument(text()), "InvalidArgument"),
+            (Error::NotImplemented(text()), "NotImplemented"),
+            (Error::NotAvailable(text()), "NotAvailable"),
+            (Error::NotYet(text()), "NotYet"),
+            (Error::InvalidHandle(text()), "InvalidHandle"),
+            (Error::NotCapable(text()), "NotCapable"),
+            (Error::NotYours(text()), "NotYours"),
+            (Error::PermissionDenied(text()), "PermissionDenied"),
+            (Error::Cancelled(text()), "Cancelled"),
+            (Error::ConnectionRefused(text()), "ConnectionRefused"),
+            (Error::ConnectionLost(text()), "ConnectionLost"),
+            (Error::ConnectionFailed(text()), "ConnectionFailed"),
+            (Error::Disconnected(text()), "Disconnected"),
+            (Error::Offline(text()), "Offline"),
+            (Error::NetworkError(text()), "NetworkError"),
+            (Error::AlreadyConnected(text()), "AlreadyConnected"),
+            (
+                Error::EncryptionNotAvailable(text()),
+                "EncryptionNotAvailable",
+            ),
+            (
+                Error::CertFingerprintMismatch(text()),
+                "Cert.FingerprintMismatch",
+            ),
+            (Error::CertInvalid(text()), "Cert.Invalid"),
+            (Error::ResourceUnavailable(text()), "ResourceUnavailable"),
+            (Error::Confused(text()), "Confused"),
+        ] {
+            assert_eq!(
+                name(&error),
+                format!("org.freedesktop.Telepathy.Error.{short}")
+            );
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod contact_list;
 pub mod contacts;
 pub mod emit;
 pub mod error;
+pub mod held;
 pub mod manager;
 pub mod presence;
 pub mod protocol;

@@ -8,6 +8,7 @@ use zbus::object_server::SignalEmitter;
 use super::{
     attributes,
     error::{Result, answered, read},
+    held::Ordered,
     values::{self, StatusSpec},
 };
 use crate::{
@@ -98,13 +99,15 @@ impl SimplePresence {
     async fn get_presences(
         &self,
         contacts: Vec<u32>,
-    ) -> Result<HashMap<u32, attributes::SimplePresence>> {
+    ) -> Result<Ordered<HashMap<u32, attributes::SimplePresence>>> {
         answered("GetPresences", async move {
+            let order = self.connection.order().read_arc().await;
             let contacts = self.connection.view.get().contacts_of(&contacts)?;
-            Ok(contacts
+            let presences = contacts
                 .iter()
                 .map(|contact| (contact.handle.0, attributes::presence(contact)))
-                .collect())
+                .collect();
+            Ok(Ordered::new(presences, order))
         })
         .await
     }

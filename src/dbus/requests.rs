@@ -1,12 +1,12 @@
 //! `Connection.Interface.Requests`: asking for channels, and hearing of them.
 
-use actors::{model::Result as Outcome, runtime::Reply};
-use serde::{Serialize, Serializer};
-use zbus::{ObjectPath, OwnedObjectPath, Signature, Type, object_server::SignalEmitter};
+use actors::model::Result as Outcome;
+use zbus::{ObjectPath, OwnedObjectPath, object_server::SignalEmitter};
 
 use super::{
     channel::immutable_properties,
     error::{Result, answered, read},
+    held::Announced,
     values::{self, Class, Map, ReceivedMap},
 };
 use crate::connection::{
@@ -40,31 +40,10 @@ impl Requests {
     }
 }
 
-/// The last part of an answer: dropped when the answer has been written to the bus, which lets
-/// NewChannels follow it.
-#[derive(Debug)]
-pub struct Last {
-    properties: Map,
-    _sent: Option<Reply<()>>,
-}
-
-impl Last {
-    fn of(created: CreatedChannel) -> Self {
-        Last {
-            properties: immutable_properties(&created.details.description),
-            _sent: created.sent,
-        }
-    }
-}
-
-impl Serialize for Last {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        self.properties.serialize(serializer)
-    }
-}
-
-impl Type for Last {
-    const SIGNATURE: &'static Signature = Map::SIGNATURE;
+/// The last part of an answer.
+fn last(created: CreatedChannel) -> Announced<Map> {
+    let properties = immutable_properties(&created.details.description);
+    Announced::new(properties, created.sent)
 }
 
 #[zbus::interface(
@@ -97,21 +76,27 @@ impl Requests {
     }
 
     #[zbus(out_args("Channel", "Properties"))]
-    async fn create_channel(&self, request: ReceivedMap) -> Result<(OwnedObjectPath, Last)> {
+    async fn create_channel(
+        &self,
+        request: ReceivedMap,
+    ) -> Result<(OwnedObjectPath, Announced<Map>)> {
         answered("CreateChannel", async move {
             let created = self.request(&request, false).await?;
             let path = values::object_path(&created.details.path)?;
-            Ok((path, Last::of(created)))
+            Ok((path, last(created)))
         })
         .await
     }
 
     #[zbus(out_args("Yours", "Channel", "Properties"))]
-    async fn ensure_channel(&self, request: ReceivedMap) -> Result<(bool, OwnedObjectPath, Last)> {
+    async fn ensure_channel(
+        &self,
+        request: ReceivedMap,
+    ) -> Result<(bool, OwnedObjectPath, Announced<Map>)> {
         answered("EnsureChannel", async move {
             let created = self.request(&request, true).await?;
             let path = values::object_path(&created.details.path)?;
-            Ok((created.yours, path, Last::of(created)))
+            Ok((created.yours, path, last(created)))
         })
         .await
     }

@@ -239,7 +239,10 @@ impl ConnectionTree for Tree {
         let tree = self.clone();
         Box::pin(async move {
             if let Some(connection) = tree.connection(id) {
+                // Not before the answers are out that were read before this.
+                let order = connection.order().write().await;
                 emit::of_connection(&tree.0.bus, &connection.path, signal).await;
+                drop(order);
             }
         })
     }

@@ -7,6 +7,7 @@ use zbus::object_server::SignalEmitter;
 use super::{
     attributes,
     error::{Result, answered, read},
+    held::Ordered,
     values::Map,
 };
 use crate::connection::ConnectionHandle;
@@ -46,13 +47,13 @@ impl Trust {
     /// and `verified-since` (x: seconds since 1970), `pinned-fingerprint` (s, when blocked); each
     /// where there is one.
     #[zbus(out_args("Trust"))]
-    async fn get_trust(&self, contact: u32) -> Result<Map> {
+    async fn get_trust(&self, contact: u32) -> Result<Ordered<Map>> {
         answered("GetTrust", async move {
+            let order = self.connection.order().read_arc().await;
             let view = self.connection.view.get();
             view.connected()?;
-            Ok(attributes::trust(
-                view.contacts.get(ContactHandle(contact))?,
-            ))
+            let trust = attributes::trust(view.contacts.get(ContactHandle(contact))?);
+            Ok(Ordered::new(trust, order))
         })
         .await
     }

@@ -1,10 +1,14 @@
 //! Contacts: how they appear, change and go, and everything that is known of them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
+use futures_lite::{StreamExt as _, future::block_on};
 use pneuma::session::{ContactId, Presence, SessionEvent, Show, Trust, trust::ComparisonCode};
-use support::name;
-use zbus::{OwnedVariant, Variant};
+use support::{CM_NAME, name};
+use zbus::{Message, MessageStream, OwnedVariant, Variant};
 
 use crate::{
     fake::{OWN_KEY, THEIR_KEY, capable, pinned, plain},
@@ -383,4 +387,59 @@ fn another_name_of_our_own_is_told() {
         account.property::<u32>(name::CONNECTION, "SelfHandle"),
         handle
     );
+}
+
+#[test]
+fn no_answer_lags_behind_the_signals() {
+    let world = World::new();
+    let account = world.online(vec![]);
+    let connection = world.bus.connection();
+    let mut stream = MessageStream::from(connection);
+    // Contacts appear while somebody asks for the list again and again.
+    let session = account.session.clone();
+    let crowd = std::thread::spawn(move || {
+        for number in 0..2000 {
+            session.happens(SessionEvent::Contact(plain(&format!("n{number}@there"))));
+        }
+    });
+    let ask = || {
+        let call = Message::method_call(account.path.as_str(), "GetContactListAttributes")
+            .destination(CM_NAME)
+            .interface(name::CONTACT_LIST)
+            .build(&(Vec::<String>::new(), false))
+            .unwrap();
+        block_on(connection.send(&call)).unwrap();
+    };
+    (0..8).for_each(|_| ask());
+    let mut told = BTreeSet::new();
+    let mut answers = 0;
+    while told.len() < 2000 {
+        let message = block_on(stream.next()).unwrap().unwrap();
+        let header = message.header();
+        if header
+            .member()
+            .is_some_and(|member| member == "ContactsChangedWithID")
+        {
+            let (changes, ..) = message
+                .body()
+                .deserialize::<(Changes, HashMap<u32, String>, HashMap<u32, String>)>()
+                .unwrap();
+            told.extend(changes.into_keys());
+        } else if message.message_type() == zbus::message::Type::MethodReturn
+            && let Ok(all) = message.body().deserialize::<HashMap<u32, Map>>()
+        {
+            let missing = told
+                .iter()
+                .filter(|handle| !all.contains_key(handle))
+                .count();
+            assert_eq!(
+                missing, 0,
+                "answer {answers} lacks contacts told of before it"
+            );
+            answers += 1;
+            ask();
+        }
+    }
+    assert!(answers > 8, "{answers} answers");
+    crowd.join().unwrap();
 }
