@@ -248,6 +248,18 @@ mod tests {
     }
 
     #[test]
+    fn a_form_chooses_one_method() {
+        let two = parse_element(
+            "<si xmlns='http://jabber.org/protocol/si'>\
+             <feature xmlns='http://jabber.org/protocol/feature-neg'>\
+             <x type='submit' xmlns='jabber:x:data'><field var='stream-method'>\
+             <value>a</value><value>b</value></field></x></feature></si>",
+        )
+        .unwrap();
+        assert_eq!(Answer::parse(&two).unwrap().methods, ["a"]);
+    }
+
+    #[test]
     fn an_answer_without_a_method_is_malformed() {
         let element = parse_element("<si xmlns='http://jabber.org/protocol/si'/>").unwrap();
         assert!(Answer::parse(&element).is_err());

@@ -6,9 +6,14 @@ use async_net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::{
-    session::bytestreams::{
-        socket::{dial, welcome},
-        within::Group,
+    session::{
+        bytestreams::{
+            carrier::TcpCarrier,
+            secure::{self, Expected, SecureError},
+            socket::{dial, welcome},
+            within::Group,
+        },
+        tls,
     },
     xmpp::payload::{
         builder,
@@ -71,7 +76,7 @@ fn who_sniffed_the_sid_and_comes_first_spoils_nothing() {
             drop(dial(address(&hosts), name.clone()).await.unwrap());
             let stranger = dial(address(&hosts), name).await.unwrap();
             let identity = Identity::generate().unwrap();
-            let config = crate::session::tls::server_config(&identity, None, None).unwrap();
+            let config = tls::server_config(&identity, None, None).unwrap();
             let tls = futures_rustls::TlsAcceptor::from(config).accept(stranger);
             assert!(tls.await.is_err());
             (stalls, nonsense)
@@ -88,6 +93,8 @@ fn a_crowd_at_the_door_does_not_keep_the_peer_out() {
     run(async {
         let pair = Pair::new();
         let (romeo, juliet, _crowd) = opened_while(&pair, async |hosts| {
+            let name = romeos_name(&pair, &hosts.sid);
+            let mut named = dial(address(&hosts), name).await.unwrap();
             let mut crowd = Vec::new();
             for _ in 0..100 {
                 crowd.push(TcpStream::connect(address(&hosts)).await.unwrap());
@@ -95,7 +102,12 @@ fn a_crowd_at_the_door_does_not_keep_the_peer_out() {
             // The first had to make room.
             let ended = crowd[0].read(&mut [0; 1]).await;
             assert!(!matches!(ended, Ok(1..)), "{ended:?}");
-            crowd
+            // Who knew the name had not: after the beginning of TLS it is still waited for.
+            assert!(matches!(named.read(&mut [0; 4096]).await, Ok(1..)));
+            let mut byte = [0];
+            let more = named.read(&mut byte);
+            assert!(futures_lite::future::poll_once(more).await.is_none());
+            (crowd, named)
         })
         .await;
         assert!(romeo.is_ok() && juliet.is_ok());
@@ -316,6 +328,38 @@ fn a_wrong_key_is_refused() {
             "{juliet:?}"
         );
         pair.assert_idle();
+    });
+}
+
+#[test]
+fn the_right_key_speaking_another_protocol_is_a_stranger() {
+    run(async {
+        let (here, there) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (near, far) = futures_lite::future::try_zip(
+            TcpStream::connect(listener.local_addr().unwrap()),
+            listener.accept(),
+        )
+        .await
+        .unwrap();
+        let config = tls::server_config(&there, Some(here.id()), None).unwrap();
+        let expected = Expected {
+            sid: "1".into(),
+            id: ID,
+            link: LinkSecurity {
+                own: here.id(),
+                peer: there.id(),
+                exporter: [9; 32],
+                pneuma: true,
+            },
+        };
+        let (client, server) = futures_lite::future::zip(
+            secure::client(TcpCarrier::new(near), &here, &expected),
+            futures_rustls::TlsAcceptor::from(config).accept(far.0),
+        )
+        .await;
+        assert!(server.is_ok());
+        assert!(matches!(client, Err(SecureError::Stranger)), "{client:?}");
     });
 }
 

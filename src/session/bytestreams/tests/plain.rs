@@ -121,3 +121,50 @@ fn a_connection_counts_only_with_the_peers_word() {
         assert_eq!(&came, b"hello");
     });
 }
+
+#[test]
+fn who_knows_the_name_and_comes_from_elsewhere_is_not_let_in() {
+    run(async {
+        let pair = pair(false, true);
+        // The name is in plaintext: somebody has it and is faster than Juliet.
+        let mut opening = pair.romeo.open();
+        assert!(
+            futures_lite::future::poll_once(&mut opening)
+                .await
+                .is_none()
+        );
+        let mut accepting = pair.juliet.offer().await.incoming.accept();
+        assert!(
+            futures_lite::future::poll_once(&mut accepting)
+                .await
+                .is_none()
+        );
+        let stranger = async {
+            let hosts = pair.romeo.streamhosts().await;
+            let name = destination(&hosts.sid, &pair.romeo.us, &pair.juliet.us);
+            let mut stream = from_elsewhere(hosts.hosts[0].port);
+            let mut handshake = vec![5, 1, 0, 5, 1, 0, 3, 40];
+            handshake.extend(name.bytes());
+            handshake.extend([0, 0]);
+            // What it is told, if anything, before it is shown out.
+            stream.write_all(&handshake).await.ok();
+            let mut told = Vec::new();
+            stream.read_to_end(&mut told).await.ok();
+            told
+        };
+        let first = async { Err((&mut opening).await) }.or(async { Ok(stranger.await) });
+        assert_eq!(first.await.unwrap(), Vec::<u8>::new());
+        let (romeo, juliet) = futures_lite::future::zip(opening, accepting).await;
+        let (mut romeo, mut juliet) = (romeo.unwrap().io, juliet.unwrap().io);
+        assert_same_bytes(&mut romeo, &mut juliet, 10).await;
+    });
+}
+
+/// A connection to this port whose other end has an address that is nobody's here.
+fn from_elsewhere(port: u16) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let descriptor = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&descriptor, &SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
+    connect(&descriptor, &SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    std::net::TcpStream::from(descriptor).try_into().unwrap()
+}
