@@ -100,7 +100,7 @@ fn a_listener_without_descriptors_waits_and_loses_nobody() {
         listening.clone(),
         Slots::new(2),
         clock.clone(),
-        |connection| {
+        move |connection| {
             let sender = sender.clone();
             async move { sender.send(connection).await.is_ok() }
         },

@@ -11,11 +11,16 @@
 //! ```
 //!
 //! From `accept` until it is delivered a connection lies in the [`Listening`], which outlives this
-//! actor; a successor finds it there and goes on with the check. So no accepted connection dies
-//! with a listener. Nothing a client does or fails to do delays another: all waits are for the
+//! actor; a successor finds it there and goes on with the check or the delivery. So no accepted
+//! connection dies with a listener, wherever the listener dies. Nothing a client does or fails to do delays another: all waits are for the
 //! kernel, a free slot or the tube.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_lite::FutureExt as _;
 use rustix::io::Errno;
@@ -23,7 +28,7 @@ use rustix::io::Errno;
 use super::{
     Listening, LocalStream, Slot, Slots,
     access_control::{Checked, Refusal, SockDiag},
-    listening::Serving,
+    listening::{InHand, Serving},
 };
 use crate::{
     ports::Duplex as _,
@@ -52,8 +57,8 @@ pub struct Accepted {
 /// growing pauses, for as long as they last. A dead socket, and a second listener on the same one,
 /// end in [`Exit::Failed`].
 ///
-/// A stop while the receiver's mailbox is full drops the one connection being delivered: the
-/// channel is closing. In every other place a connection in hand stays in `listening`.
+/// A listener that is stopped, dropped or panics leaves a connection in hand, and a delivery that
+/// waits, in `listening`; they go when that goes.
 pub async fn listen<D, F>(
     listening: Arc<Listening>,
     slots: Slots,
@@ -63,7 +68,7 @@ pub async fn listen<D, F>(
 ) -> Exit
 where
     D: FnMut(Accepted) -> F + Send,
-    F: Future<Output = bool> + Send,
+    F: Future<Output = bool> + Send + 'static,
 {
     let Some(serving) = listening.serve() else {
         return failed("this socket has a listener already");
@@ -93,68 +98,79 @@ struct Listener<'a> {
     pause: Duration,
 }
 
-/// What the access control needs of the connection in hand.
-enum InHand {
-    Nothing,
-    Connection(Checked, bool),
+/// What is to be done next.
+enum Next {
+    Accept,
+    Check { checked: Checked, is_tcp: bool },
+    Deliver,
 }
 
 impl Listener<'_> {
     async fn run<D, F>(mut self, mut deliver: D) -> Exit
     where
         D: FnMut(Accepted) -> F + Send,
-        F: Future<Output = bool> + Send,
+        F: Future<Output = bool> + Send + 'static,
     {
         loop {
-            let (checked, is_tcp) = match self.in_hand() {
-                InHand::Connection(checked, is_tcp) => (checked, is_tcp),
-                InHand::Nothing => {
+            match self.next() {
+                Next::Accept => {
                     let slot = self.slots.reserve().await;
                     match self.serving.accept(slot).await {
                         Ok(()) => self.pause = FIRST_PAUSE,
                         Err(error) if passes(&error) => self.pause(&error).await,
                         Err(error) => return failed(&format!("cannot accept: {error}")),
                     }
-                    continue;
                 }
-            };
-            if is_tcp && self.listening.admission().asks_the_kernel() && self.kernel.is_none() {
-                match SockDiag::open() {
-                    Ok(kernel) => self.kernel = Some(kernel),
-                    Err(error) if passes(&error) => {
+                Next::Check { checked, is_tcp } => {
+                    if let Err(error) = self.open_kernel(is_tcp) {
                         self.pause(&error).await;
                         continue;
                     }
-                    // The check below refuses: the kernel cannot be asked.
-                    Err(error) => tracing::error!(%error, "cannot ask whose connections these are"),
+                    let admission = *self.listening.admission();
+                    let kernel = self.kernel.as_mut();
+                    let verdict = admission.check(checked, kernel, self.clock).await;
+                    let InHand::Accepted(accepted) = self.serving.take_in_hand() else {
+                        continue;
+                    };
+                    match verdict {
+                        Ok(()) => {
+                            let delivery = Box::pin(deliver(accepted));
+                            *self.serving.in_hand() = InHand::Delivering(delivery);
+                        }
+                        Err(why) => self.refuse(accepted, &why),
+                    }
                 }
-            }
-            let admission = *self.listening.admission();
-            let verdict = admission
-                .check(checked, self.kernel.as_mut(), self.clock)
-                .await;
-            let Some(accepted) = self.serving.in_hand().take() else {
-                continue;
-            };
-            match verdict {
-                Ok(()) => {
-                    if !deliver(accepted).await {
+                Next::Deliver => {
+                    if !poll_fn(|context| self.serving.poll_delivery(context)).await {
                         return Exit::Finished;
                     }
                 }
-                Err(why) => self.refuse(accepted, &why),
             }
         }
     }
 
-    fn in_hand(&self) -> InHand {
+    fn next(&self) -> Next {
         match &*self.serving.in_hand() {
-            None => InHand::Nothing,
-            Some(accepted) => InHand::Connection(
-                Checked::of(&accepted.stream),
-                matches!(accepted.stream, LocalStream::Tcp(_)),
-            ),
+            InHand::Nothing => Next::Accept,
+            InHand::Accepted(accepted) => Next::Check {
+                checked: Checked::of(&accepted.stream),
+                is_tcp: matches!(accepted.stream, LocalStream::Tcp(_)),
+            },
+            InHand::Delivering(_) => Next::Deliver,
         }
+    }
+
+    /// Sees to it that the kernel can be asked. Fails only if that may work later; where it never
+    /// will, the check finds nobody to ask and refuses.
+    fn open_kernel(&mut self, is_tcp: bool) -> io::Result<()> {
+        if is_tcp && self.kernel.is_none() && self.listening.admission().asks_the_kernel() {
+            match SockDiag::open() {
+                Ok(kernel) => self.kernel = Some(kernel),
+                Err(error) if passes(&error) => return Err(error),
+                Err(error) => tracing::error!(%error, "cannot ask whose connections these are"),
+            }
+        }
+        Ok(())
     }
 
     fn refuse(&self, mut accepted: Accepted, why: &Refusal) {

@@ -15,6 +15,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use async_io::Async;
@@ -33,7 +34,10 @@ use super::{
     access_control::{Admission, SockDiag},
     check_access, check_target, directory, socket_error,
 };
-use crate::model::{AccessControl, AddressType, BytestreamId, Error, SocketAddress};
+use crate::{
+    model::{AccessControl, AddressType, BytestreamId, Error, SocketAddress},
+    runtime::BoxFuture,
+};
 
 /// Most clients that may wait in the kernel's queue. Beyond it a Unix client's `connect` blocks
 /// (or says `EAGAIN`), and a TCP client's is tried again by its own kernel. The kernel may have a
@@ -51,11 +55,32 @@ pub struct Listening {
     descriptor: Async<OwnedFd>,
     address: SocketAddress,
     admission: Admission,
-    in_hand: Mutex<Option<Accepted>>,
+    in_hand: Mutex<InHand>,
     served: AtomicBool,
     refused: AtomicU64,
     // Last, so that the descriptor is closed first: nobody connects to a file that is going.
     _file: Option<SocketFile>,
+}
+
+/// The one connection that is on its way from the kernel's queue to the tube.
+#[derive(Default)]
+pub(super) enum InHand {
+    #[default]
+    Nothing,
+    /// Accepted; who it is has not been established.
+    Accepted(Accepted),
+    /// Let in; this owns it until the tube has it.
+    Delivering(BoxFuture<'static, bool>),
+}
+
+impl std::fmt::Debug for InHand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            InHand::Nothing => "Nothing",
+            InHand::Accepted(_) => "Accepted",
+            InHand::Delivering(_) => "Delivering",
+        })
+    }
 }
 
 /// The name of a Unix socket in the file system, removed when dropped.
@@ -157,7 +182,7 @@ impl Listening {
                 .map_err(|error| socket_error("cannot watch the new socket", &error))?,
             address,
             admission,
-            in_hand: Mutex::new(None),
+            in_hand: Mutex::default(),
             served: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             _file: file,
@@ -220,7 +245,7 @@ impl Serving<'_> {
                 Ok((socket, _)) => {
                     let kind = self.0.address.address_type();
                     let stream = LocalStream::from_connected(kind, socket)?;
-                    *self.in_hand() = Some(Accepted { stream, slot });
+                    *self.in_hand() = InHand::Accepted(Accepted { stream, slot });
                     return Ok(());
                 }
                 Err(Errno::AGAIN) => self.0.descriptor.readable().await?,
@@ -232,12 +257,30 @@ impl Serving<'_> {
     }
 
     /// The connection that was accepted and not yet handed over, perhaps by a predecessor.
-    pub(super) fn in_hand(&self) -> std::sync::MutexGuard<'_, Option<Accepted>> {
+    pub(super) fn in_hand(&self) -> std::sync::MutexGuard<'_, InHand> {
         // Every change is one assignment, so a panic elsewhere leaves nothing half done.
         self.0
             .in_hand
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, taken out.
+    pub(super) fn take_in_hand(&self) -> InHand {
+        std::mem::take(&mut *self.in_hand())
+    }
+
+    /// Goes on with a delivery. It lies here whenever it waits, so that whoever drops the listener
+    /// does not drop the connection; a delivery that panics is not kept.
+    pub(super) fn poll_delivery(&self, context: &mut Context<'_>) -> Poll<bool> {
+        let InHand::Delivering(mut delivery) = self.take_in_hand() else {
+            return Poll::Ready(true);
+        };
+        let delivered = delivery.as_mut().poll(context);
+        if delivered.is_pending() {
+            *self.in_hand() = InHand::Delivering(delivery);
+        }
+        delivered
     }
 }
 

@@ -119,7 +119,8 @@ impl From<RelayEnd> for Error {
 /// Carries bytes both ways until both sides have ended, one of them breaks, or `stop`. Both sides
 /// are dropped at the end, reset where the module's head says so.
 ///
-/// Dropping the future instead closes both without a reset.
+/// A relay that is dropped, or panics, before its end resets the application too, and merely drops
+/// the contact's side: that is a carrier lost.
 pub async fn run(
     local: impl Duplex,
     remote: Bytestream,
@@ -136,6 +137,7 @@ pub async fn run(
         sending,
         receiving,
         meters,
+        ended: false,
     };
     let end = {
         let mut stopped = pin!(stop.stopped());
@@ -149,12 +151,22 @@ pub async fn run(
     end
 }
 
-struct Relay<L> {
+struct Relay<L: Duplex> {
     local: L,
     remote: Box<dyn Duplex>,
     sending: Pump,
     receiving: Pump,
     meters: Arc<Meters>,
+    ended: bool,
+}
+
+impl<L: Duplex> Drop for Relay<L> {
+    fn drop(&mut self) {
+        if !self.ended {
+            // An end of file would claim that everything has arrived.
+            self.local.reset();
+        }
+    }
 }
 
 impl<L: Duplex> Relay<L> {
@@ -193,6 +205,7 @@ impl<L: Duplex> Relay<L> {
     }
 
     fn finish(&mut self, end: RelayEnd) {
+        self.ended = true;
         match end {
             RelayEnd::Finished => {}
             RelayEnd::LocalReset => self.remote.reset(),

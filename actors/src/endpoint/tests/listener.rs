@@ -5,11 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, future};
 
 use super::{Client, KINDS, Place, accept_one, ip, listening_to, within};
 use crate::{
-    endpoint::{Slots, listen},
+    endpoint::{
+        Slots,
+        access_control::{Checked, Refusal, SockDiag},
+        listen,
+        listening::InHand,
+    },
     model::AddressType,
     runtime::{Exit, Stopper, SystemClock},
 };
@@ -159,6 +164,116 @@ fn a_connection_that_was_in_a_listeners_hand_when_it_died_goes_to_its_successor(
 }
 
 #[test]
+fn wherever_a_listener_is_dropped_its_successor_delivers_every_connection_once() {
+    let place = Place::new();
+    for kind in KINDS {
+        for polls in 0..12 {
+            let listening = place.bind(kind);
+            let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&listening)).collect();
+            for (name, client) in (0..).zip(&mut clients) {
+                client.write(&[name]);
+            }
+            let slots = Slots::new(3);
+            // A tube that is slow: there is room for one connection, after a moment.
+            let (sender, tube) = async_channel::bounded(1);
+            let deliver = move |accepted| {
+                let sender = sender.clone();
+                async move {
+                    future::yield_now().await;
+                    sender.send(accepted).await.is_ok()
+                }
+            };
+            let (_stopper, stop) = Stopper::new();
+            let start = || {
+                let clock = SystemClock::new();
+                listen(
+                    listening.clone(),
+                    slots.clone(),
+                    clock,
+                    deliver.clone(),
+                    &stop,
+                )
+            };
+            {
+                let mut first = Box::pin(start());
+                for _ in 0..polls {
+                    assert!(within(future::poll_once(&mut first)).is_none());
+                }
+            }
+            let mut heard = Vec::new();
+            let tube = async {
+                while heard.len() < 3 {
+                    let mut name = [0];
+                    let mut accepted = tube.recv().await.unwrap();
+                    accepted.stream.read_exact(&mut name).await.unwrap();
+                    heard.push(name[0]);
+                }
+            };
+            within(future::or(tube, async {
+                panic!("the listener ended: {:?}", start().await)
+            }));
+            assert_eq!(heard, [0, 1, 2], "{kind:?} after {polls} polls");
+            drop(listening);
+            assert_eq!(slots.taken(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_delivery_that_panics_is_not_tried_again() {
+    let place = Place::new();
+    let listening = place.bind(AddressType::Unix);
+    let slots = Slots::new(2);
+    let mut clients = [Client::connect(&listening), Client::connect(&listening)];
+    clients[1].write(b"2");
+    let (_stopper, stop) = Stopper::new();
+    let listener = listen(
+        listening.clone(),
+        slots.clone(),
+        SystemClock::new(),
+        |_| async { panic!("boom") },
+        &stop,
+    );
+    let failure = within(std::panic::AssertUnwindSafe(listener).catch_unwind());
+    assert!(failure.is_err());
+    assert!(clients[0].read_to_end().unwrap().is_empty(), "it is let go");
+    let mut second = listening_to(&listening, &slots, async |accepted| {
+        accepted.recv().await.unwrap()
+    });
+    within(second.stream.read_exact(&mut [0])).unwrap();
+}
+
+#[test]
+fn a_client_whose_port_was_taken_anew_by_one_of_ours_is_not_taken_for_that_one() {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+    let place = Place::new();
+    let listening = place.bind(AddressType::Ipv4);
+    let first = TcpStream::connect(ip(&listening)).unwrap();
+    let port = first.local_addr().unwrap();
+    let serving = listening.serve().unwrap();
+    within(serving.accept(Slots::new(1).try_reserve().unwrap())).unwrap();
+    let InHand::Accepted(accepted) = serving.take_in_hand() else {
+        panic!("nothing was accepted")
+    };
+    let checked = Checked::of(&accepted.stream);
+    // It resets its connection, and another program gets the very same port.
+    sockopt::set_socket_linger(&first, Some(std::time::Duration::ZERO)).unwrap();
+    drop(first);
+    let second = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_reuseaddr(&second, true).unwrap();
+    bind(&second, &port).unwrap();
+    connect(&second, &ip(&listening)).unwrap();
+    let mut kernel = SockDiag::open().unwrap();
+    let clock = SystemClock::new();
+    let verdict = within(
+        listening
+            .admission()
+            .check(checked, Some(&mut kernel), &*clock),
+    );
+    assert!(matches!(verdict, Err(Refusal::Gone)), "{verdict:?}");
+}
+
+#[test]
 fn one_socket_has_one_listener() {
     let place = Place::new();
     let listening = place.bind(AddressType::Unix);
@@ -239,7 +354,7 @@ fn a_stop_ends_a_listener_wherever_it_waits() {
         let slots = Slots::new(slots);
         let (stopper, stop) = Stopper::new();
         let (arrived, arrivals) = async_channel::bounded(1);
-        let deliver = |accepted| {
+        let deliver = move |accepted| {
             let arrived = arrived.clone();
             async move {
                 arrived.send(()).await.unwrap();
@@ -265,7 +380,8 @@ fn a_stop_ends_a_listener_wherever_it_waits() {
         };
         let (exit, ()) = within(future::zip(listener, stopping));
         assert_eq!(exit, Exit::Stopped);
+        let listening = Arc::into_inner(listening).expect("nobody else holds it");
+        drop(listening);
         assert_eq!(slots.taken(), 0);
-        assert!(Arc::into_inner(listening).is_some(), "nobody else holds it");
     }
 }

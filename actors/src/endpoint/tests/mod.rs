@@ -118,7 +118,7 @@ fn listening_to<T>(
 ) -> T {
     let (stopper, stop) = Stopper::new();
     let (sender, accepted) = async_channel::unbounded();
-    let deliver = |connection| {
+    let deliver = move |connection| {
         let sender = sender.clone();
         async move { sender.send(connection).await.is_ok() }
     };

@@ -246,13 +246,21 @@ fn a_relay_that_is_dropped_lets_go_of_everything() {
     rig.sim.settle();
     assert_eq!(rig.counter.open(), 2);
     assert_eq!(rig.sim.spawner.running(), 0);
+    // Neither side takes it for an orderly end.
+    let (mut application, mut contact) = (rig.application, rig.contact);
+    assert_eq!(
+        read_to_failure(&mut application).1,
+        ErrorKind::ConnectionReset
+    );
+    assert_eq!(read_to_failure(&mut contact).1, ErrorKind::UnexpectedEof);
 }
 
 #[test]
 fn a_panic_inside_one_relay_is_told_and_the_next_relay_lives_on() {
     let mut neighbour = Rig::new(64);
     let counter = neighbour.counter.clone();
-    let (_application, local) = pipe_counted(4, &counter);
+    let (mut application, local) = pipe_counted(4, &counter);
+    let local = local.like_a_socket();
     let meters = std::sync::Arc::new(Meters::default());
     let (_stopper, relay) = start(&neighbour.sim, local, Explosive, &meters);
     let failure = neighbour.sim.run(relay).unwrap_err();
@@ -261,6 +269,10 @@ fn a_panic_inside_one_relay_is_told_and_the_next_relay_lives_on() {
         counter.open(),
         5,
         "the one that panicked let go of its side"
+    );
+    assert_eq!(
+        read_to_failure(&mut application).1,
+        ErrorKind::ConnectionReset
     );
     say(&mut neighbour.application, b"unhurt");
     close(&mut neighbour.application);
