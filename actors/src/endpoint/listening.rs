@@ -167,15 +167,18 @@ impl Listening {
         config: &EndpointConfig,
     ) -> Result<Listening, Error> {
         let admission = Admission::new(config);
-        if file.is_none() && admission.asks_the_kernel() {
-            // Learns now rather than at the first client whether the kernel can tell who connects;
-            // the first question may also make it load a module.
-            SockDiag::open().map_err(|error| {
-                socket_error(
-                    "the kernel does not tell who connects, so nobody could",
-                    &error,
-                )
-            })?;
+        if let Some(ip) = ip_of(&address)
+            && admission.asks_the_kernel()
+        {
+            // Learns now rather than at the first client whether the kernel can tell who connects.
+            SockDiag::open()
+                .and_then(|mut kernel| kernel.probe(ip))
+                .map_err(|error| {
+                    socket_error(
+                        "the kernel does not tell who connects, so nobody could",
+                        &error,
+                    )
+                })?;
         }
         Ok(Listening {
             descriptor: Async::new_nonblocking(descriptor)
@@ -284,14 +287,35 @@ impl Serving<'_> {
     }
 }
 
-/// Whether a socket of this kind can be had on this machine at all.
+fn ip_of(address: &SocketAddress) -> Option<SocketAddr> {
+    match address {
+        SocketAddress::Ipv4(ip) => Some(SocketAddr::V4(*ip)),
+        SocketAddress::Ipv6(ip) => Some(SocketAddr::V6(*ip)),
+        SocketAddress::Unix(_) | SocketAddress::AbstractUnix(_) => None,
+    }
+}
+
+/// Whether a socket of this kind can be had on this machine at all. A shortage of descriptors will
+/// pass and is no reason to say no.
 pub(super) fn is_possible(kind: AddressType) -> bool {
     match kind {
         AddressType::Unix => true,
         AddressType::AbstractUnix => false,
-        AddressType::Ipv4 | AddressType::Ipv6 => {
-            bind_loopback(kind).is_ok() && SockDiag::open().is_ok()
-        }
+        AddressType::Ipv4 | AddressType::Ipv6 => match try_loopback(kind) {
+            Ok(()) => true,
+            Err(error) => matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+            ),
+        },
+    }
+}
+
+fn try_loopback(kind: AddressType) -> io::Result<()> {
+    let (_descriptor, address) = bind_loopback(kind)?;
+    match ip_of(&address) {
+        Some(ip) => SockDiag::open()?.probe(ip),
+        None => Ok(()),
     }
 }
 

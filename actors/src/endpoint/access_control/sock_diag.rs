@@ -7,8 +7,8 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use async_io::Async;
@@ -103,6 +103,37 @@ impl SockDiag {
         })
     }
 
+    /// Asks about a socket that is there: one of ours that listens at `listening`. So it is known
+    /// beforehand whether the kernel answers such questions at all; it says "no such socket" to all of
+    /// them where it was built without. The first question ever may make it load a module, which
+    /// takes some milliseconds.
+    ///
+    /// # Errors
+    /// `Unsupported` when it does not know the socket, `WouldBlock` when it does not answer at once,
+    /// and whatever else it says.
+    pub(in crate::endpoint) fn probe(&mut self, listening: SocketAddr) -> io::Result<()> {
+        let nobody = match listening {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let sequence = self.ask(listening, nobody)?;
+        let mut buffer = [0; ANSWER_BYTES];
+        let length = receive(&self.socket, &mut buffer)?;
+        let datagram = buffer.get(..length).unwrap_or_default();
+        match read_answer(datagram, listening, nobody, sequence)? {
+            Some(Some(found)) if found.inode != 0 => Ok(()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Puts a question; gives its number.
+    fn ask(&mut self, own: SocketAddr, peer: SocketAddr) -> io::Result<u32> {
+        self.asked = self.asked.wrapping_add(1);
+        let question = question(own, peer, self.asked)?;
+        send(&self.socket, &question, SendFlags::empty())?;
+        Ok(self.asked)
+    }
+
     /// Looks for the TCP socket that has `own` as its own address and `peer` as its peer's.
     ///
     /// # Errors
@@ -114,27 +145,13 @@ impl SockDiag {
         peer: SocketAddr,
         clock: &dyn Clock,
     ) -> io::Result<Option<Found>> {
-        self.asked = self.asked.wrapping_add(1);
-        let sequence = self.asked;
-        send(
-            &self.socket,
-            &question(own, peer, sequence)?,
-            SendFlags::empty(),
-        )?;
+        let sequence = self.ask(own, peer)?;
         let socket = &self.socket;
         let answered = async move {
             let mut buffer = [0; ANSWER_BYTES];
             loop {
                 let length = socket
-                    .read_with(|socket| {
-                        let (_, length, sender) = recvfrom(socket, &mut buffer, RecvFlags::TRUNC)?;
-                        // Only the kernel is believed. A process with the right to write here
-                        // could lie to us in simpler ways, so this costs nothing and asks little.
-                        let kernel = sender
-                            .and_then(|sender| SocketAddrNetlink::try_from(sender).ok())
-                            .is_some_and(|sender| sender.pid() == 0);
-                        Ok(if kernel { length } else { 0 })
-                    })
+                    .read_with(|socket| receive(socket, &mut buffer))
                     .await?;
                 let Some(datagram) = buffer.get(..length).filter(|datagram| !datagram.is_empty())
                 else {
@@ -151,6 +168,16 @@ impl SockDiag {
         };
         answered.or(too_late).await
     }
+}
+
+/// Takes one datagram; its length, or 0 when it is not the kernel's. A process with the right to
+/// write here could lie to us in simpler ways, so looking at the sender costs nothing and asks little.
+fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (_, length, sender) = recvfrom(socket, buffer, RecvFlags::TRUNC)?;
+    let kernel = sender
+        .and_then(|sender| SocketAddrNetlink::try_from(sender).ok())
+        .is_some_and(|sender| sender.pid() == 0);
+    Ok(if kernel { length } else { 0 })
 }
 
 fn question(own: SocketAddr, peer: SocketAddr, sequence: u32) -> io::Result<Vec<u8>> {
@@ -230,7 +257,7 @@ fn matching(found: &InetResponse, own: SocketAddr, peer: SocketAddr) -> Option<F
 mod tests {
     use std::{
         net::{Shutdown, TcpListener, TcpStream},
-        os::{fd::AsFd, unix::net::UnixDatagram},
+        os::unix::net::UnixDatagram,
     };
 
     use futures_lite::future::block_on;
@@ -321,6 +348,28 @@ mod tests {
             find(listening, accepted.local_addr().unwrap()).unwrap(),
             None
         );
+    }
+
+    #[test]
+    fn the_probe_knows_a_listening_socket_and_only_that() {
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(listen).unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut kernel = SockDiag::open().unwrap();
+            kernel.probe(address).unwrap();
+            drop(listener);
+            let error = kernel.probe(address).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        }
+    }
+
+    #[test]
+    fn a_probe_does_not_wait() {
+        let (ours, _theirs) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut kernel = SockDiag::on(ours.into()).unwrap();
+        let error = kernel.probe("127.0.0.1:1".parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
