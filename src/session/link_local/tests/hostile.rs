@@ -356,3 +356,81 @@ fn a_flood_of_records_is_bounded_and_the_pinned_stay() {
     };
     lan.sim.run(offering).unwrap();
 }
+
+/// A peer that knows no encryption and asks what we can do; gives what it was answered.
+async fn plain(mut stream: FakeStream, victim: &Person, from: &str) -> String {
+    let header = header(from, &victim.id.0).replace(" version='1.0'>", ">");
+    stream.write_all(header.as_bytes()).await.unwrap();
+    let ask = "<iq type='get' id='1'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+    // Where we are not listened to, that is an answer too.
+    drop(stream.write_all(ask.as_bytes()).await);
+    read_until(&mut stream, "<feature ").await
+}
+
+#[test]
+fn plaintext_is_for_those_without_a_key_and_only_where_it_is_allowed() {
+    for (allowed, key, answered) in [
+        (false, None, false),
+        (true, None, true),
+        (true, Some(Identity::generate().unwrap().id()), false),
+    ] {
+        let lan = Lan::new();
+        let romeo = lan.person_with("romeo", !allowed);
+        let host = lan.host();
+        host.announce("pidgin@x", key);
+        romeo.sees(&lan, &ContactId("pidgin@x".into()), |_| true);
+        let stream = host.connect(&romeo).unwrap();
+        let heard = lan.sim.run(plain(stream, &romeo, "pidgin@x"));
+        assert_eq!(
+            heard.contains("<feature"),
+            answered,
+            "{allowed} {key:?}: {heard}"
+        );
+        // From somewhere else it is somebody else.
+        let stream = lan.host().connect(&romeo).unwrap();
+        let heard = lan.sim.run(plain(stream, &romeo, "pidgin@x"));
+        assert!(!heard.contains("<feature"), "{heard}");
+    }
+}
+
+#[test]
+fn a_peer_with_plaintext_allowed_still_encrypts_with_who_can() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person_with("romeo", false), lan.person("juliet"));
+    let contact = romeo.discovers(&lan, &juliet.id);
+    assert_eq!(contact.trust, Trust::Unpinned);
+    lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
+    assert_eq!(
+        romeo
+            .sees(&lan, &juliet.id, |c| matches!(
+                c.trust,
+                Trust::Pinned { .. }
+            ))
+            .key,
+        Some(juliet.key)
+    );
+}
+
+#[test]
+fn salut_s_way_to_offer_a_tube_is_answered_with_an_error() {
+    let lan = Lan::new();
+    let romeo = lan.person_with("romeo", false);
+    let host = lan.host();
+    host.announce("salut@x", None);
+    romeo.sees(&lan, &ContactId("salut@x".into()), |_| true);
+    let stream = host.connect(&romeo).unwrap();
+    let heard = lan.sim.run(async {
+        let mut stream = stream;
+        let header = header("salut@x", &romeo.id.0).replace(" version='1.0'>", ">");
+        stream.write_all(header.as_bytes()).await.unwrap();
+        let offer = format!(
+            "<iq type='set' id='7'><tube xmlns='{}' type='stream' service='rfb' id='5'>\
+             <transport port='47246'/></tube></iq>",
+            ns::TUBES
+        );
+        stream.write_all(offer.as_bytes()).await.unwrap();
+        read_until(&mut stream, "<not-acceptable").await
+    });
+    assert!(heard.contains("<not-acceptable"), "{heard}");
+    assert_eq!(offered(&romeo.happened(&lan)), None);
+}

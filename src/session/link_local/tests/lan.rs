@@ -12,7 +12,7 @@ use std::{
 use actors::{
     model::Error,
     runtime::BoxFuture,
-    testing::{FakeStream, Sim, StreamCounter, pipe_counted},
+    testing::{FakeStream, Sim, StreamCounter, Wire, pipe_counted},
 };
 use async_channel::{Receiver, Sender};
 
@@ -36,6 +36,7 @@ struct Air {
     /// Who hears of it, by name.
     hearing: BTreeMap<String, Sender<DiscoveryEvent>>,
     listening: BTreeMap<SocketAddr, (Sender<Connection>, Strangers)>,
+    wires: Vec<Wire>,
     next_host: u8,
 }
 
@@ -161,6 +162,13 @@ impl Lan {
         air.hearing.remove(&whom.id.0);
     }
 
+    /// Breaks every connection there is.
+    pub fn break_all(&self) {
+        for wire in std::mem::take(&mut self.air.lock().unwrap().wires) {
+            wire.lose();
+        }
+    }
+
     pub fn advance(&self, seconds: u64) {
         self.sim.advance(Duration::from_secs(seconds));
     }
@@ -223,7 +231,7 @@ impl Host {
     }
 
     fn stream(&self, to: SocketAddr) -> io::Result<FakeStream> {
-        let air = self.air.lock().unwrap();
+        let mut air = self.air.lock().unwrap();
         let (sender, strangers) = air
             .listening
             .get(&to)
@@ -242,6 +250,7 @@ impl Host {
         sender
             .try_send(connection)
             .map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        air.wires.push(ours.wire());
         Ok(ours.like_a_socket())
     }
 }

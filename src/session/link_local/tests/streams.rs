@@ -140,3 +140,25 @@ fn pinning_proves_the_key_first_and_the_pinned_stay_when_they_leave() {
             .any(|event| matches!(event, SessionEvent::ContactRemoved(_)))
     );
 }
+
+#[test]
+fn a_stream_that_breaks_is_opened_again_and_nobody_is_disconnected() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    juliet.discovers(&lan, &romeo.id);
+    for round in 1..20 {
+        lan.break_all();
+        offer(&lan, &romeo, &juliet, round);
+        lan.break_all();
+        offer(&lan, &juliet, &romeo, round);
+    }
+    lan.advance(30);
+    assert_eq!(lan.open.open(), 2);
+    for person in [&romeo, &juliet] {
+        assert!(!person.happened(&lan).iter().any(|event| matches!(
+            event,
+            SessionEvent::Disconnected(_) | SessionEvent::ContactLost(_)
+        )));
+    }
+}
