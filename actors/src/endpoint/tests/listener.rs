@@ -1,7 +1,7 @@
 //! The actor that accepts.
 
 use std::{
-    net::{Shutdown, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream},
     sync::Arc,
 };
 
@@ -248,8 +248,17 @@ fn a_client_whose_port_was_taken_anew_by_one_of_ours_is_not_taken_for_that_one()
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
     let place = Place::new();
     let listening = place.bind(AddressType::Ipv4);
-    let first = TcpStream::connect(ip(&listening)).unwrap();
-    let port = first.local_addr().unwrap();
+    // An address of the loopback network that no other program here uses.
+    let client = |port| {
+        let own = SocketAddrV4::new(Ipv4Addr::new(127, 83, 19, 7), port);
+        let client = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_reuseaddr(&client, true).unwrap();
+        bind(&client, &own).unwrap();
+        connect(&client, &ip(&listening)).unwrap();
+        TcpStream::from(client)
+    };
+    let first = client(0);
+    let port = first.local_addr().unwrap().port();
     let serving = listening.serve().unwrap();
     within(serving.accept(Slots::new(1).try_reserve().unwrap())).unwrap();
     let InHand::Accepted(accepted) = serving.take_in_hand() else {
@@ -259,10 +268,7 @@ fn a_client_whose_port_was_taken_anew_by_one_of_ours_is_not_taken_for_that_one()
     // It resets its connection, and another program gets the very same port.
     sockopt::set_socket_linger(&first, Some(std::time::Duration::ZERO)).unwrap();
     drop(first);
-    let second = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    sockopt::set_socket_reuseaddr(&second, true).unwrap();
-    bind(&second, &port).unwrap();
-    connect(&second, &ip(&listening)).unwrap();
+    let _second = client(port);
     let mut kernel = SockDiag::open().unwrap();
     let clock = SystemClock::new();
     let verdict = within(
