@@ -8,4 +8,5 @@ mod fake;
 mod introspection;
 mod lifecycle;
 mod manager;
+mod process;
 mod world;

@@ -1,0 +1,145 @@
+//! The program itself: how it starts, leaves and ends.
+
+use std::process::Command;
+
+use futures_lite::future::block_on;
+use support::{Bus, CM_NAME, Events, PATIENCE, Process, service};
+
+struct Program {
+    process: Process,
+    bus: Bus,
+    events: Events,
+    dir: tempfile::TempDir,
+}
+
+fn command(dir: &tempfile::TempDir, bus: &Bus, arguments: &[&str]) -> Command {
+    let mut command = Command::new(service!());
+    command
+        .args(arguments)
+        .env("DBUS_SESSION_BUS_ADDRESS", bus.address())
+        .env("XDG_RUNTIME_DIR", dir.path())
+        .env("XDG_STATE_HOME", dir.path());
+    command
+}
+
+fn start(arguments: &[&str]) -> Program {
+    let dir = tempfile::Builder::new()
+        .prefix("pneuma-")
+        .tempdir_in("/tmp")
+        .unwrap();
+    let bus = Bus::start(dir.path(), &[]);
+    let events = Events::of(bus.connection());
+    bus.call(
+        "org.freedesktop.DBus",
+        "/org/freedesktop/DBus",
+        "org.freedesktop.DBus",
+        "AddMatch",
+        &"type='signal'",
+    )
+    .unwrap();
+    let process = Process::start("service", &mut command(&dir, &bus, arguments));
+    let program = Program {
+        process,
+        bus,
+        events,
+        dir,
+    };
+    program.waits(true);
+    program
+}
+
+impl Program {
+    /// Waits until the name is owned, or is not.
+    fn waits(&self, wanted: bool) {
+        self.events
+            .until(PATIENCE, || {
+                let owned: bool = self
+                    .bus
+                    .call(
+                        "org.freedesktop.DBus",
+                        "/org/freedesktop/DBus",
+                        "org.freedesktop.DBus",
+                        "NameHasOwner",
+                        &CM_NAME,
+                    )
+                    .unwrap()
+                    .body()
+                    .deserialize()
+                    .unwrap();
+                (owned == wanted).then_some(())
+            })
+            .unwrap();
+    }
+}
+
+#[test]
+fn both_signals_end_it_in_order() {
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let mut program = start(&["--persist"]);
+        program.process.signal(signal);
+        let status = program.process.wait(PATIENCE);
+        assert!(status.success(), "{status}: {}", program.process.output());
+        program.waits(false);
+    }
+}
+
+#[test]
+fn alone_it_leaves() {
+    let mut program = start(&["--leave-after", "1"]);
+    assert!(program.process.wait(PATIENCE).success());
+    program.waits(false);
+}
+
+#[test]
+fn a_second_one_says_why_it_does_not_start() {
+    let program = start(&["--persist"]);
+    let mut second = Process::start("second", &mut command(&program.dir, &program.bus, &[]));
+    let status = second.wait(PATIENCE);
+    assert!(!status.success());
+    assert!(second.output().contains(CM_NAME), "{}", second.output());
+}
+
+#[test]
+fn without_a_bus_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(service!());
+    command.env(
+        "DBUS_SESSION_BUS_ADDRESS",
+        format!("unix:path={}/none", dir.path().display()),
+    );
+    let mut process = Process::start("service", &mut command);
+    assert!(!process.wait(PATIENCE).success());
+    assert!(process.output().contains("bus"), "{}", process.output());
+}
+
+#[test]
+fn it_tells_its_version() {
+    let output = Command::new(service!()).arg("--version").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        text.trim(),
+        concat!("telepathy-pneuma ", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn a_flood_of_calls_is_answered_to_the_last() {
+    let program = start(&["--persist"]);
+    let connection = program.bus.connection();
+    block_on(async {
+        for _ in 0..20 {
+            let calls = (0..200).map(|_| {
+                connection.call_method(
+                    Some(CM_NAME),
+                    support::CM_PATH,
+                    Some("org.freedesktop.Telepathy.ConnectionManager"),
+                    "ListProtocols",
+                    &(),
+                )
+            });
+            for call in calls.collect::<Vec<_>>() {
+                call.await.unwrap();
+            }
+        }
+    });
+}
