@@ -31,3 +31,6 @@ pub mod view;
 
 pub use manager::{ManagerConfig, ManagerHandle};
 pub use message::ConnectionHandle;
+
+#[cfg(test)]
+mod tests;

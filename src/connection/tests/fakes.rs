@@ -1,0 +1,427 @@
+//! A session, a supervisor and a tree that are not there, and a world on virtual time with them.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+use actors::{
+    endpoint::EndpointConfig,
+    model::{ChannelId, ContactHandle, Error, Result, ServiceName, TubeParameters, TubeState},
+    ports::{ChannelObject, StreamTubeView},
+    runtime::{BoxFuture, Clock, Pending, Reply, Snapshot},
+    stream_tube::StreamTubeMessage,
+    supervisor::{OwnerId, StreamTubeRequest, SystemSockets},
+    testing::{FakeConnector, FakeSignalling, Probe, Sim, StreamCounter},
+};
+use async_channel::Sender;
+
+use crate::connection::{
+    ManagerConfig, ManagerHandle,
+    message::{ConnectionHandle, ConnectionMessage, CreatedChannel},
+    parameters::Account,
+    ports::{ChannelOpener, ConnectionTree, SessionFactory, StartedSession},
+    requests::{ChannelRequest, Target},
+    value::{Given, GivenMap},
+    view::ConnectionSignal,
+};
+use crate::{
+    session::{
+        Contact, ContactId, PeerId, Presence, Session, SessionEvent, Show, Trust, TubeId,
+        TubePorts, trust::KeyId,
+    },
+    xmpp::ns,
+};
+
+/// Says what happened to it, in words.
+#[derive(Default)]
+pub struct TestTree {
+    pub log: Mutex<Vec<String>>,
+    /// The next signal waits for this.
+    pub hold: Mutex<Option<Pending<()>>>,
+}
+
+impl TestTree {
+    pub fn note(self: &Arc<Self>, what: String) {
+        self.log.lock().unwrap().push(what);
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn count(&self, what: &str) -> usize {
+        self.log()
+            .iter()
+            .filter(|line| line.starts_with(what))
+            .count()
+    }
+}
+
+pub struct TreeHandle(Arc<TestTree>);
+
+impl ConnectionTree for TreeHandle {
+    fn publish(&self, connection: ConnectionHandle) -> BoxFuture<'static, Result<()>> {
+        self.0.note(format!("publish {}", connection.bus_name));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn emit(&self, _: OwnerId, signal: ConnectionSignal) -> BoxFuture<'static, ()> {
+        let tree = self.0.clone();
+        let hold = tree.hold.lock().unwrap().take();
+        Box::pin(async move {
+            if let Some(hold) = hold {
+                hold.wait().await.ok();
+            }
+            let line = match signal {
+                ConnectionSignal::StatusChanged(status, reason) => format!("{status:?} {reason:?}"),
+                ConnectionSignal::ConnectionError(error) => format!("error {error}"),
+                ConnectionSignal::NewChannels(details) => format!("new {}", details.id.0),
+                ConnectionSignal::ChannelClosed(details) => format!("closed {}", details.id.0),
+                other => format!("{other:?}")
+                    .split(['(', ' '])
+                    .next()
+                    .unwrap_or("")
+                    .to_owned(),
+            };
+            tree.note(line);
+        })
+    }
+
+    fn withdraw(&self, _: OwnerId) -> BoxFuture<'static, ()> {
+        self.0.note("withdraw".into());
+        Box::pin(async {})
+    }
+}
+
+/// Opens channels when the test lets it.
+#[derive(Default)]
+pub struct TestOpener {
+    pub held: Mutex<Vec<Opening>>,
+    /// Otherwise channels open at once, and these are their tubes.
+    pub hold: Mutex<bool>,
+    pub tubes: Mutex<Vec<Probe<StreamTubeMessage>>>,
+    pub next: Mutex<u64>,
+    pub closed: Mutex<usize>,
+}
+
+pub struct Opening {
+    pub object: ChannelObject,
+    pub answer: Reply<Result<ChannelObject>>,
+}
+
+pub struct OpenerHandle(Arc<TestOpener>);
+
+impl ChannelOpener for OpenerHandle {
+    fn open_stream_tube(
+        &self,
+        request: StreamTubeRequest,
+    ) -> BoxFuture<'static, Result<ChannelObject>> {
+        let mut next = self.0.next.lock().unwrap();
+        *next += 1;
+        let (probe, address) = Probe::new(4);
+        self.0.tubes.lock().unwrap().push(probe);
+        let state = if request.description.requested {
+            TubeState::NotOffered
+        } else {
+            TubeState::LocalPending
+        };
+        let (writer, view) = Snapshot::new(StreamTubeView {
+            state,
+            parameters: TubeParameters::default(),
+            address: None,
+            connections: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+        });
+        drop(writer);
+        let object = ChannelObject {
+            id: ChannelId(*next),
+            owner: request.owner,
+            description: request.description,
+            address,
+            view,
+        };
+        if !*self.0.hold.lock().unwrap() {
+            return Box::pin(async move { Ok(object) });
+        }
+        let (answer, pending) = Reply::new();
+        self.0.held.lock().unwrap().push(Opening { object, answer });
+        Box::pin(async move {
+            pending
+                .wait()
+                .await
+                .unwrap_or_else(|_| Err(Error::unanswered()))
+        })
+    }
+
+    fn close_owner(&self, _: OwnerId) -> BoxFuture<'static, ()> {
+        *self.0.closed.lock().unwrap() += 1;
+        Box::pin(async {})
+    }
+}
+
+pub struct TestSession {
+    pub events: Sender<SessionEvent>,
+    pub log: Mutex<Vec<String>>,
+    pub signalling: Arc<FakeSignalling>,
+    /// Never says goodbye.
+    pub stuck: bool,
+    /// Never finishes what it is asked to set.
+    pub slow: bool,
+}
+
+impl TestSession {
+    pub fn note(&self, what: impl Into<String>) {
+        self.log.lock().unwrap().push(what.into());
+    }
+
+    fn set(&self) -> BoxFuture<'static, Result<()>> {
+        if self.slow {
+            Box::pin(std::future::pending())
+        } else {
+            Box::pin(async { Ok(()) })
+        }
+    }
+}
+
+impl Session for TestSession {
+    fn connect(&self) -> BoxFuture<'static, Result<()>> {
+        let events = self.events.clone();
+        Box::pin(async move {
+            let connected = SessionEvent::Connected {
+                self_id: ContactId("ada@here".into()),
+                alias: String::new(),
+            };
+            events.send(connected).await.ok();
+            Ok(())
+        })
+    }
+
+    fn disconnect(&self) -> BoxFuture<'static, ()> {
+        self.note("disconnect");
+        if self.stuck {
+            return Box::pin(std::future::pending());
+        }
+        Box::pin(async {})
+    }
+
+    fn set_presence(&self, presence: Presence) -> BoxFuture<'static, Result<()>> {
+        self.note(format!("presence {}", presence.message));
+        self.set()
+    }
+
+    fn set_alias(&self, _: String) -> BoxFuture<'static, Result<()>> {
+        self.set()
+    }
+
+    fn set_features(&self, _: BTreeSet<String>) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+
+    fn tube(&self, _: &PeerId, _: TubeId) -> TubePorts {
+        TubePorts {
+            connector: FakeConnector::new(&StreamCounter::default()),
+            signalling: self.signalling.clone(),
+        }
+    }
+
+    fn self_key(&self) -> KeyId {
+        KeyId([1; 32])
+    }
+
+    fn pin(&self, _: &ContactId) -> BoxFuture<'static, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn verify(&self, _: &ContactId, _: &str, _: bool) -> BoxFuture<'static, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn forget(&self, _: &ContactId) -> BoxFuture<'static, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[derive(Default)]
+pub struct TestNetwork {
+    pub sessions: Mutex<Vec<Arc<TestSession>>>,
+    pub stuck: bool,
+    pub slow: bool,
+    pub panics: bool,
+    /// The next start waits for this.
+    pub hold: Mutex<Option<Pending<()>>>,
+}
+
+pub struct NetworkHandle(Arc<TestNetwork>);
+
+impl SessionFactory for NetworkHandle {
+    fn start(&self, _: &Account) -> BoxFuture<'static, Result<StartedSession>> {
+        let network = self.0.clone();
+        let hold = network.hold.lock().unwrap().take();
+        Box::pin(async move {
+            if let Some(hold) = hold {
+                hold.wait().await.ok();
+            }
+            assert!(!network.panics, "the network was told to panic");
+            let (sender, events) = async_channel::bounded(64);
+            let session = Arc::new(TestSession {
+                events: sender,
+                log: Mutex::default(),
+                signalling: FakeSignalling::new(),
+                stuck: network.stuck,
+                slow: network.slow,
+            });
+            network.sessions.lock().unwrap().push(session.clone());
+            Ok((session as Arc<dyn Session>, events))
+        })
+    }
+}
+
+pub struct World {
+    pub sim: Sim,
+    pub tree: Arc<TestTree>,
+    pub opener: Arc<TestOpener>,
+    pub network: Arc<TestNetwork>,
+    pub manager: ManagerHandle,
+}
+
+impl World {
+    pub fn new() -> Self {
+        World::with(TestNetwork::default())
+    }
+
+    pub fn with(network: TestNetwork) -> Self {
+        let sim = Sim::new();
+        let (tree, opener) = (Arc::<TestTree>::default(), Arc::<TestOpener>::default());
+        let network = Arc::new(network);
+        let clock: Arc<dyn Clock> = sim.clock.clone();
+        let for_sockets = clock.clone();
+        let manager = ManagerHandle::start(
+            &sim.spawner,
+            &clock,
+            ManagerConfig {
+                tree: Arc::new(TreeHandle(tree.clone())),
+                opener: Arc::new(OpenerHandle(opener.clone())),
+                sessions: Arc::new(NetworkHandle(network.clone())),
+                sockets: Arc::new(move |_| {
+                    let config = EndpointConfig {
+                        socket_directory: "/nowhere".into(),
+                        any_local_user: false,
+                    };
+                    Arc::new(SystemSockets::new(config, for_sockets.clone()))
+                }),
+            },
+        );
+        World {
+            sim,
+            tree,
+            opener,
+            network,
+            manager,
+        }
+    }
+
+    pub fn account(name: &str) -> Account {
+        let given = |text: &str| Given::Text(text.into());
+        let parameters = GivenMap::from([
+            ("published-name".to_owned(), given(name)),
+            ("pneuma-profile".to_owned(), given(name)),
+        ]);
+        Account::new(&parameters, "login").unwrap()
+    }
+
+    pub fn request(&self, name: &str) -> Result<ConnectionHandle> {
+        self.sim.run(self.manager.request(World::account(name)))
+    }
+
+    pub fn session(&self) -> Arc<TestSession> {
+        self.network.sessions.lock().unwrap()[0].clone()
+    }
+
+    pub fn happens(&self, event: SessionEvent) {
+        let session = self.session();
+        self.sim
+            .run(async move { session.events.send(event).await.unwrap() });
+        self.sim.settle();
+    }
+
+    /// Online, with Bob, who can take tubes.
+    pub fn online(&self) -> (ConnectionHandle, ContactHandle) {
+        let connection = self.request("ada").unwrap();
+        self.sim
+            .run(connection.ask(|reply| ConnectionMessage::Connect { reply }))
+            .unwrap();
+        self.sim.settle();
+        let features = [ns::TUBES.to_owned(), ns::PNEUMA.to_owned()];
+        self.happens(SessionEvent::Contact(Contact {
+            id: ContactId("bob@there".into()),
+            alias: String::new(),
+            presence: Presence {
+                show: Show::Available,
+                message: String::new(),
+            },
+            features: Some(Arc::new(features.into())),
+            key: None,
+            trust: Trust::Unpinned,
+        }));
+        let bob = connection
+            .view
+            .get()
+            .contacts
+            .by_id("bob@there")
+            .unwrap()
+            .handle;
+        self.tree.log.lock().unwrap().clear();
+        (connection, bob)
+    }
+
+    /// Asks for a channel; the answer arrives later.
+    pub fn ask(
+        &self,
+        connection: &ConnectionHandle,
+        contact: ContactHandle,
+        ensure: bool,
+    ) -> Pending<Result<CreatedChannel>> {
+        let (reply, pending) = Reply::new();
+        let message = ConnectionMessage::RequestChannel {
+            request: ChannelRequest {
+                target: Target::Handle(contact),
+                service: ServiceName::new("http").unwrap(),
+            },
+            ensure,
+            reply,
+        };
+        self.sim.run(connection.address.tell(message)).unwrap();
+        self.sim.settle();
+        pending
+    }
+
+    pub fn answer(&self, pending: Pending<Result<CreatedChannel>>) -> Result<CreatedChannel> {
+        self.sim.run(pending.wait()).unwrap()
+    }
+
+    /// Nothing is left when everything has ended.
+    pub fn ends(self) {
+        self.sim.run(self.manager.shutdown());
+        self.sim.settle();
+        assert_eq!(self.sim.spawner.running(), 0);
+        assert_eq!(*self.manager.connections().get(), 0);
+    }
+}
+
+pub fn offered(tube: u32) -> SessionEvent {
+    SessionEvent::TubeOffered {
+        from: bob(),
+        tube: TubeId(tube),
+        service: ServiceName::new("rfb").unwrap(),
+        parameters: TubeParameters::default(),
+    }
+}
+
+pub fn bob() -> PeerId {
+    PeerId {
+        contact: ContactId("bob@there".into()),
+        resource: None,
+    }
+}
