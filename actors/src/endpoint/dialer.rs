@@ -188,3 +188,40 @@ fn explain(address: &SocketAddress, error: &io::Error) -> Error {
         _ => Error::ConnectionFailed(format!("cannot connect to {address}: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::discriminant;
+
+    use super::*;
+
+    #[test]
+    fn each_way_to_fail_has_its_error_and_names_the_address() {
+        let address = SocketAddress::Ipv4("192.0.2.1:80".parse().unwrap());
+        let text = String::new;
+        for (errno, expected) in [
+            (Errno::CONNREFUSED, Error::ConnectionRefused(text())),
+            (Errno::NOENT, Error::ConnectionRefused(text())),
+            (Errno::NOTDIR, Error::ConnectionRefused(text())),
+            (Errno::PROTOTYPE, Error::ConnectionRefused(text())),
+            (Errno::ACCESS, Error::PermissionDenied(text())),
+            (Errno::PERM, Error::PermissionDenied(text())),
+            (Errno::NETUNREACH, Error::NetworkError(text())),
+            (Errno::HOSTUNREACH, Error::NetworkError(text())),
+            (Errno::AFNOSUPPORT, Error::NetworkError(text())),
+            (Errno::INVAL, Error::InvalidArgument(text())),
+            (Errno::MFILE, Error::ResourceUnavailable(text())),
+            (Errno::NOMEM, Error::ResourceUnavailable(text())),
+            (Errno::TIMEDOUT, Error::ConnectionFailed(text())),
+            (Errno::CONNRESET, Error::ConnectionFailed(text())),
+        ] {
+            let error = explain(&address, &errno.into());
+            assert_eq!(discriminant(&error), discriminant(&expected), "{error:?}");
+            assert!(error.to_string().contains("192.0.2.1:80"), "{error}");
+        }
+        // A socket that was connected to itself comes without a number.
+        let itself = io::ErrorKind::ConnectionRefused.into();
+        let error = explain(&address, &itself);
+        assert!(matches!(error, Error::ConnectionRefused(_)), "{error:?}");
+    }
+}

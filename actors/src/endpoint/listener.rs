@@ -209,3 +209,29 @@ fn passes(error: &io::Error) -> bool {
         )
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_waited_out_and_a_dead_socket_is_not() {
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::CONNABORTED,
+            Errno::PROTO,
+            Errno::HOSTUNREACH,
+            Errno::PERM,
+            Errno::AGAIN,
+        ] {
+            assert!(passes(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP] {
+            assert!(!passes(&errno.into()), "{errno}");
+        }
+        assert!(!passes(&io::ErrorKind::Other.into()));
+    }
+}
