@@ -40,7 +40,7 @@ use actor::{Identification, Parts, SessionActor, TrustStore};
 use contacts::Contacts;
 use discovery::{Discovery, MAX_INSTANCE, PresenceText, clean, mdns::Mdns, truncated};
 use network::{Network, Tcp};
-use stream::StreamContext;
+use stream::{Faults, StreamContext};
 
 /// The port of multicast DNS (RFC 6762).
 pub const MDNS_PORT: u16 = 5353;
@@ -108,6 +108,7 @@ pub fn start(
             network: Arc::new(network),
             spawner,
             clock,
+            faults: Faults::default(),
         },
     )
 }
@@ -121,6 +122,7 @@ struct Surroundings {
     network: Arc<dyn Network>,
     spawner: Spawner,
     clock: Arc<dyn Clock>,
+    faults: Faults,
 }
 
 fn start_with(
@@ -135,6 +137,7 @@ fn start_with(
         network,
         spawner,
         clock,
+        faults,
     } = surroundings;
     let identity = Arc::new(identity);
     let contacts = Contacts::new(identity.id(), config.require_encryption, trust);
@@ -169,6 +172,7 @@ fn start_with(
         clock: clock.clone(),
         spawner: spawner.clone(),
         events: stream_address,
+        faults,
     };
     let failed = events.clone();
     let parts = Parts {

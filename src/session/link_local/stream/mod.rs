@@ -31,11 +31,13 @@ use crate::{
     xmpp::{StreamCondition, payload::disco, stream::Role},
 };
 
+mod fault;
 mod link;
 mod opening;
 mod running;
 mod wire;
 
+pub use fault::{Faults, Point};
 pub use link::StreamLink;
 use opening::{Opened, Opening};
 use running::Running;
@@ -111,6 +113,8 @@ pub struct StreamContext {
     pub spawner: Spawner,
     /// Where events go.
     pub events: Address<(StreamId, StreamEvent)>,
+    /// Where tests kill streams.
+    pub faults: Faults,
 }
 
 /// How one stream is to be opened.
@@ -170,6 +174,7 @@ pub async fn establish(
         ))
     };
     let mut opened = opened.or(late).await?;
+    context.faults.hit(Point::Greeted).map_err(failed)?;
     let them = match peer_name(&request, &opened) {
         Ok(them) => them,
         Err((condition, error)) => {
@@ -229,6 +234,7 @@ impl Established {
             });
         let addresses = (request.local, request.peer);
         let link = StreamLink::new(request.us, them, addresses, security, address);
+        context.faults.hit(Point::Admitted).map_err(failed)?;
         let id = request.id;
         let running = Running::new(id, context, Arc::new(link), mailbox, admitted, opened);
         match running.run(stop).await {
@@ -236,6 +242,10 @@ impl Established {
             Exit::Failed(failure) => Err(Error::ConnectionLost(failure.to_string())),
         }
     }
+}
+
+fn failed(failure: actors::runtime::Failure) -> Error {
+    Error::ConnectionFailed(failure.to_string())
 }
 
 /// Who the peer says it is, and whether it is talking to us.

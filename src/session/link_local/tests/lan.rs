@@ -25,6 +25,7 @@ use crate::session::{
         discovery::{Announcement, Discovery, DiscoveryEvent, PresenceText, Sighting},
         network::{Connection, Listening, Network, Strangers},
         start_with,
+        stream::Faults,
     },
     trust::{Identity, KeyId, TrustTable},
 };
@@ -81,6 +82,7 @@ pub struct Person {
     pub id: ContactId,
     pub host: Host,
     pub key: KeyId,
+    pub faults: Faults,
 }
 
 impl Lan {
@@ -115,6 +117,7 @@ impl Lan {
         let identity = Identity::generate().unwrap();
         let key = identity.id();
         let host = self.host();
+        let faults = Faults::default();
         let discovery = Arc::new(FakeDiscovery {
             host: host.clone(),
             name: Mutex::default(),
@@ -129,6 +132,7 @@ impl Lan {
                 network: Arc::new(host.clone()),
                 spawner: self.sim.spawner.clone(),
                 clock: self.sim.clock.clone(),
+                faults: faults.clone(),
             },
         )
         .unwrap();
@@ -146,6 +150,7 @@ impl Lan {
             id,
             host,
             key,
+            faults,
         }
     }
 

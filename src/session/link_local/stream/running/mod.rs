@@ -29,7 +29,7 @@ use futures_lite::{AsyncWrite as _, FutureExt as _, future};
 use minidom::Element;
 
 use super::{
-    Admitted, StreamContext, StreamEvent, StreamId, StreamLink,
+    Admitted, Faults, Point, StreamContext, StreamEvent, StreamId, StreamLink,
     opening::{Opened, stream_error},
 };
 use crate::{
@@ -147,6 +147,7 @@ pub struct Running {
     last_stanza: Time,
     last_progress: Time,
     ended: Option<Exit>,
+    faults: Faults,
 }
 
 impl Running {
@@ -189,6 +190,7 @@ impl Running {
             last_stanza: now,
             last_progress: now,
             ended: None,
+            faults: context.faults,
         };
         match admitted.pneuma {
             Some(pneuma) => {
@@ -212,8 +214,14 @@ impl Running {
             let Some(event) = stopped.or(async { Some(self.select().await) }).await else {
                 break Exit::Stopped;
             };
+            if let Err(failure) = self.faults.hit(Point::Decide) {
+                break Exit::Failed(failure);
+            }
             if let Flow::Exit(exit) = self.apply(event) {
                 break exit;
+            }
+            if let Err(failure) = self.faults.hit(Point::Decided) {
+                break Exit::Failed(failure);
             }
         };
         self.finish().await;
