@@ -73,6 +73,8 @@ pub struct Contacts {
     /// By handle; handle 1 is at index 0, so numbers are never reused and never 0.
     by_handle: Vec<Arc<Contact>>,
     by_id: BTreeMap<Arc<str>, ContactHandle>,
+    /// The log was told that there is no room for more; once is enough.
+    full: bool,
 }
 
 impl Contacts {
@@ -132,6 +134,13 @@ impl Contacts {
         };
         let next = u32::try_from(self.by_handle.len() + 1).ok();
         let (Some(number), true) = (next, self.by_handle.len() < most) else {
+            if !self.full {
+                self.full = true;
+                tracing::warn!(
+                    contacts = self.by_handle.len(),
+                    "too many contacts were seen: new ones stay invisible until the next connection"
+                );
+            }
             return Err(Error::ResourceUnavailable(
                 "this connection has seen more contacts than it keeps handles for".into(),
             ));

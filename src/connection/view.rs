@@ -8,7 +8,7 @@ use actors::{
     ports::StreamTubeDescription,
 };
 
-use super::contacts::{Contact, Contacts};
+use super::contacts::{Contact, Contacts, MAX_HANDLES};
 
 /// `Connection_Status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,9 +127,11 @@ impl ConnectionView {
     /// The contacts behind these handles.
     ///
     /// # Errors
-    /// `Disconnected`, `InvalidHandle` for the first that is nobody's.
+    /// `Disconnected`, `InvalidHandle` for the first that is nobody's, `InvalidArgument` for more
+    /// handles than there can be contacts.
     pub fn contacts_of(&self, handles: &[u32]) -> Result<Vec<Arc<Contact>>, Error> {
         self.connected()?;
+        at_once(handles.len())?;
         handles
             .iter()
             .map(|handle| self.contacts.get(ContactHandle(*handle)).cloned())
@@ -141,6 +143,19 @@ impl Default for ConnectionView {
     fn default() -> Self {
         ConnectionView::new()
     }
+}
+
+/// Whether one call may ask for so many contacts.
+///
+/// # Errors
+/// `InvalidArgument` for more than there can be.
+pub fn at_once(count: usize) -> Result<(), Error> {
+    if count > MAX_HANDLES {
+        return Err(Error::InvalidArgument(format!(
+            "one call asks for at most {MAX_HANDLES} contacts"
+        )));
+    }
+    Ok(())
 }
 
 /// A signal of a connection, in the order they are emitted.

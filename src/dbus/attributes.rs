@@ -9,7 +9,7 @@ use super::values::{self, Class, Map};
 use crate::{
     connection::{
         contacts::Contact,
-        protocol::{PresenceType, STATUSES, interface},
+        protocol::{ATTRIBUTE_INTERFACES, PresenceType, STATUSES, interface},
     },
     session::{self, Show},
 };
@@ -92,8 +92,18 @@ fn seconds(time: SystemTime) -> i64 {
         .unwrap_or_default()
 }
 
+/// The interfaces of a request that have attributes, each once; the others are ignored, by the
+/// specification, and however many there are they cost nothing for each contact.
+pub fn wanted(interfaces: &[String]) -> Vec<&'static str> {
+    ATTRIBUTE_INTERFACES
+        .iter()
+        .copied()
+        .filter(|known| interfaces.iter().any(|wanted| wanted == known))
+        .collect()
+}
+
 /// The attributes from these interfaces; those of Connection are always among them.
-pub fn of(contact: &Contact, interfaces: &[String]) -> Map {
+pub fn of(contact: &Contact, interfaces: &[&'static str]) -> Map {
     let mut map = Map::new();
     let mut set = |interface: &str, attribute: &str, value: Variant<'static>| {
         map.insert(format!("{interface}/{attribute}"), value);
@@ -101,7 +111,7 @@ pub fn of(contact: &Contact, interfaces: &[String]) -> Map {
     let id = Variant::new(contact.id.as_ref().to_owned());
     set(interface::CONNECTION, "contact-id", id);
     for wanted in interfaces {
-        match wanted.as_str() {
+        match *wanted {
             name @ interface::CONTACT_LIST => {
                 set(name, "subscribe", Variant::new(subscription(contact)));
                 set(name, "publish", Variant::new(subscription(contact)));
@@ -117,7 +127,6 @@ pub fn of(contact: &Contact, interfaces: &[String]) -> Map {
                 set(name, "capabilities", Variant::new(classes(contact)));
             }
             name @ interface::TRUST => set(name, "trust", Variant::new(trust(contact))),
-            // What is not supported is ignored, by the specification.
             _ => {}
         }
     }

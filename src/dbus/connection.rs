@@ -8,11 +8,11 @@ use super::{
     values::{self, Map},
 };
 use crate::connection::{
-    ConnectionHandle, message::ConnectionMessage, protocol, view::ConnectionView,
+    ConnectionHandle,
+    message::ConnectionMessage,
+    protocol,
+    view::{ConnectionView, at_once},
 };
-
-/// Most handles or identifiers one call may ask for at once.
-const MAX_AT_ONCE: usize = crate::connection::contacts::MAX_HANDLES;
 
 /// The interface `Connection`.
 #[derive(Debug)]
@@ -39,22 +39,12 @@ impl Connection {
                 "there are handles of contacts (type 1) only".into(),
             ));
         }
-        at_once(handles.len())?;
         let contacts = view.contacts_of(handles)?;
         Ok(contacts
             .iter()
             .map(|contact| contact.id.as_ref().to_owned())
             .collect())
     }
-}
-
-fn at_once(count: usize) -> Outcome<()> {
-    if count > MAX_AT_ONCE {
-        return Err(Error::InvalidArgument(format!(
-            "one call asks for at most {MAX_AT_ONCE} contacts"
-        )));
-    }
-    Ok(())
 }
 
 #[zbus::interface(

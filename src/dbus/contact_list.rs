@@ -94,6 +94,7 @@ impl ContactList {
             tracing::trace!(hold, "contact list attributes");
             let mut interfaces = interfaces;
             interfaces.push(interface::CONTACT_LIST.to_owned());
+            let interfaces = attributes::wanted(&interfaces);
             let attributes = view
                 .contacts
                 .listed()

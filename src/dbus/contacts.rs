@@ -1,6 +1,6 @@
 //! `Connection.Interface.Contacts`: many attributes of many contacts at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use actors::model::ContactHandle;
 
@@ -51,6 +51,8 @@ impl Contacts {
             // Handles are immortal: holding them changes nothing. Those that are nobody's are left
             // out, by the specification.
             tracing::trace!(hold, "contact attributes");
+            let interfaces = attributes::wanted(&interfaces);
+            let handles: BTreeSet<u32> = handles.into_iter().collect();
             let attributes = handles
                 .iter()
                 .filter_map(|handle| view.contacts.get(ContactHandle(*handle)).ok())
@@ -72,7 +74,7 @@ impl Contacts {
             let view = self.connection.view.get();
             view.connected()?;
             let contact = view.contacts.by_id(&identifier)?;
-            let attributes = attributes::of(contact, &interfaces);
+            let attributes = attributes::of(contact, &attributes::wanted(&interfaces));
             Ok((contact.handle.0, Ordered::new(attributes, order)))
         })
         .await

@@ -18,7 +18,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use actors::{
     endpoint::EndpointConfig,
     model::{Error, Result},
-    runtime::{Clock, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, SystemClock, Task},
+    runtime::{Clock, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, SystemClock},
     supervisor::{Supervisor, SupervisorConfig, SupervisorHandle, SystemSockets},
 };
 use futures_lite::FutureExt as _;
@@ -197,23 +197,23 @@ impl Builder {
         tracing::info!(name = protocol::MANAGER_BUS_NAME, "serving");
         let (stopper, stop) = Stopper::new();
         let (writer, ended) = Snapshot::new(None);
-        let task = spawner.spawn("service", serving.serve(stop, writer));
+        spawner
+            .spawn("service", serving.serve(stop, writer))
+            .detach();
         Ok(Service {
             stopper,
             ended,
             spawner,
-            _task: task,
         })
     }
 }
 
-/// A running connection manager. Dropping it stops everything at once, without goodbyes; use
-/// [`Service::shutdown`] to close in order.
+/// A running connection manager. Dropping it closes everything in order too, in the background, if
+/// its executor goes on running; [`Service::shutdown`] waits for that.
 pub struct Service {
     stopper: Stopper,
     ended: Snapshot<Option<End>>,
     spawner: Spawner,
-    _task: Task<()>,
 }
 
 impl std::fmt::Debug for Service {

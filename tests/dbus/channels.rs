@@ -510,3 +510,56 @@ fn closing_twice_is_fine() {
         (tubes[0].1.log() == [Signalled::Closed]).then_some(())
     });
 }
+
+#[test]
+fn a_client_that_leaves_before_its_answer_leaves_a_channel_like_any_other() {
+    let world = World::new();
+    let account = world.online(vec![capable("bob@there")]);
+    let bob = account.handle("bob@there");
+    for round in 0..10 {
+        let client =
+            block_on(zbus::connection::Builder::address(world.bus.address()).build()).unwrap();
+        let request = account.tube_request(bob, &format!("s{round}"));
+        let call = Message::method_call(account.path.as_str(), "CreateChannel")
+            .destination(CM_NAME)
+            .interface(name::REQUESTS)
+            .build(&(request,))
+            .unwrap();
+        block_on(client.send(&call)).unwrap();
+        block_on(client.close()).unwrap();
+        let (path, _) = announced(&world);
+        world.call(&path, name::CHANNEL, "Close", &()).unwrap();
+        world.wait("ChannelClosed", |event| {
+            event.arguments::<(OwnedObjectPath,)>()
+        });
+    }
+    assert_eq!(account.channels(), 0);
+}
+
+#[test]
+fn two_tubes_to_one_contact_for_one_service_are_two() {
+    let world = World::new();
+    let account = world.online(vec![capable("bob@there")]);
+    let bob = account.handle("bob@there");
+    let address = Variant::new(("127.0.0.1", 1234_u16));
+    let paths: Vec<String> = (0..2)
+        .map(|_| {
+            let (path, _) = account.create(bob, "http").unwrap();
+            world
+                .call(&path, name::STREAM_TUBE, "Offer", &offer_at(&address, 2))
+                .unwrap();
+            path
+        })
+        .collect();
+    let ids: std::collections::BTreeSet<u32> = account
+        .session
+        .tubes()
+        .iter()
+        .map(|tube| tube.0.1)
+        .collect();
+    assert_eq!(ids.len(), 2);
+    assert!(!ids.contains(&0));
+    // Closing one leaves the other.
+    world.call(&paths[0], name::CHANNEL, "Close", &()).unwrap();
+    assert_eq!(get::<u32>(&world, &paths[1], name::TUBE, "State"), 1);
+}

@@ -214,3 +214,14 @@ fn a_bus_that_goes_takes_the_service_with_it() {
     assert_eq!(world.ends(), End::BusGone);
     assert_eq!(session.log().last().unwrap(), "disconnect");
 }
+
+#[test]
+fn a_service_that_is_dropped_closes_in_order() {
+    let mut world = World::new();
+    let session = world.online(vec![]).session;
+    drop(world.service.take());
+    world.until("its name is gone", || {
+        (!world.has_owner(CM_NAME)).then_some(())
+    });
+    assert_eq!(session.log().last().unwrap(), "disconnect");
+}
