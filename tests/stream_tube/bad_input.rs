@@ -288,7 +288,7 @@ fn offers_to_people_who_cannot_have_them() {
         .and_then(|tube| alice.offer(&tube, service.address(), HashMap::new()))
         .expect_err("an offer to somebody who is not there");
     assert!(
-        ["Offline", "NotAvailable", "NotCapable"].contains(&refused.short()),
+        ["Offline", "ConnectionFailed"].contains(&refused.short()),
         "{refused}"
     );
     bob.go_online();

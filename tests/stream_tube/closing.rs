@@ -22,8 +22,10 @@ fn the_accepting_side_closes() {
     bob.close(&theirs).expect("Close");
     bob.closed(&theirs);
     alice.closed(&ours);
-    assert_eq!(alice.connection_closed(&ours).1, "Cancelled");
     assert_eq!(bob.connection_closed(&theirs).1, "Cancelled");
+    // The connection's own reset may outrun the word that the tube is closed.
+    let why = alice.connection_closed(&ours).1;
+    assert!(["Cancelled", "ConnectionLost"].contains(&&*why), "{why}");
     // What was connected is over, and nobody listens any more.
     assert!(matches!(held.read(&mut [0]), Ok(0) | Err(_)));
     assert!(door.connect().is_err());

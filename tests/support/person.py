@@ -2,6 +2,7 @@
 import os
 import shutil
 import tempfile
+import xml.etree.ElementTree as ElementTree
 
 from gi.repository import Gio, GLib
 
@@ -208,14 +209,17 @@ class Person:
         self.agents.append(made)
         return made
 
-    def objects(self, path="/"):
+    def objects(self):
         """Every object path the connection manager has."""
-        xml = self.on(path, "org.freedesktop.DBus.Introspectable", "Introspect")
-        found = [path]
-        for part in xml.split('<node name="')[1:]:
-            child = part.split('"')[0]
-            found += self.objects(path.rstrip("/") + "/" + child)
-        return found
+        root = ElementTree.fromstring(
+            self.on("/", "org.freedesktop.DBus.Introspectable", "Introspect"))
+
+        def below(node, path):
+            for child in node.findall("node"):
+                inner = f"{path}/{child.get('name')}"
+                yield inner
+                yield from below(child, inner)
+        return list(below(root, ""))
 
     def close(self):
         for agent in self.agents:

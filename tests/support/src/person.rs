@@ -407,16 +407,21 @@ impl Person {
             )
             .unwrap_or_else(|error| self.fail(&format!("Introspect {path}: {error}")));
         let xml: String = answer.body().deserialize().expect("introspection data");
-        let children: Vec<String> = xml
-            .split("<node name=\"")
-            .skip(1)
-            .filter_map(|rest| rest.split('"').next())
-            .map(|child| format!("{}/{child}", path.trim_end_matches('/')))
-            .collect();
         let mut all = Vec::new();
-        for child in children {
-            all.extend(self.objects_below(&child));
-            all.push(child);
+        // The nodes we are inside of: an answer may nest them.
+        let mut parents = vec![path.trim_end_matches('/').to_owned()];
+        let tags = xml.match_indices('<').map(|(place, _)| &xml[place..]);
+        for tag in tags.filter_map(|rest| rest.split_inclusive('>').next()) {
+            if let Some(rest) = tag.strip_prefix("<node name=\"") {
+                let name = rest.split('"').next().unwrap_or_default();
+                let child = format!("{}/{name}", parents.last().expect("the root"));
+                all.push(child.clone());
+                if !tag.ends_with("/>") {
+                    parents.push(child);
+                }
+            } else if tag == "</node>" {
+                parents.pop();
+            }
         }
         all.sort();
         all
