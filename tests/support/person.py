@@ -318,7 +318,7 @@ def knock(address, data, wait=5):
             client = socket.create_connection((address[1], address[2]), wait)
             client.settimeout(wait)
     except OSError as error:
-        return ["refused", error.strerror or str(error)]
+        return ["refused", ""]
     got = b""
     try:
         client.sendall(bytes.fromhex(data))
