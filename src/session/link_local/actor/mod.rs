@@ -390,7 +390,14 @@ impl SessionActor {
                 self.saving = false;
                 self.save();
             }
-            Message::Ended(id, result) => self.stream_ended(id, result),
+            Message::Ended(id, result) => {
+                // What the stream said before it ended waits in the other mailbox, which is read
+                // later: as much as that holds may exceed the outbox's bound, once.
+                while let Ok((id, event)) = self.parts.stream_events.try_next() {
+                    self.stream_event(id, event);
+                }
+                self.stream_ended(id, result);
+            }
         }
     }
 

@@ -228,7 +228,8 @@ impl Running {
         exit
     }
 
-    /// Writes what is left, for a second at most, and lets everybody who waits know.
+    /// Tells the session what the peer said last, writes what is left, for a second at most, and
+    /// lets everybody who waits know.
     async fn finish(mut self) {
         self.bytestreams.link_ended(&*self.link);
         for waiter in self.tracker.drain() {
@@ -236,7 +237,19 @@ impl Running {
         }
         let actions = self.stream.close();
         self.carry_out(actions);
+        let sending = self.sending.take();
+        let telling = std::mem::take(&mut self.telling);
+        let (events, id) = (self.events.clone(), self.id);
         let flushed = async {
+            // A tube's `<close>` often comes right before the end of the stream.
+            if let Some(sending) = sending {
+                sending.await;
+            }
+            for event in telling {
+                if events.tell((id, event)).await.is_err() {
+                    break;
+                }
+            }
             poll_fn(|context| self.pipe.poll_write_out(context))
                 .await
                 .is_ok()
@@ -250,7 +263,7 @@ impl Running {
             false
         };
         if !flushed.or(late).await {
-            tracing::debug!(contact = %self.contact, "the stream ended with bytes unwritten");
+            tracing::debug!(contact = %self.contact, "the stream ended with things unsaid");
         }
     }
 
