@@ -51,9 +51,10 @@ async fn read_until(stream: &mut (impl futures_lite::AsyncRead + Unpin), end: &s
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Opens a stream as far as `victim` lets `from` with this key, and gives what it said at the end.
-async fn intrude(stream: FakeStream, victim: &Person, from: &str, identity: &Identity) -> String {
-    let mut stream = stream;
+type Tls = futures_rustls::client::TlsStream<FakeStream>;
+
+/// Opens a stream as far as `victim` lets `from` with this key.
+async fn greet(mut stream: FakeStream, victim: &Person, from: &str, identity: &Identity) -> Tls {
     let header = header(from, &victim.id.0);
     stream.write_all(header.as_bytes()).await.unwrap();
     read_until(&mut stream, "features").await;
@@ -67,6 +68,12 @@ async fn intrude(stream: FakeStream, victim: &Person, from: &str, identity: &Ide
     stream.write_all(header.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
     read_until(&mut stream, "features").await;
+    stream
+}
+
+/// Offers a tube as `from`, and gives what the victim said until the end.
+async fn intrude(stream: FakeStream, victim: &Person, from: &str, identity: &Identity) -> String {
+    let mut stream = greet(stream, victim, from, identity).await;
     let offer = format!(
         "<message from='{from}'><tube xmlns='{}' type='stream' service='rfb' id='5'/></message>",
         ns::TUBES
@@ -432,5 +439,62 @@ fn salut_s_way_to_offer_a_tube_is_answered_with_an_error() {
         read_until(&mut stream, "<not-acceptable").await
     });
     assert!(heard.contains("<not-acceptable"), "{heard}");
+    assert_eq!(offered(&romeo.happened(&lan)), None);
+}
+
+#[test]
+fn a_peer_that_asks_and_never_reads_stops_itself_only() {
+    let lan = Lan::new();
+    let (romeo, juliet) = pinned(&lan);
+    let mallory = Identity::generate().unwrap();
+    let host = lan.host();
+    host.announce("mallory@x", Some(mallory.id()));
+    let stream = host.connect(&romeo).unwrap();
+    let open = lan.open.open();
+    let greeting = greet(stream, &romeo, "mallory@x", &mallory);
+    let mut stream = lan.sim.run(greeting);
+    let asking = lan.sim.spawner.spawn("asking", async move {
+        let ask = "<iq type='get' id='1'>\
+                   <query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+        let mut asked = 0_u64;
+        while stream.write_all(ask.as_bytes()).await.is_ok() && stream.flush().await.is_ok() {
+            asked += 1;
+        }
+        asked
+    });
+    lan.sim.settle();
+    // While it waits for us, others are served.
+    let service = ServiceName::new("rfb").unwrap();
+    let ports = romeo.side.session.tube(&peer(&juliet.id), TubeId(3));
+    let offer = ports.signalling.offer(&service, &TubeParameters::default());
+    lan.sim.run(offer).unwrap();
+    assert!(!asking.is_finished());
+    lan.advance(90);
+    let asked = lan.sim.run(asking).unwrap();
+    assert!(asked < 50_000, "{asked} questions were taken");
+    lan.advance(5);
+    assert!(lan.open.open() < open);
+}
+
+#[test]
+fn stanzas_in_another_s_name_end_the_stream() {
+    let lan = Lan::new();
+    let (romeo, juliet) = pinned(&lan);
+    let mallory = Identity::generate().unwrap();
+    let host = lan.host();
+    host.announce("mallory@x", Some(mallory.id()));
+    let stream = host.connect(&romeo).unwrap();
+    let end = lan.sim.run(async {
+        let mut stream = greet(stream, &romeo, "mallory@x", &mallory).await;
+        let forged = format!(
+            "<message from='{}'><tube xmlns='{}' type='stream' service='rfb' id='5'/></message>",
+            juliet.id,
+            ns::TUBES
+        );
+        stream.write_all(forged.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        read_until(&mut stream, "</stream:stream>").await
+    });
+    assert!(end.contains("invalid-from"), "{end}");
     assert_eq!(offered(&romeo.happened(&lan)), None);
 }

@@ -9,7 +9,7 @@ use super::{
     lan::{Lan, Person},
     support::peer,
 };
-use crate::session::{SessionEvent, Show, Trust, TubeId};
+use crate::session::{Presence, SessionEvent, Show, Trust, TubeId};
 
 fn offer(lan: &Lan, from: &Person, to: &Person, tube: u32) {
     let ports = from.side.session.tube(&peer(&to.id), TubeId(tube));
@@ -161,4 +161,24 @@ fn a_stream_that_breaks_is_opened_again_and_nobody_is_disconnected() {
             SessionEvent::Disconnected(_) | SessionEvent::ContactLost(_)
         )));
     }
+}
+
+#[test]
+fn presence_and_alias_are_seen_by_others() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    let busy = Presence {
+        show: Show::Busy,
+        message: "at the balcony".into(),
+    };
+    let session = &juliet.side.session;
+    lan.sim.run(session.set_presence(busy.clone())).unwrap();
+    lan.sim.run(session.set_alias("Jule".into())).unwrap();
+    let seen = romeo.sees(&lan, &juliet.id, |contact| contact.alias == "Jule");
+    assert_eq!(seen.presence, busy);
+    let offline = Presence {
+        show: Show::Offline,
+        message: String::new(),
+    };
+    assert!(lan.sim.run(session.set_presence(offline)).is_err());
 }
