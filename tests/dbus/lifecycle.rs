@@ -115,6 +115,9 @@ fn a_network_that_fails_says_why() {
     world.until("the connection is gone", || {
         (!world.has_owner(&account.bus_name)).then_some(())
     });
+    world.until("all of it is told", || {
+        (world.signals().len() >= 3).then_some(())
+    });
     assert_eq!(
         world.signals(),
         ["StatusChanged", "ConnectionError", "StatusChanged"]
