@@ -122,6 +122,23 @@ impl Channel {
         read("InitiatorID", || self.description().initiator_id.clone())
     }
 
+    // The next three are deprecated, and telepathy-glib 0.24 calls them all the same.
+
+    #[zbus(out_args("Channel_Type"))]
+    async fn get_channel_type(&self) -> Result<String> {
+        self.channel_type()
+    }
+
+    #[zbus(out_args("Target_Handle_Type", "Target_Handle"))]
+    async fn get_handle(&self) -> Result<(u32, u32)> {
+        Ok((self.target_handle_type()?, self.target_handle()?))
+    }
+
+    #[zbus(out_args("Interfaces"))]
+    async fn get_interfaces(&self) -> Result<Vec<String>> {
+        self.interfaces()
+    }
+
     /// Answers once the object is gone. Closing what is closing already is fine.
     async fn close(&self) -> Result<()> {
         answered("Close", async {

@@ -37,7 +37,10 @@ class Home:
 
     def works(self, size=100_000):
         """The tube carries bytes, on a new connection."""
-        assert self.at_bob.call(exchange, self.door, size) == size
+        try:
+            assert self.at_bob.call(exchange, self.door, size) == size
+        except Failure as failure:
+            raise Failure(f"{failure}\n{self.alice.seen()}\n{self.bob.seen()}") from None
 
     def echoed(self):
         """How many connections Alice's service has had."""

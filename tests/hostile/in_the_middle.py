@@ -113,6 +113,7 @@ def targets_are_swapped():
     """Two bytestreams of the same pair, crossed on their way: neither carries a byte."""
     home, middle = with_mode("pass")
     home.make_tube()
+    assert home.bob.connection_closed(home.accepted) == "Cancelled"
     middle.call(set_mode, "swap")
     other = home.bob.agent()
     home.at_bob.start(knock, home.door, b"first secret".hex(), 20)

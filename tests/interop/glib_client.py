@@ -1,10 +1,12 @@
 """One side's client, by telepathy-glib through GObject introspection.
 
-telepathy-glib's high-level client (TpBaseClient, TpAccountChannelRequest) wants Mission Control, which
-is not here: the connection is requested and the channel created by plain D-Bus calls, as Mission
-Control would make them. Everything after that is telepathy-glib's own: it introspects the connection
-manager, prepares the connection, the contact list and the capabilities, and drives the tube with
-TpStreamTubeChannel, which picks the sockets and pairs the signals by its own rules.
+telepathy-glib gets its channels from Mission Control, which is not here. So this file plays Mission
+Control's part by plain D-Bus: it owns the AccountManager's name, shows one Account, requests the
+connection, creates channels, and hands each to the Handler (Client.Handler.HandleChannels), as Mission
+Control would. The Handler is telepathy-glib's own TpSimpleHandler, and everything after that is its own
+too: it introspects the connection manager, prepares the connection, the contact list and the
+capabilities, and drives the tube with TpStreamTubeChannel, which picks the sockets and pairs the
+signals by its own rules.
 
 Runs inside an agent, one process for each side, since telepathy-glib knows one session bus only.
 """
@@ -22,6 +24,9 @@ CONNECTION = "org.freedesktop.Telepathy.Connection"
 CHANNEL = "org.freedesktop.Telepathy.Channel"
 STREAM_TUBE = CHANNEL + ".Type.StreamTube"
 PATIENCE = 30
+ACCOUNT = "/org/freedesktop/Telepathy/Account/pneuma/local_xmpp/test"
+ACCOUNT_MANAGER = "org.freedesktop.Telepathy.AccountManager"
+HANDLER = "org.freedesktop.Telepathy.Client"
 
 
 def until(what, attempt):
@@ -64,15 +69,56 @@ class Client:
             of.get_feature_quark_capabilities(), of.get_feature_quark_aliasing()])
         self.factory.add_contact_features([
             Tp.ContactFeature.ALIAS, Tp.ContactFeature.PRESENCE, Tp.ContactFeature.CAPABILITIES])
-        self.offered, self.kept = [], []
+        self.offered, self.kept, self.handled = [], [], []
         self.connections = []
         self.bus.signal_subscribe(None, CONNECTION + ".Interface.Requests", "NewChannels", None, None,
                                   Gio.DBusSignalFlags.NONE, self._new_channels)
+        self._show_account()
+        self.handler = Tp.SimpleHandler.new(
+            self.daemon, True, False, "Test", False, self._handle, None)
+        self.handler.register()
+
+    def _show_account(self):
+        """Mission Control's Account, as much of it as telepathy-glib looks at."""
+        self.account = {
+            "Interfaces": GLib.Variant("as", []), "DisplayName": GLib.Variant("s", "test"),
+            "Icon": GLib.Variant("s", ""), "Valid": GLib.Variant("b", True),
+            "Enabled": GLib.Variant("b", True), "Nickname": GLib.Variant("s", ""),
+            "Service": GLib.Variant("s", ""), "Parameters": GLib.Variant("a{sv}", {}),
+            "AutomaticPresence": GLib.Variant("(uss)", (2, "available", "")),
+            "ConnectAutomatically": GLib.Variant("b", False),
+            "Connection": GLib.Variant("o", "/"), "ConnectionStatus": GLib.Variant("u", 2),
+            "ConnectionStatusReason": GLib.Variant("u", 0),
+            "ConnectionError": GLib.Variant("s", ""), "ConnectionErrorDetails": GLib.Variant("a{sv}", {}),
+            "CurrentPresence": GLib.Variant("(uss)", (1, "offline", "")),
+            "RequestedPresence": GLib.Variant("(uss)", (2, "available", "")),
+            "ChangingPresence": GLib.Variant("b", False), "NormalizedName": GLib.Variant("s", ""),
+            "HasBeenOnline": GLib.Variant("b", True), "Supersedes": GLib.Variant("ao", [])}
+        rows = "".join(f'<property name="{name}" type="{value.get_type_string()}" access="read"/>'
+                       for name, value in self.account.items())
+        node = Gio.DBusNodeInfo.new_for_xml(
+            f'<node><interface name="org.freedesktop.Telepathy.Account">{rows}</interface></node>')
+        self.bus.register_object(ACCOUNT, node.interfaces[0], None,
+                                 lambda _bus, _sender, _path, _interface, name: self.account[name], None)
+        Gio.bus_own_name_on_connection(self.bus, ACCOUNT_MANAGER, Gio.BusNameOwnerFlags.NONE, None, None)
+        until("the AccountManager's name is ours", lambda: self._owned(ACCOUNT_MANAGER))
+
+    def _owned(self, name):
+        return self.bus.call_sync("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                  "NameHasOwner", GLib.Variant("(s)", (name,)), GLib.VariantType("(b)"),
+                                  Gio.DBusCallFlags.NONE, -1, None).unpack()[0]
 
     def _new_channels(self, _bus, _sender, _path, _interface, _member, arguments):
-        for path, properties in arguments.unpack()[0]:
-            if not properties[CHANNEL + ".Requested"]:
-                self.offered.append((path, properties))
+        rows = arguments.get_child_value(0)
+        for row in (rows.get_child_value(number) for number in range(rows.n_children())):
+            properties = row.get_child_value(1)
+            requested = properties.lookup_value(CHANNEL + ".Requested", None)
+            if not requested.get_boolean():
+                self.offered.append((row.get_child_value(0).get_string(), properties))
+
+    def _handle(self, _handler, _account, _connection, channels, _requests, _time, context, *_):
+        self.handled += channels
+        context.accept()
 
     def describe_manager(self):
         """What telepathy-glib makes of the connection manager."""
@@ -102,6 +148,8 @@ class Client:
             manager, "/" + manager.replace(".", "/"), "org.freedesktop.Telepathy.ConnectionManager",
             "RequestConnection", GLib.Variant("(sa{sv})", ("local-xmpp", parameters)), "(so)").unpack()
         self.bus_name, self.path = bus_name, path
+        self.account["Connection"] = GLib.Variant("o", path)
+        self.account["ConnectionStatus"] = GLib.Variant("u", 0)
         self.connection = self.factory.ensure_connection(path, {})
         finished(self.connection.prepare_async, self.connection.prepare_finish,
                  [Tp.Connection.get_feature_quark_core()])
@@ -142,27 +190,45 @@ class Client:
         return [contact.get_alias(), int(contact.get_presence_type()), contact.get_presence_status()]
 
     def _channel(self, path, properties):
-        plain = {key: value for key, value in properties.items()}
-        channel = self.factory.ensure_channel(self.connection, path, plain)
-        finished(channel.prepare_async, channel.prepare_finish,
-                 self.factory.dup_channel_features(channel))
+        """Hands a channel to the Handler, and gives it as telepathy-glib gave it to us."""
+        arguments = GLib.Variant.new_tuple(
+            GLib.Variant("o", ACCOUNT), GLib.Variant("o", self.path),
+            GLib.Variant.new_array(GLib.VariantType("(oa{sv})"), [
+                GLib.Variant.new_tuple(GLib.Variant("o", path), properties)]),
+            GLib.Variant("ao", []), GLib.Variant("t", 0), GLib.Variant("a{sv}", {}))
+        failed, done = [], []
+
+        def answered(bus, result):
+            try:
+                bus.call_finish(result)
+                done.append(True)
+            except GLib.Error as error:
+                failed.append(error)
+        self.bus.call(self.handler.get_bus_name(), self.handler.get_object_path(), HANDLER + ".Handler",
+                      "HandleChannels", arguments, None, Gio.DBusCallFlags.NONE, PATIENCE * 1000, None, answered)
+        until("the Handler has the channel", lambda: failed or done)
+        if failed:
+            raise failed[0]
+        channel = next(each for each in self.handled if each.get_object_path() == path)
         assert isinstance(channel, Tp.StreamTubeChannel), type(channel)
         return channel
 
-    def offer(self, identifier, service, parameters):
-        """Offers a tube; telepathy-glib chooses the socket and listens on it."""
+    def offer(self, identifier, service):
+        """Offers a tube; telepathy-glib chooses the socket and listens on it. (Parameters are a GHashTable
+        of GValues whose types introspection does not know: none can be given from here.)"""
         handle = self.contact(identifier).get_handle()
         request = {CHANNEL + ".ChannelType": GLib.Variant("s", STREAM_TUBE),
                    CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
                    CHANNEL + ".TargetHandle": GLib.Variant("u", handle),
                    STREAM_TUBE + ".Service": GLib.Variant("s", service)}
-        path, properties = self.call(
+        made = self.call(
             self.bus_name, self.path, CONNECTION + ".Interface.Requests", "CreateChannel",
-            GLib.Variant("(a{sv})", (request,)), "(oa{sv})").unpack()
-        self.channel = self._channel(path, properties)
+            GLib.Variant("(a{sv})", (request,)), "(oa{sv})")
+        path = made.get_child_value(0).get_string()
+        self.channel = self._channel(path, made.get_child_value(1))
         assert self.channel.get_service() == service
         self.channel.connect("incoming", self._incoming)
-        finished(self.channel.offer_async, self.channel.offer_finish, parameters)
+        finished(self.channel.offer_async, self.channel.offer_finish, None)
         return path
 
     def _incoming(self, _channel, connection):
@@ -184,7 +250,8 @@ class Client:
         """Accepts the tube that is offered for `service`; gives its parameters."""
         def found():
             return next((each for each in self.offered
-                         if each[1][STREAM_TUBE + ".Service"] == service), None)
+                         if each[1].lookup_value(STREAM_TUBE + ".Service", None).get_string() == service),
+                        None)
         path, properties = until(f"{service} is offered", found)
         self.channel = self._channel(path, properties)
         self.tube = finished(self.channel.accept_async, self.channel.accept_finish)
