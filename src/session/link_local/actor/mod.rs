@@ -16,7 +16,7 @@
 //! Bounds: while [`MAX_OUTBOX`] events wait for their reader, nothing is taken from discovery, streams or
 //! listeners, which then wait in their own bounded queues; commands still are. Of a contact only the
 //! latest state waits. [`MAX_WAITERS`] may wait for a stream to one contact; [`MAX_BACKGROUND`] streams are
-//! opened at a time only to ask for features; [`MAX_UNKNOWN`] inbound streams may wait for a record.
+//! opened at a time that nobody waits for, and as many to pinned contacts; [`MAX_UNKNOWN`] inbound streams may wait for a record.
 
 mod lifecycle;
 mod opening;
@@ -54,7 +54,8 @@ use crate::{
 pub const MAX_OUTBOX: usize = 256;
 /// Most callers that wait for a stream to one contact.
 pub const MAX_WAITERS: usize = 64;
-/// Most streams that are being opened only to ask for features.
+/// Most streams that are being opened for nobody who waits (to ask for features, to see whether a
+/// contact is still there): so many to pinned contacts, and as many to all others.
 pub const MAX_BACKGROUND: usize = 8;
 /// Most inbound streams that wait for the record that vouches for them.
 pub const MAX_UNKNOWN: usize = 64;
@@ -62,6 +63,9 @@ pub const MAX_UNKNOWN: usize = 64;
 pub const MAX_STREAMS: usize = 1024;
 /// Most streams with one contact, those that are being retired included; one more is refused.
 pub const MAX_STREAMS_EACH: usize = 8;
+/// Most streams that contacts opened whom our user never dealt with; one more is refused. Anybody
+/// can make keys and records, and must not keep the pinned contacts out.
+pub const MAX_STREAMS_OF_STRANGERS: usize = 256;
 /// How long an inbound stream waits for the record that vouches for it.
 const RECORD: Duration = Duration::from_secs(8);
 /// How long opening a stream may take with all its attempts.
@@ -461,7 +465,12 @@ impl SessionActor {
                     (peer.ask_at, peer.attempts) = (Some(at), 0);
                 }
                 Change::Probe(id) => self.probe(id),
-                Change::Rekeyed(id) => self.drop_streams_of(&id),
+                Change::Rekeyed(id) => {
+                    self.drop_streams_of(&id);
+                    // Tubes were agreed on with whoever has the other key. Their bytestreams have
+                    // connections of their own and would go on.
+                    self.emit(SessionEvent::ContactLost(id));
+                }
             }
         }
         if self.is_online() {

@@ -93,8 +93,11 @@ impl SessionActor {
                 let told = entry.commands.try_tell(Command::Ping).is_ok();
                 tracing::debug!(contact = %id, told, "is it still there?");
             }
+            // A stranger is looked for only while there is room: thousands who come and go would
+            // have us open thousands of connections, to wherever they say.
             None if self.is_online()
-                && self.peers.get(&id).is_none_or(|p| p.dialling.is_none()) =>
+                && self.peers.get(&id).is_none_or(|p| p.dialling.is_none())
+                && self.room_in_background(&id) =>
             {
                 self.dial(&id);
             }
@@ -102,14 +105,24 @@ impl SessionActor {
         }
     }
 
+    /// Whether one more stream may be opened that nobody waits for.
+    fn room_in_background(&self, id: &ContactId) -> bool {
+        let pinned = self.parts.contacts.has_pin(id);
+        self.in_background(pinned) < MAX_BACKGROUND
+    }
+
+    /// How many streams are being opened that nobody waits for, to pinned contacts or to others.
+    pub(super) fn in_background(&self, pinned: bool) -> usize {
+        self.peers
+            .iter()
+            .filter(|(_, peer)| peer.dialling.is_some() && peer.waiters.is_empty())
+            .filter(|(id, _)| self.parts.contacts.has_pin(id) == pinned)
+            .count()
+    }
+
     /// Asks those whose turn has come for their features.
     pub(super) fn ask_around(&mut self) {
         let now = self.now();
-        let mut background = self
-            .peers
-            .values()
-            .filter(|peer| peer.dialling.is_some() && peer.waiters.is_empty())
-            .count();
         let due: Vec<ContactId> = self
             .peers
             .iter()
@@ -135,11 +148,9 @@ impl SessionActor {
             if peer.dialling.is_some() {
                 continue;
             }
-            if background >= MAX_BACKGROUND {
-                break;
+            if self.room_in_background(&id) {
+                self.dial(&id);
             }
-            background += 1;
-            self.dial(&id);
         }
     }
 

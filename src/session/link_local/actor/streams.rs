@@ -15,8 +15,8 @@ use crate::{
 };
 
 use super::{
-    MAX_RETRIES, MAX_STREAMS, MAX_STREAMS_EACH, MAX_UNKNOWN, RECORD, RETRY, SessionActor,
-    StreamEntry, Unknown, forget,
+    MAX_RETRIES, MAX_STREAMS, MAX_STREAMS_EACH, MAX_STREAMS_OF_STRANGERS, MAX_UNKNOWN, RECORD,
+    RETRY, SessionActor, StreamEntry, Unknown, forget,
 };
 
 impl SessionActor {
@@ -196,6 +196,13 @@ impl SessionActor {
             refuse(admission, "it has too many streams");
             return;
         }
+        if admission.role == Role::Recipient
+            && !self.parts.contacts.has_pin(&contact)
+            && self.streams_of_strangers() >= MAX_STREAMS_OF_STRANGERS
+        {
+            refuse(admission, "strangers have too many streams");
+            return;
+        }
         let Some(entry) = self.streams.get_mut(&id) else {
             return;
         };
@@ -247,6 +254,17 @@ impl SessionActor {
             .stream_up(&contact, admission.peer, dialled, now);
         self.follow(changes);
         self.serve(&contact);
+    }
+
+    /// Streams that contacts opened whom our user never dealt with.
+    fn streams_of_strangers(&self) -> usize {
+        let contacts = &self.parts.contacts;
+        self.streams
+            .values()
+            .filter(|entry| entry.role == Role::Recipient)
+            .filter_map(|entry| entry.contact.as_ref())
+            .filter(|contact| !contacts.has_pin(contact))
+            .count()
     }
 
     pub(super) fn stream_ended(&mut self, id: StreamId, result: Result<(), Error>) {

@@ -20,17 +20,17 @@ impl SessionActor {
             .values()
             .flat_map(|peer| peer.waiters.iter().map(|(until, _)| *until));
         // While as many are being opened as may be, the next one's turn comes with an end, not with time.
-        let free = self
-            .peers
-            .values()
-            .filter(|peer| peer.dialling.is_some() && peer.waiters.is_empty())
-            .count()
-            < MAX_BACKGROUND;
+        let room = |pinned| self.in_background(pinned) < MAX_BACKGROUND;
+        let (room_for_pinned, room_for_others) = (room(true), room(false));
+        let free = |id| match self.parts.contacts.has_pin(id) {
+            true => room_for_pinned,
+            false => room_for_others,
+        };
         let asking = self
             .peers
-            .values()
-            .filter(|peer| free && self.is_online() && peer.dialling.is_none())
-            .filter_map(|peer| peer.ask_at);
+            .iter()
+            .filter(|(id, peer)| self.is_online() && peer.dialling.is_none() && free(id))
+            .filter_map(|(_, peer)| peer.ask_at);
         unknown
             .chain(waiters)
             .chain(asking)

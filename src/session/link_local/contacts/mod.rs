@@ -331,6 +331,13 @@ impl Contacts {
         })
     }
 
+    /// Whether our user dealt with the contact: its key is pinned.
+    pub fn has_pin(&self, id: &ContactId) -> bool {
+        let pinned =
+            |entry: &Entry| matches!(entry.trust, Trust::Pinned { .. } | Trust::Verified { .. });
+        self.entries.get(id).is_some_and(pinned)
+    }
+
     /// Everybody.
     pub fn ids(&self) -> Vec<ContactId> {
         self.entries.keys().cloned().collect()

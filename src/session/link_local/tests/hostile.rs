@@ -22,7 +22,7 @@ use crate::{
     xmpp::ns,
 };
 
-fn pinned(lan: &Lan) -> (Person, Person) {
+pub(super) fn pinned(lan: &Lan) -> (Person, Person) {
     let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
     romeo.discovers(lan, &juliet.id);
     juliet.discovers(lan, &romeo.id);
@@ -51,10 +51,15 @@ async fn read_until(stream: &mut (impl futures_lite::AsyncRead + Unpin), end: &s
     String::from_utf8_lossy(&text).into_owned()
 }
 
-type Tls = futures_rustls::client::TlsStream<FakeStream>;
+pub(super) type Tls = futures_rustls::client::TlsStream<FakeStream>;
 
 /// Opens a stream as far as `victim` lets `from` with this key.
-async fn greet(mut stream: FakeStream, victim: &Person, from: &str, identity: &Identity) -> Tls {
+pub(super) async fn greet(
+    mut stream: FakeStream,
+    victim: &Person,
+    from: &str,
+    identity: &Identity,
+) -> Tls {
     let header = header(from, &victim.id.0);
     stream.write_all(header.as_bytes()).await.unwrap();
     read_until(&mut stream, "features").await;
@@ -83,7 +88,7 @@ async fn intrude(stream: FakeStream, victim: &Person, from: &str, identity: &Ide
     read_until(&mut stream, "</stream:stream>").await
 }
 
-fn offered(events: &[SessionEvent]) -> Option<&ContactId> {
+pub(super) fn offered(events: &[SessionEvent]) -> Option<&ContactId> {
     events.iter().find_map(|event| match event {
         SessionEvent::TubeOffered { from, .. } => Some(&from.contact),
         _ => None,

@@ -2,6 +2,7 @@
 //! virtual time.
 
 mod faults;
+mod greedy;
 mod hostile;
 mod lan;
 mod loopback;
