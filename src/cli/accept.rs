@@ -73,10 +73,15 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
             (_, Some(bridge)) => {
                 let shown = bridge.address().to_string();
                 told(app, &tube, &contact.id, &shown)?;
-                let relays = bridge.run(connection.bus(), &address, &app.stop);
-                let served = async { serve(app, &mut events, &tube, &id).await };
-                let outcome =
-                    futures_lite::future::or(served, async { Err(relays.await.into()) }).await;
+                let served = serve(app, &mut events, &tube, &id);
+                let bridged = async {
+                    match bridge.run(connection.bus(), &address, &app.stop).await {
+                        // Stopped by the user, like the other, which closes the tube in order.
+                        error if error.kind == Kind::Cancelled => std::future::pending().await,
+                        error => Err(error.into()),
+                    }
+                };
+                let outcome = futures_lite::future::or(served, bridged).await;
                 tube.close().await.unwrap_or_default();
                 outcome
             }

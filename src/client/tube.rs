@@ -363,6 +363,21 @@ mod tests {
     }
 
     #[test]
+    fn states_have_the_numbers_of_the_specification() {
+        let states = [0, 1, 2, 3, 4].map(TubeState::from_number);
+        assert_eq!(
+            states,
+            [
+                TubeState::LocalPending,
+                TubeState::RemotePending,
+                TubeState::Open,
+                TubeState::NotOffered,
+                TubeState::Unknown,
+            ]
+        );
+    }
+
+    #[test]
     fn a_path_may_end_as_in_c() {
         let value = Variant::from(b"/tmp/x\0".to_vec());
         assert_eq!(

@@ -1,0 +1,46 @@
+//! The command line from outside: the real program, two people with buses of their own, the
+//! loopback interface, and bytes.
+
+mod demo;
+mod life;
+mod people;
+mod pneuma;
+mod stdio;
+mod terminal;
+mod tubes;
+
+use support::{Person, World, service};
+
+use crate::pneuma::Pneuma;
+
+/// Two people at their command lines, whose connection managers run and who are offline.
+struct Two {
+    alice: Pneuma,
+    bob: Pneuma,
+}
+
+impl Two {
+    fn new() -> Self {
+        let world = World::new();
+        let person = |name| Pneuma::of(Person::new(&world, name, service!()), world.port());
+        Two {
+            alice: person("alice"),
+            bob: person("bob"),
+        }
+    }
+
+    /// The same, online, and verified by each other.
+    fn verified() -> Self {
+        let two = Two::new();
+        two.alice.stay_online();
+        two.bob.stay_online();
+        let alice = two.alice.id();
+        let bob = two.bob.id();
+        let code = two.alice.run(&["verify", &bob]).out;
+        for (who, whom) in [(&two.alice, &bob), (&two.bob, &alice)] {
+            who.run(&["verify", whom, "--code", code.trim()])
+                .succeeded();
+        }
+        two
+    }
+}
