@@ -45,6 +45,8 @@ pub fn service_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would say so on standard error, and panic because that is what is gone.
+        .log_internal_errors(false)
         .init();
     let executor = Arc::new(Executor::new());
     // The threads run until this is dropped.
@@ -80,23 +82,37 @@ async fn serve(
     executor: Arc<Executor<'static>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = Signals::new([Signal::Term, Signal::Int])?;
-    let service = Service::builder()
+    let starting = Service::builder()
         .persist(arguments.persist)
         .idle(Duration::from_secs(arguments.leave_after))
-        .start(executor)
-        .await?;
+        .start(executor);
+    // A bus may take a connection and never say a word.
+    let given_up = async {
+        asked(&mut signals).await;
+        Ok(None)
+    };
+    let Some(service) = given_up.or(async { starting.await.map(Some) }).await? else {
+        return Ok(());
+    };
     let asked = async {
-        while let Some(signal) = signals.next().await {
-            match signal {
-                Ok(signal) => {
-                    tracing::info!(?signal, "asked to end");
-                    break;
-                }
-                Err(error) => tracing::warn!(%error, "a signal could not be read"),
-            }
-        }
+        asked(&mut signals).await;
         service.shutdown().await
     };
     asked.or(service.ended()).await;
     Ok(())
+}
+
+/// Waits until somebody wants us to end.
+async fn asked(signals: &mut Signals) {
+    while let Some(signal) = signals.next().await {
+        match signal {
+            Ok(signal) => {
+                tracing::info!(?signal, "asked to end");
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "a signal could not be read"),
+        }
+    }
+    // Nobody can ask any more.
+    std::future::pending().await
 }

@@ -113,6 +113,34 @@ fn without_a_bus_it_says_so() {
 }
 
 #[test]
+fn a_signal_ends_it_while_the_bus_says_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mute");
+    let mute = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut command = Command::new(service!());
+    command.env(
+        "DBUS_SESSION_BUS_ADDRESS",
+        format!("unix:path={}", path.display()),
+    );
+    let mut process = Process::start("service", &mut command);
+    let _connected = mute.accept().unwrap();
+    process.signal(rustix::process::Signal::TERM);
+    let status = process.wait(PATIENCE);
+    assert!(status.success(), "{status}: {}", process.output());
+}
+
+#[test]
+fn it_lives_on_when_nobody_reads_its_log_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = Bus::start(dir.path(), &[]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = command(&dir, &bus, &["--leave-after", "0"]);
+    let status = command.stderr(writer).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn it_tells_its_version() {
     let output = Command::new(service!()).arg("--version").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
