@@ -49,6 +49,8 @@ const LINGER: Duration = Duration::from_millis(500);
 const BUS_PATIENCE: Duration = Duration::from_secs(25);
 /// How long closing everything in order may take; what is not closed by then is dropped.
 const CLOSING: Duration = Duration::from_secs(20);
+/// How long taking leave of the bus may take after that; a bus that does not answer keeps nobody.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// Why the service ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -423,6 +425,22 @@ impl Serving {
         if !in_time {
             tracing::warn!("not everything closed in time");
         }
+        let parted = async {
+            self.leave_the_bus().await;
+            true
+        };
+        let parted = parted
+            .or(async {
+                self.clock.sleep(PARTING).await;
+                false
+            })
+            .await;
+        if !parted {
+            tracing::warn!("the bus does not answer");
+        }
+    }
+
+    async fn leave_the_bus(&self) {
         if let Err(error) = self.bus.release_name(protocol::MANAGER_BUS_NAME).await {
             tracing::debug!(%error, "the name was gone already");
         }

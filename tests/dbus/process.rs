@@ -1,6 +1,6 @@
 //! The program itself: how it starts, leaves and ends.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use futures_lite::future::block_on;
 use support::{Bus, CM_NAME, Events, PATIENCE, Process, service};
@@ -127,6 +127,24 @@ fn a_signal_ends_it_while_the_bus_says_nothing() {
     process.signal(rustix::process::Signal::TERM);
     let status = process.wait(PATIENCE);
     assert!(status.success(), "{status}: {}", process.output());
+}
+
+#[test]
+fn a_bus_that_answers_nothing_any_more_does_not_keep_it() {
+    let mut program = start(&["--persist"]);
+    let bus = "org.freedesktop.DBus";
+    let method = "GetConnectionUnixProcessID";
+    let answer = program
+        .bus
+        .call(bus, "/org/freedesktop/DBus", bus, method, &bus)
+        .unwrap();
+    let pid: u32 = answer.body().deserialize().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    program.process.signal(rustix::process::Signal::TERM);
+    let status = program.process.wait(Duration::from_secs(10));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert!(status.success(), "{status}: {}", program.process.output());
 }
 
 #[test]
