@@ -339,8 +339,8 @@ impl Answer {
 impl Actor for StreamTube {
     type Event = Event;
 
-    /// Waits, in this order, for: the last decision to be taken, the stop token, facts, messages
-    /// (the priority inbox first), and the offer that is on its way.
+    /// Waits, in this order, for: the last decision to be taken, the stop token, facts, the
+    /// offer that is on its way, and messages (the priority inbox first).
     async fn select(&mut self) -> Event {
         if let Some(committed) = &mut self.committed {
             // Taken or dropped, both tell that the channel supervisor has seen it.
@@ -374,7 +374,7 @@ impl Actor for StreamTube {
                 None => std::future::pending().await,
             }
         };
-        let event = stopped.or(fact).or(message).or(offer);
+        let event = stopped.or(fact).or(offer).or(message);
         match self
             .seed
             .faults

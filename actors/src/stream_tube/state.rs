@@ -372,9 +372,19 @@ impl State {
     }
 
     fn incoming(&mut self, room: bool) -> Vec<Effect> {
+        // The contact can be faster than the word that our offer has been written. It has it.
+        let mut effects = match &self.phase {
+            Phase::Offering(..) => self.offer_sent(Ok(())),
+            _ => Vec::new(),
+        };
+        effects.push(self.incoming_to_offered(room));
+        effects
+    }
+
+    fn incoming_to_offered(&self, room: bool) -> Effect {
         let refusal = match &self.phase {
             Phase::RemotePending(target) | Phase::Open(Side::Offering(target)) if room => {
-                return vec![Effect::Dial(target.clone())];
+                return Effect::Dial(target.clone());
             }
             Phase::RemotePending(_) | Phase::Open(Side::Offering(_)) => {
                 Error::ResourceUnavailable("this tube has as many connections as it may".into())
@@ -382,7 +392,7 @@ impl State {
             Phase::Closing { .. } | Phase::Closed(_) => closing(),
             _ => not_available("this tube was not offered to the contact"),
         };
-        vec![Effect::RefuseIncoming(refusal)]
+        Effect::RefuseIncoming(refusal)
     }
 
     fn dialled(&mut self, token: Token, from: Option<SocketAddress>) -> Vec<Effect> {
@@ -560,3 +570,6 @@ fn not_available(text: &str) -> Error {
 fn closing() -> Error {
     not_available("this tube is closing")
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,12 +216,12 @@ impl SupervisorHandle {
 
     /// Closes all channels of one Connection in order and waits until each is withdrawn and its
     /// contact was told (as far as that could be done within
-    /// [`SupervisorConfig::farewell_limit`]). Channels that are opened for this owner afterwards
-    /// are not concerned; do not open any.
+    /// [`SupervisorConfig::farewell_limit`]). Requests to open that were made before are included;
+    /// later ones are not concerned: do not make any.
     pub async fn close_owner(&self, owner: OwnerId) {
         // A root that is gone has no channels.
         self.address
-            .ask_first(|reply| RootMessage::CloseOwner(owner, reply))
+            .ask(|reply| RootMessage::CloseOwner(owner, reply))
             .await
             .ok();
     }
@@ -229,7 +229,7 @@ impl SupervisorHandle {
     /// Closes every channel in order, opens no more, and ends the supervisor.
     pub async fn shutdown(&self) {
         // A root that is gone has shut down.
-        self.address.ask_first(RootMessage::Shutdown).await.ok();
+        self.address.ask(RootMessage::Shutdown).await.ok();
     }
 
     /// How often actors failed so far.

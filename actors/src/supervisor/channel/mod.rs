@@ -346,15 +346,19 @@ impl Channel {
         let now = self.world.clock.now();
         if let Event::Note(_) = &event {
             self.world.config.faults.hit(FaultPoint::ChannelNote)?;
+            // On several threads a decision may have come after `select` had looked for one, and
+            // before the note that is about it: the end of the tube that took it, for example.
+            self.take_commits(now)?;
         }
         match event {
             Event::Commit(commit) => {
-                self.world.config.faults.hit(FaultPoint::ChannelCommit)?;
                 self.take(commit, now)?;
-                self.world.config.faults.hit(FaultPoint::ChannelCommitted)?;
             }
             Event::Note(Note::SiblingEnded(kind, exit)) => {
-                self.sibling_ended(kind, exit, now)?;
+                // A tube that is done ends.
+                if !self.finished {
+                    self.sibling_ended(kind, exit, now)?;
+                }
             }
             Event::Note(Note::RelayEnded(id, end)) => {
                 if let ConnectionEnd::Failed(why) = &end {
@@ -385,6 +389,13 @@ impl Channel {
         Ok(())
     }
 
+    fn take_commits(&mut self, now: Time) -> Result<(), Failure> {
+        while let Ok(commit) = self.commits.try_recv() {
+            self.take(commit, now)?;
+        }
+        Ok(())
+    }
+
     /// Takes a decision of the tube.
     fn take(&mut self, commit: Commit, now: Time) -> Result<(), Failure> {
         let Commit {
@@ -393,6 +404,7 @@ impl Channel {
             answers,
             taken,
         } = commit;
+        self.world.config.faults.hit(FaultPoint::ChannelCommit)?;
         self.record = record;
         // Before its signals: who hears one and looks sees the new state.
         self.publish();
@@ -401,7 +413,7 @@ impl Channel {
         }
         answers.into_iter().for_each(|answer| answer.send());
         taken.answer(());
-        Ok(())
+        self.world.config.faults.hit(FaultPoint::ChannelCommitted)
     }
 
     fn carry_out(&mut self, command: Command, now: Time) -> Result<(), Failure> {
