@@ -81,7 +81,7 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
                         error => Err(error.into()),
                     }
                 };
-                let outcome = futures_lite::future::or(served, bridged).await;
+                let outcome = futures_lite::future::or(served, bridged).await.map(drop);
                 tube.close().await.unwrap_or_default();
                 outcome
             }
@@ -90,7 +90,7 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
                 if app.global.detach {
                     return Ok(());
                 }
-                serve(app, &mut events, &tube, &id).await
+                serve(app, &mut events, &tube, &id).await.map(drop)
             }
         }
     })

@@ -147,6 +147,9 @@ pub enum Command {
         /// To whom
         #[arg(long, value_name = "CONTACT")]
         to: String,
+        /// Offer it again each time the contact has used and closed it, as ssh does after a login
+        #[arg(long, conflicts_with = "detach")]
+        again: bool,
     },
     /// Use a service that a contact offers
     Accept {
@@ -305,11 +308,13 @@ mod tests {
             service,
             address,
             to,
+            again,
         } = cli.command
         else {
             panic!("another command");
         };
         assert_eq!((service.as_str(), to.as_str()), ("rfb", "bob"));
+        assert!(!again);
         assert_eq!(address.to_string(), "[::1]:5900");
         assert!(parse("pneuma offer rfb 5900").is_err());
         assert!(parse("pneuma offer rfb nonsense --to bob").is_err());

@@ -93,7 +93,16 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
             service,
             address,
             to,
-        } => offer::run(app, &service, &address, &to).await,
+            again,
+        } => {
+            let wish = offer::Wish {
+                service: &service,
+                address: &address,
+                to: &to,
+                again,
+            };
+            offer::run(app, &wish).await
+        }
         Command::Accept {
             contact,
             service,

@@ -1,5 +1,6 @@
 //! `pneuma offer`: a local service to a contact, for as long as this command runs.
 
+use actors::model::SocketAddress;
 use serde_json::json;
 
 use super::{
@@ -8,50 +9,90 @@ use super::{
     failure::{Code, Failure, Outcome},
     text::safe,
 };
-use crate::client::{Event, Events, Kind, Tube, TubeState};
+use crate::client::{Connection, Event, Events, Kind, Tube, TubeState};
+
+/// What to offer, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// What kind of service it is.
+    pub service: &'a str,
+    /// Where it listens.
+    pub address: &'a Address,
+    /// Whom the user means.
+    pub to: &'a str,
+    /// Offer it again each time the contact has used and closed it.
+    pub again: bool,
+}
+
+/// Who ended a tube that was in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// Ours.
+    User,
+    /// The other side, or its absence.
+    Contact,
+}
 
 /// Offers until Ctrl-C, or until the contact closes the tube. With `--detach`, leaves the tube
 /// with the connection manager and returns.
 ///
 /// # Errors
 /// Codes 3, 4 and 5, and what the service answers.
-pub async fn run(app: &App, service: &str, address: &Address, to: &str) -> Outcome {
-    let local = address.resolve().await.map_err(Failure::usage)?;
+pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
+    let local = wish.address.resolve().await.map_err(Failure::usage)?;
     app.with_connection(async |connection| {
-        let contact = app
-            .contact(connection, to, Need::Tubes, Confirm::Ask)
-            .await?;
-        let id = safe(&contact.id);
-        let mut events = connection.events().await?;
-        let tube = connection.create_tube(contact.handle, service).await?;
-        let offered = app
-            .interruptible(async {
-                if !app.global.detach {
-                    claim(app, &tube).await?;
-                }
-                Ok(tube.offer(&local).await?)
-            })
-            .await;
-        if let Err(error) = offered {
-            tube.close().await?;
-            return Err(error);
+        loop {
+            let ended = once(app, connection, wish, &local).await?;
+            if !wish.again || ended != EndedBy::Contact {
+                return Ok(());
+            }
         }
-        app.out.record(&json!({
-            "event": "offered",
-            "contact": contact.id,
-            "service": service,
-            "address": address.to_string(),
-            "channel": tube.path().as_str(),
-        }))?;
-        app.out
-            .line(format!("Offered {} at {address} to {id}.", safe(service)))?;
-        if app.global.detach {
-            return Ok(());
-        }
-        app.out.remark("Ctrl-C ends it.");
-        serve(app, &mut events, &tube, &id).await
     })
     .await
+}
+
+/// Offers one tube and serves it to its end.
+async fn once(
+    app: &App,
+    connection: &Connection,
+    wish: &Wish<'_>,
+    local: &SocketAddress,
+) -> Outcome<EndedBy> {
+    let contact = app
+        .contact(connection, wish.to, Need::Tubes, Confirm::Ask)
+        .await?;
+    let id = safe(&contact.id);
+    let mut events = connection.events().await?;
+    let tube = connection.create_tube(contact.handle, wish.service).await?;
+    let offered = app
+        .interruptible(async {
+            if !app.global.detach {
+                claim(app, &tube).await?;
+            }
+            Ok(tube.offer(local).await?)
+        })
+        .await;
+    if let Err(error) = offered {
+        tube.close().await?;
+        return Err(error);
+    }
+    app.out.record(&json!({
+        "event": "offered",
+        "contact": contact.id,
+        "service": wish.service,
+        "address": wish.address.to_string(),
+        "channel": tube.path().as_str(),
+    }))?;
+    app.out.line(format!(
+        "Offered {} at {} to {id}.",
+        safe(wish.service),
+        wish.address
+    ))?;
+    if app.global.detach {
+        return Ok(EndedBy::User);
+    }
+    app.out.remark("Ctrl-C ends it.");
+    serve(app, &mut events, &tube, &id).await
 }
 
 /// Ties a tube to our life, where the connection manager can do that.
@@ -74,20 +115,22 @@ pub async fn claim(app: &App, tube: &Tube) -> Outcome {
 ///
 /// # Errors
 /// Code 4 when the contact turned it down, 6 when the service went away.
-pub async fn serve(app: &App, events: &mut Events, tube: &Tube, id: &str) -> Outcome {
+pub async fn serve(app: &App, events: &mut Events, tube: &Tube, id: &str) -> Outcome<EndedBy> {
     let outcome = app.interruptible(follow(app, events, tube, id)).await;
     match outcome {
         Err(Failure::Interrupted) => {
             app.out.remark("Closing the tube.");
             tube.close().await?;
-            app.out.record(&json!({ "event": "closed", "by": "user" }))
+            app.out
+                .record(&json!({ "event": "closed", "by": "user" }))?;
+            Ok(EndedBy::User)
         }
         Err(error) => {
             // The service may be gone, which is then what went wrong in the first place.
             tube.close().await.unwrap_or_default();
             Err(error)
         }
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(EndedBy::Contact),
     }
 }
 

@@ -151,3 +151,31 @@ fn a_reader_that_leaves_ends_it() {
     assert_eq!(ended.status.code(), Some(0), "{said}");
     drop(input);
 }
+
+#[test]
+fn an_offer_made_again_serves_one_after_the_other() {
+    let two = Two::verified();
+    let service = Echo::ipv4();
+    let port = port_of(&service).to_string();
+    let mut offer = two.bob.start(&[
+        "offer", "x-test", &port, "--to", "alice", "--again", "--json",
+    ]);
+    for round in [b"first", b"again"] {
+        offer.event("offered");
+        let mut command = two.alice.command(&["accept", "bob", "x-test", "--stdio"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pneuma runs");
+        feed(child.stdin.take().expect("a pipe"), round.to_vec())
+            .join()
+            .expect("a thread")
+            .expect("all was written");
+        let output = child.wait_with_output().expect("our own child");
+        assert_eq!(output.stdout, round, "{output:?}");
+    }
+    offer.event("offered");
+    assert_eq!(offer.interrupt().code, Some(0));
+}
