@@ -1,6 +1,6 @@
 //! Streams that we open, and those who wait for them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use actors::{model::Error, runtime::Stopper};
 use futures_lite::FutureExt as _;
@@ -185,22 +185,12 @@ impl SessionActor {
             },
         );
         let require_tls = self.parts.require_encryption || route.key.is_some();
-        let request = move |us: String, local: SocketAddr, peer: SocketAddr| StreamRequest {
-            id: stream,
-            role: Role::Initiator,
-            us,
-            them: Some(route.instance.clone()),
-            expected: route.key,
-            require_tls,
-            local,
-            peer,
-        };
         let (network, context) = (self.parts.network.clone(), self.parts.streams.clone());
-        let (us, addresses) = (self.self_name.clone(), route.addresses);
+        let (us, ways) = (self.self_name.clone(), route.ways);
         let clock = self.parts.clock.clone();
         let opening = async move {
             let mut last = Error::Offline("the contact has no address".into());
-            for address in addresses {
+            for (address, them) in ways {
                 let connection = match network.dial(address).await {
                     Ok(connection) => connection,
                     Err(error) => {
@@ -210,7 +200,16 @@ impl SessionActor {
                         continue;
                     }
                 };
-                let request = request(us.clone(), connection.local, connection.peer);
+                let request = StreamRequest {
+                    id: stream,
+                    role: Role::Initiator,
+                    us: us.clone(),
+                    them: Some(them),
+                    expected: route.key,
+                    require_tls,
+                    local: connection.local,
+                    peer: connection.peer,
+                };
                 match stream::establish(context.clone(), request, connection.carrier).await {
                     Ok(established) => return Ok(established),
                     Err(error) => last = error,

@@ -1,7 +1,7 @@
 //! Contacts, worked out from sightings and trust.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
 };
 
@@ -11,7 +11,8 @@ use super::super::discovery::Sighting;
 use crate::session::{ContactId, Trust, trust::KeyId};
 
 use super::{
-    Change, Contacts, Entry, GRACE, MAX_CLAIMS, MAX_PER_ADDRESS, MAX_SIGHTINGS, PROTOCOL, Seen,
+    Change, Contacts, Entry, GRACE, MAX_CLAIMS, MAX_LOST, MAX_PER_ADDRESS, MAX_SIGHTINGS, PROTOCOL,
+    Seen,
 };
 
 impl Contacts {
@@ -22,13 +23,21 @@ impl Contacts {
 
     pub(super) fn has_room(&mut self, newcomer: &Sighting) -> bool {
         let others = || self.sightings.values().map(|seen| &seen.sighting);
-        if self.is_pinned(newcomer) {
-            if others()
-                .filter(|other| other.text.key == newcomer.text.key)
-                .count()
-                >= MAX_CLAIMS
-            {
-                return false;
+        let key = newcomer.text.key;
+        if let Some(row) = key.and_then(|key| self.trust.by_key(PROTOCOL, key)) {
+            let same = || {
+                self.sightings
+                    .values()
+                    .filter(|seen| seen.sighting.text.key == key)
+            };
+            if same().count() >= MAX_CLAIMS {
+                // Claims are free: they must not keep out the one name that is known.
+                if newcomer.instance != row.contact {
+                    return false;
+                }
+                let newest = same().max_by_key(|seen| seen.order);
+                let victim = newest.map(|seen| seen.sighting.instance.clone());
+                return victim.is_some_and(|victim| self.sightings.remove(&victim).is_some());
             }
             if self.sightings.len() < MAX_SIGHTINGS {
                 return true;
@@ -52,6 +61,8 @@ impl Contacts {
     /// Works the table out anew and tells what changed.
     pub(super) fn refresh(&mut self, now: Time) -> Vec<Change> {
         let mut fresh: BTreeMap<ContactId, (Option<KeyId>, Trust, Vec<String>)> = BTreeMap::new();
+        // Looked up once for each sighting, of which a flood brings many.
+        let (mut by_key, mut by_name) = (HashMap::new(), HashMap::new());
         for row in self
             .trust
             .rows()
@@ -67,6 +78,8 @@ impl Contacts {
                     since: row.first_seen,
                 },
             };
+            by_key.insert(row.key, row);
+            by_name.insert(row.contact.to_lowercase(), row);
             fresh.insert(
                 ContactId(row.contact.clone()),
                 (Some(row.key), trust, Vec::new()),
@@ -77,7 +90,7 @@ impl Contacts {
         self.by_instance.clear();
         for Seen { sighting, .. } in seen {
             let (name, key) = (&sighting.instance, sighting.text.key);
-            let pinned = key.and_then(|key| self.trust.by_key(PROTOCOL, key));
+            let pinned = key.and_then(|key| by_key.get(&key));
             let (mut id, trust) = if let Some(row) = pinned {
                 let id = ContactId(row.contact.clone());
                 if let Some((_, _, instances)) = fresh.get_mut(&id) {
@@ -85,7 +98,8 @@ impl Contacts {
                 }
                 self.by_instance.insert(name.clone(), id);
                 continue;
-            } else if let Some(row) = self.trust.by_contact(PROTOCOL, name) {
+            } else if let Some(row) = by_name.get(&name.to_lowercase()) {
+                // Names that differ in case only are one name in DNS, and to the eye.
                 let part = key.map_or_else(|| "no key".to_owned(), |key| key.short());
                 let trust = Trust::Blocked { pinned: row.key };
                 (ContactId(format!("{name} ({part})")), trust)
@@ -179,6 +193,7 @@ impl Contacts {
             entry.lost_at = None;
             entry.probed_twice = false;
         }
+        self.lose_some(&mut changes);
         changes.extend(self.forget_lost());
         let mut told = Vec::new();
         changes.retain(|change| {
@@ -187,6 +202,28 @@ impl Contacts {
             first
         });
         changes
+    }
+
+    /// Ends the grace of those beyond [`MAX_LOST`], the earliest first.
+    fn lose_some(&mut self, changes: &mut Vec<Change>) {
+        let mut waiting: Vec<(Time, ContactId)> = self
+            .entries
+            .iter()
+            .filter(|(id, entry)| !entry.live && !self.has_pin(id))
+            .filter_map(|(id, entry)| Some((entry.lost_at?, id.clone())))
+            .collect();
+        if waiting.len() <= MAX_LOST {
+            return;
+        }
+        waiting.sort();
+        let excess = waiting.len() - MAX_LOST;
+        for (_, id) in waiting.into_iter().take(excess) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.lost_at = None;
+                entry.probed_twice = true;
+                changes.push(Change::Lost(id));
+            }
+        }
     }
 
     /// Takes out those that are out of sight, not live, past their grace and not pinned.

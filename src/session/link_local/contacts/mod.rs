@@ -18,7 +18,9 @@
 //!
 //! Bounds: [`MAX_SIGHTINGS`] in all and [`MAX_PER_ADDRESS`] at one address, beyond which sightings that
 //! claim no pinned key are not taken; one that claims a pinned key pushes out one that does not.
-//! At most [`MAX_CLAIMS`] names may claim one pinned key.
+//! At most [`MAX_CLAIMS`] names may claim one pinned key; the name it was pinned under always may.
+//! Of contacts that are not pinned at most [`MAX_LOST`] wait out of sight for the end of their grace;
+//! one more is lost at once.
 
 mod claims;
 mod derive;
@@ -33,7 +35,7 @@ use std::{
 
 use actors::{model::Error, runtime::Time};
 
-use super::discovery::Sighting;
+use super::discovery::{MAX_ADDRESSES, Sighting};
 use crate::session::{
     Contact, ContactId, Presence, Show, Trust,
     trust::{KeyId, TrustTable},
@@ -47,6 +49,8 @@ pub const MAX_SIGHTINGS: usize = 1024;
 pub const MAX_PER_ADDRESS: usize = 64;
 /// Most names that may claim one pinned key.
 pub const MAX_CLAIMS: usize = 4;
+/// Most contacts that are not pinned and out of sight.
+pub const MAX_LOST: usize = 256;
 /// How long a contact may be out of sight without a live stream before its tubes close.
 pub const GRACE: Duration = Duration::from_secs(30);
 /// Addresses tried for one contact.
@@ -72,10 +76,8 @@ pub enum Change {
 /// Where a contact can be reached, and who has to answer there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Its name: `to` of the stream.
-    pub instance: String,
-    /// Its addresses, the best first.
-    pub addresses: Vec<SocketAddr>,
+    /// Its addresses, the best first, each with the name that was seen there: `to` of the stream.
+    pub ways: Vec<(SocketAddr, String)>,
     /// The key that has to be proved; `None` for a stream in plaintext.
     pub key: Option<KeyId>,
 }
@@ -360,22 +362,36 @@ impl Contacts {
             )));
         }
         let offline = || Error::Offline(format!("{id} is not on the network"));
-        let sighting = self.sighting_of(entry).ok_or_else(offline)?;
-        let mut addresses: Vec<SocketAddr> = entry.proven.into_iter().collect();
-        let claims = entry.instances.iter().rev();
-        for seen in claims.filter_map(|instance| self.sightings.get(instance)) {
-            addresses.extend(&seen.sighting.addresses);
+        let seen = entry.instances.iter().rev();
+        let mut claims: Vec<&Sighting> = seen
+            .filter_map(|instance| self.sightings.get(instance))
+            .map(|seen| &seen.sighting)
+            .chain(&entry.last)
+            .collect();
+        // Anybody can claim a key, under any name and with any addresses; a stream shows who has
+        // it. So each claim has its turn, that of the name we know first.
+        claims.sort_by_key(|claim| claim.instance != id.0);
+        let way = |address: SocketAddr, claim: &Sighting| (address, claim.instance.clone());
+        let mut ways = Vec::new();
+        if let Some(proven) = entry.proven {
+            let there = |claim: &&&Sighting| claim.addresses.contains(&proven);
+            ways.extend(claims.iter().filter(there).map(|claim| way(proven, claim)));
+            if ways.is_empty() {
+                ways.extend(claims.first().map(|claim| way(proven, claim)));
+            }
         }
-        addresses.extend(&sighting.addresses);
+        for turn in 0..MAX_ADDRESSES {
+            let of = |claim: &&Sighting| Some(way(*claim.addresses.get(turn)?, claim));
+            ways.extend(claims.iter().filter_map(of));
+        }
         let mut unique = BTreeSet::new();
-        addresses.retain(|address| unique.insert(*address));
-        addresses.truncate(MAX_ROUTE);
-        if addresses.is_empty() {
+        ways.retain(|way| unique.insert(way.clone()));
+        ways.truncate(MAX_ROUTE);
+        if ways.is_empty() {
             return Err(offline());
         }
         Ok(Route {
-            instance: sighting.instance.clone(),
-            addresses,
+            ways,
             key: entry.key,
         })
     }

@@ -312,6 +312,88 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[test]
+fn a_pinned_name_in_other_letters_is_that_name() {
+    let mut contacts = pinned();
+    contacts.seen(sighting("Romeo@FORZA", Some(MALLORY)), at(1));
+    let second = format!("Romeo@FORZA ({})", MALLORY.short());
+    assert_eq!(trust(&contacts, &second), Trust::Blocked { pinned: ROMEO });
+    let address = [192, 0, 2, 1].into();
+    assert!(matches!(
+        contacts.claim("Romeo@FORZA", Some(MALLORY), address),
+        Claim::Refused(_)
+    ));
+    // The key itself may be written with any name.
+    contacts.seen(sighting("ROMEO@forza", Some(ROMEO)), at(2));
+    assert_eq!(
+        contacts.claim("ROMEO@forza", Some(ROMEO), address),
+        Claim::Is(id(NAME))
+    );
+}
+
+#[test]
+fn claims_of_a_pinned_key_do_not_keep_the_name_it_was_pinned_under_out() {
+    let mut contacts = pinned();
+    contacts.gone(NAME, at(1));
+    for n in 0..2 * MAX_CLAIMS {
+        contacts.seen(sighting(&format!("liar {n}"), Some(ROMEO)), at(2));
+    }
+    assert_eq!(contacts.sightings.len(), MAX_CLAIMS);
+    contacts.seen(sighting(NAME, Some(ROMEO)), at(3));
+    assert_eq!(contacts.sightings.len(), MAX_CLAIMS);
+    let address = [192, 0, 2, 1].into();
+    assert_eq!(
+        contacts.claim(NAME, Some(ROMEO), address),
+        Claim::Is(id(NAME))
+    );
+}
+
+#[test]
+fn claims_of_a_pinned_key_do_not_hide_the_way_to_who_has_it() {
+    let mut contacts = pinned();
+    let true_way = (SocketAddr::from(([192, 0, 2, 1], 5298)), NAME.to_owned());
+    for n in 1..MAX_CLAIMS {
+        let mut lie = sighting(&format!("liar {n}"), Some(ROMEO));
+        lie.addresses = (0..MAX_ADDRESSES as u16)
+            .map(|port| SocketAddr::from(([192, 0, 2, 66], port + 1)))
+            .collect();
+        contacts.seen(lie, at(1));
+    }
+    let route = contacts.route(&id(NAME)).unwrap();
+    assert_eq!(route.ways.first(), Some(&true_way));
+    assert_eq!(route.ways.len(), MAX_ROUTE);
+    // Under a new name it still has its turn, and where it was last found it is tried first.
+    let mut contacts = pinned();
+    contacts.gone(NAME, at(1));
+    contacts.seen(sighting("zoe@forza", Some(ROMEO)), at(1));
+    let true_way = (true_way.0, "zoe@forza".to_owned());
+    let mut lie = sighting("liar", Some(ROMEO));
+    lie.addresses = (0..MAX_ADDRESSES as u16)
+        .map(|port| SocketAddr::from(([192, 0, 2, 66], port + 1)))
+        .collect();
+    contacts.seen(lie, at(1));
+    assert!(contacts.route(&id(NAME)).unwrap().ways.contains(&true_way));
+    contacts.stream_up(&id(NAME), true_way.0, true, at(2));
+    let route = contacts.route(&id(NAME)).unwrap();
+    assert_eq!(route.ways.first(), Some(&true_way));
+}
+
+#[test]
+fn names_that_come_and_go_do_not_pile_up() {
+    let mut contacts = pinned();
+    let mut lost = 0;
+    for n in 0..3 * MAX_LOST {
+        let name = format!("ghost {n}");
+        contacts.seen(sighting(&name, Some(MALLORY)), at(1));
+        let changes = contacts.gone(&name, at(1));
+        let is_lost = |change: &&Change| matches!(change, Change::Lost(_));
+        lost += changes.iter().filter(is_lost).count();
+    }
+    assert_eq!(contacts.ids().len(), MAX_LOST + 1);
+    assert_eq!(lost, 2 * MAX_LOST);
+    assert!(contacts.ids().contains(&id(NAME)));
+}
+
 proptest! {
     /// Whatever happens: a pinned contact never takes another key, a blocked one is never routed to,
     /// everybody who is told of exists, and nobody stays for ever who is not pinned.
