@@ -52,31 +52,45 @@ class Home:
         made.call(load, [public(os.path.join(HERE, module)) for module in MODULES])
         return made
 
-    def middle(self):
-        """Puts a man between Alice and Bob: each takes the stranger's machine for the other's."""
-        a, b = self.lan.machines["towards_alice"], self.lan.machines["towards_bob"]
-        out = self.lan.mallory
-        for machine, impersonated, victim in ((a, self.lan.bob, self.lan.alice),
-                                              (b, self.lan.alice, self.lan.bob)):
-            inside = ["ip", "-n", machine.namespace]
-            link = run(*inside, "-brief", "link", "show", "eth0").split()[2]
-            # Takes what is meant for somebody else as its own, and answers no ARP for it.
-            for address in addresses(impersonated):
-                run(*inside, "addr", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
-                run("ip", "-n", victim.namespace, "neigh", "replace", address.split("/")[0],
-                    "lladdr", link, "dev", "eth0", "nud", "permanent")
-            run("ip", "netns", "exec", machine.namespace, "sh", "-c",
-                "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")
-            for family in ("ip", "ip6"):
-                nft = ["ip", "netns", "exec", machine.namespace, "nft"]
-                run(*nft, "add", "table", family, "nat")
-                run(*nft, "add", "chain", family, "nat", "in", "{ type nat hook prerouting priority -100; }")
-                run(*nft, "add", "rule", family, "nat", "in", "iifname", "eth0", "tcp", "dport", "1-65535",
-                    "redirect", "to", ":9999")
+    def middle(self, both_ways=True):
+        """Puts a man between Alice and Bob. Alice takes his machine for Bob's, and, both ways, Bob his for
+        Alice's. Both ways he cannot hide that streams come from another address, so that bytestreams,
+        which go to a stream's own address only, fail; one way he passes everything on."""
+        self.poisoned = []
+        namespaces = [self._impersonate("towards_alice", self.lan.bob, self.lan.alice)]
+        if both_ways:
+            namespaces.append(self._impersonate("towards_bob", self.lan.alice, self.lan.bob))
         agent = Agent(Machine(), None)
         agent.call(load, [public(os.path.join(HERE, module)) for module in MODULES])
-        agent.call(start_middle, out.namespace, self.alice.dir, [a.namespace, b.namespace])
+        agent.call(start_middle, self.lan.mallory.namespace, self.alice.dir, namespaces)
         return agent
+
+    def _impersonate(self, name, impersonated, victim):
+        machine = self.lan.machines[name]
+        inside = ["ip", "-n", machine.namespace]
+        link = run(*inside, "-brief", "link", "show", "eth0").split()[2]
+        run("ip", "netns", "exec", machine.namespace, "sh", "-c",
+            "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")
+        # Takes what is meant for somebody else as its own, and answers no ARP for it.
+        for address in addresses(impersonated):
+            run(*inside, "addr", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
+            neighbour = ["ip", "-n", victim.namespace, "neigh", "replace", address.split("/")[0],
+                         "lladdr", link, "dev", "eth0", "nud", "permanent"]
+            run(*neighbour)
+            self.poisoned.append(neighbour)
+        for family in ("ip", "ip6"):
+            nft = ["ip", "netns", "exec", machine.namespace, "nft"]
+            run(*nft, "add", "table", family, "nat")
+            run(*nft, "add", "chain", family, "nat", "in", "{ type nat hook prerouting priority -100; }")
+            run(*nft, "add", "rule", family, "nat", "in", "iifname", "eth0", "tcp", "dport", "1-65535",
+                "redirect", "to", ":9999")
+        return machine.namespace
+
+    def honest(self):
+        """Takes the man in the middle away."""
+        for neighbour in self.poisoned:
+            run(*["del" if word == "replace" else word for word in neighbour[:6]], "dev", "eth0")
+        self.poisoned = []
 
 
 def addresses(machine):
