@@ -42,6 +42,11 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// Between two attempts to browse, and between two changes of our own name: a hostile network must not
 /// keep us busy.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long we listen before we take a name: one that somebody has is passed over at once, where a
+/// conflict found later would show others a name in between.
+const LISTEN: Duration = Duration::from_millis(600);
+/// Most names that are remembered meanwhile; beyond it, conflicts are found later.
+const MAX_TAKEN: usize = 64;
 /// Names tried with a number; then one with a part of our key, which nobody has by accident.
 const NUMBERED: u32 = 9;
 /// How long the goodbye may take.
@@ -129,6 +134,7 @@ impl Discovery for Mdns {
             let (events, receiver) = async_channel::bounded(EVENTS);
             let (stopper, stop) = Stopper::new();
             let (done, finished) = Reply::new();
+            let now = self.clock.now();
             let mut driver = DriverTask {
                 host: format!("pneuma-{}.local.", self.key.short()),
                 key: self.key,
@@ -146,11 +152,14 @@ impl Discovery for Mdns {
                 browse_again_at: None,
                 settle_at: None,
                 rename_at: None,
+                register_at: Some(now + LISTEN),
+                taken: BTreeSet::new(),
                 events,
                 clock: self.clock.clone(),
                 daemon,
             };
-            driver.register(true)?;
+            // What DNS cannot carry is refused now rather than later.
+            driver.info(true)?;
             self.spawner
                 .spawn("mdns", async move {
                     driver.run(&stop).await;
@@ -228,6 +237,10 @@ struct DriverTask {
     browse_again_at: Option<Time>,
     settle_at: Option<Time>,
     rename_at: Option<Time>,
+    /// When to announce ourselves for the first time; nothing once that is done.
+    register_at: Option<Time>,
+    /// Names others have, heard before that.
+    taken: BTreeSet<String>,
 }
 
 impl DriverTask {
@@ -256,7 +269,10 @@ impl DriverTask {
                     let text_changed = wanted.text != self.wanted.text;
                     self.pending.set_pinned(wanted.pinned.clone());
                     self.wanted = wanted;
-                    if text_changed && let Err(error) = self.register(false) {
+                    if text_changed
+                        && self.register_at.is_none()
+                        && let Err(error) = self.register(false)
+                    {
                         tracing::warn!(%error, "our presence could not be announced");
                     }
                 }
@@ -295,10 +311,15 @@ impl DriverTask {
                 None => future::pending().await,
             }
         };
-        let deadline = [self.browse_again_at, self.settle_at, self.rename_at]
-            .into_iter()
-            .flatten()
-            .min();
+        let deadline = [
+            self.browse_again_at,
+            self.settle_at,
+            self.rename_at,
+            self.register_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let timer = async {
             match deadline {
                 Some(deadline) => self.clock.sleep_until(deadline).await,
@@ -334,6 +355,15 @@ impl DriverTask {
         if due(&mut self.settle_at) {
             self.pending.settle();
         }
+        if due(&mut self.register_at) {
+            while self.taken.remove(&self.name) {
+                self.name = self.another_name();
+            }
+            if let Err(error) = self.register(true) {
+                tracing::warn!(%error, "cannot announce our presence; trying again");
+                self.register_at = Some(now + PAUSE);
+            }
+        }
         if due(&mut self.rename_at)
             && let Err(error) = self.rename()
         {
@@ -346,6 +376,12 @@ impl DriverTask {
         match event {
             ServiceEvent::ServiceResolved(service) => {
                 if let Some(sighting) = sighting(&service) {
+                    if self.register_at.is_some()
+                        && self.taken.len() < MAX_TAKEN
+                        && sighting.text.key != Some(self.key)
+                    {
+                        self.taken.insert(sighting.instance.clone());
+                    }
                     self.pending.seen(sighting);
                 }
             }
@@ -391,25 +427,32 @@ impl DriverTask {
 
     fn rename(&mut self) -> Result<(), Error> {
         self.unregister();
-        self.attempt += 1;
-        self.name = if self.attempt <= NUMBERED {
-            next_name(&self.base, self.attempt)
-        } else {
-            let part = &self.key.to_string()[..16];
-            let room = MAX_INSTANCE - part.len() - 12;
-            format!("{} {part} #{}", truncated(&self.base, room), self.attempt)
-        };
+        self.name = self.another_name();
         self.register(true)
     }
 
+    fn another_name(&mut self) -> String {
+        self.attempt += 1;
+        if self.attempt <= NUMBERED {
+            return next_name(&self.base, self.attempt);
+        }
+        let part = &self.key.to_string()[..16];
+        let room = MAX_INSTANCE - part.len() - 12;
+        format!("{} {part} #{}", truncated(&self.base, room), self.attempt)
+    }
+
     fn register(&self, probe: bool) -> Result<(), Error> {
+        self.daemon.register(self.info(probe)?).map_err(network)
+    }
+
+    fn info(&self, probe: bool) -> Result<ServiceInfo, Error> {
         let text = self.wanted.text.clone().unwrap_or_default();
         let pairs = text.pairs(self.port);
         let mut info = ServiceInfo::new(SERVICE, &self.name, &self.host, "", self.port, &pairs[..])
             .map_err(|error| Error::InvalidArgument(error.to_string()))?
             .enable_addr_auto();
         info.set_requires_probe(probe);
-        self.daemon.register(info).map_err(network)
+        Ok(info)
     }
 
     fn unregister(&self) -> Option<mdns_sd::Receiver<mdns_sd::UnregisterStatus>> {
