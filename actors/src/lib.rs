@@ -1,5 +1,59 @@
-//! Supervised actors for tubes and socket endpoints (placeholder head; the floors and the
-//! supervision tree are described here).
+//! Supervised actors on smol, and the actors behind Telepathy's tubes made of them.
+//!
+//! # An actor
+//! [`runtime`] has what an actor is made of, a few hundred lines you can read in one sitting: a bounded
+//! [`Mailbox`](runtime::Mailbox) with a priority inbox, an [`Address`](runtime::Address) to tell and to
+//! ask, a [`Reply`](runtime::Reply) that is never forgotten (dropped unanswered it is an error, not a
+//! hang), a tree of [`Stop`](runtime::Stop) tokens, a [`Clock`](runtime::Clock) and an executor
+//! ([`Spawner`](runtime::Spawner)) that are handed in, and a [`Snapshot`](runtime::Snapshot) that others
+//! read without asking. The shape is always the same: [`Actor::select`](runtime::Actor::select) waits for
+//! one event and may be cancelled; [`Actor::apply`](runtime::Actor::apply) is synchronous, decides, and is
+//! what unit tests call. The example `actor_from_scratch` builds one, with a supervisor that restarts it.
+//!
+//! # Floors
+//! Import downward only.
+//!
+//! ```text
+//!   supervisor    starts, restarts, carries out
+//!   stream_tube   decides
+//!   endpoint · relay          sockets · bytes
+//!   ports         what is needed from above, as traits
+//!   runtime       what an actor is made of
+//!   model         the specification's words; no I/O
+//! ```
+//!
+//! There is no D-Bus and no XML here. Whoever uses the crate implements the [`ports`]:
+//! an [`ObjectTree`](ports::ObjectTree) that shows channels to people, and a session
+//! ([`BytestreamConnector`](ports::BytestreamConnector), [`TubeSignalling`](ports::TubeSignalling),
+//! [`IncomingBytestream`](ports::IncomingBytestream)) that reaches contacts.
+//!
+//! # The tree
+//!
+//! ```text
+//!  supervisor (root) ── SupervisorHandle: open_stream_tube, close_owner, shutdown, restarts
+//!   └─ channel supervisor, one for each channel
+//!       │  owns: mailbox · recovery record · listening socket · sockets that wait · slots · signals
+//!       ├─ tube        decides; each decision is one commit    ── restarted from its record
+//!       ├─ listener    accepts applications                    ── restarted on the same descriptor
+//!       ├─ dialler     dials the offered service, one by one   ── restarted; what it held is refused
+//!       ├─ announcer   emits signals in order                  ── restarted at the signal in hand
+//!       └─ relay …     one for each connection, both ways      ── ConnectionClosed(ConnectionLost)
+//! ```
+//!
+//! The actors of a channel are siblings: a relay does not notice that its tube is restarted. Restarts
+//! are limited in number per time, with a growing pause ([`RestartPolicy`](supervisor::RestartPolicy));
+//! past the limit the failure moves up, the channel closes, every connection is said to be lost exactly
+//! once, and nothing is left behind. A panic is a failure like any other: the actor's state is thrown away
+//! with it, and what survives was committed before.
+//!
+//! # Tests
+//! With the feature `testing` there are a fake of every port, a clock that moves only when told, and
+//! fault points that kill any actor at any await and effect (`testing`). Hundreds of scenarios run in
+//! seconds, without bus, network or sleep, and do the same steps each time.
+//!
+//! # What is global all the same
+//! async-io's reactor thread. Everything else lives on the executor that was handed in and ends with
+//! [`SupervisorHandle::shutdown`](supervisor::SupervisorHandle::shutdown).
 
 pub mod endpoint;
 pub mod model;
