@@ -33,6 +33,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -63,7 +64,7 @@ mod socks5;
 mod streamhosts;
 mod within;
 
-use places::{Place, Places, Stream};
+use places::{Peer, Place, Places};
 
 #[cfg(test)]
 mod tests;
@@ -76,7 +77,7 @@ pub struct Config {
     pub allow_plaintext: bool,
     /// Most bytestreams that may be opening at the same time, each way.
     pub max_pending: usize,
-    /// The same over one XML stream.
+    /// The same with one peer, over however many XML streams.
     pub max_pending_each: usize,
     /// How long one connection may take from the first byte to the binding.
     pub handshake: Duration,
@@ -330,7 +331,11 @@ impl Bytestreams {
 
     fn place(&self, places: &Places, link: &dyn Link) -> Option<Place> {
         let config = &self.config;
-        places.take(stream(link), config.max_pending, config.max_pending_each)
+        let peer = match link.security() {
+            Some(security) => Peer::Key(security.peer),
+            None => Peer::Address(link.peer_address().ip().to_canonical()),
+        };
+        places.take(peer, config.max_pending, config.max_pending_each)
     }
 
     /// The map stays valid whatever panicked while it was locked: every change is one insertion or
@@ -339,6 +344,9 @@ impl Bytestreams {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// One XML stream, by its two addresses: no other's while it lives.
+type Stream = (SocketAddr, SocketAddr);
 
 /// One bytestream of one XML stream. SIDs are the peer's choice, so they mean something only
 /// together with the stream they came through.

@@ -3,36 +3,44 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// One XML stream, by its two addresses: no other's while it lives.
-pub(super) type Stream = (SocketAddr, SocketAddr);
+use crate::session::trust::KeyId;
+
+/// A peer, whichever of its XML streams it uses: it may have several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Peer {
+    /// Whoever proved this key.
+    Key(KeyId),
+    /// Whoever is there, in plaintext.
+    Address(IpAddr),
+}
 
 /// The places of one direction.
 #[derive(Clone, Default)]
-pub(super) struct Places(Arc<Mutex<HashMap<Stream, usize>>>);
+pub(super) struct Places(Arc<Mutex<HashMap<Peer, usize>>>);
 
 /// One place; given back when it is dropped.
 pub(super) struct Place {
     places: Places,
-    stream: Stream,
+    peer: Peer,
 }
 
 impl Places {
-    /// Takes a place, unless `most` are taken altogether or `most_each` by this stream.
-    pub(super) fn take(&self, stream: Stream, most: usize, most_each: usize) -> Option<Place> {
+    /// Takes a place, unless `most` are taken altogether or `most_each` by this peer.
+    pub(super) fn take(&self, peer: Peer, most: usize, most_each: usize) -> Option<Place> {
         let mut taken = self.lock();
         let all: usize = taken.values().sum();
-        let here = taken.get(&stream).copied().unwrap_or(0);
+        let here = taken.get(&peer).copied().unwrap_or(0);
         if all >= most || here >= most_each {
             return None;
         }
-        taken.insert(stream, here + 1);
+        taken.insert(peer, here + 1);
         Some(Place {
             places: self.clone(),
-            stream,
+            peer,
         })
     }
 
@@ -42,7 +50,7 @@ impl Places {
     }
 
     /// The counts stay right whatever panicked while they were locked: each change is one step.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Stream, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Peer, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -50,10 +58,10 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
-        match taken.get_mut(&self.stream) {
+        match taken.get_mut(&self.peer) {
             Some(here) if *here > 1 => *here -= 1,
             _ => {
-                taken.remove(&self.stream);
+                taken.remove(&self.peer);
             }
         }
     }
@@ -63,24 +71,23 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn stream(port: u16) -> Stream {
-        let end = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        (end(1), end(port))
+    fn peer(number: u8) -> Peer {
+        Peer::Key(KeyId([number; 32]))
     }
 
     #[test]
-    fn one_stream_cannot_take_all_places() {
+    fn one_peer_cannot_take_all_places() {
         let places = Places::default();
         let mut held: Vec<Place> = (0..2)
-            .map(|_| places.take(stream(2), 3, 2).unwrap())
+            .map(|_| places.take(peer(2), 3, 2).unwrap())
             .collect();
-        assert!(places.take(stream(2), 3, 2).is_none());
-        let other = places.take(stream(3), 3, 2).unwrap();
-        assert!(places.take(stream(4), 3, 2).is_none());
+        assert!(places.take(peer(2), 3, 2).is_none());
+        let other = places.take(peer(3), 3, 2).unwrap();
+        assert!(places.take(peer(4), 3, 2).is_none());
         drop(other);
         assert_eq!(places.taken(), 2);
         held.pop();
-        assert!(places.take(stream(2), 3, 2).is_some());
+        assert!(places.take(peer(2), 3, 2).is_some());
         held.clear();
         assert_eq!(places.taken(), 0);
         assert!(places.lock().is_empty());

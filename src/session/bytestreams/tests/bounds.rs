@@ -109,6 +109,10 @@ fn bytestreams_that_are_being_opened_are_counted() {
         }
         let third = poll_once(&mut opening[2]).await;
         assert!(matches!(third, Some(Err(Error::ResourceUnavailable(_)))));
+        // Another XML stream to the same peer makes no more room.
+        let mut another = pair.romeo.another_stream().open();
+        let refused = poll_once(&mut another).await;
+        assert!(matches!(refused, Some(Err(Error::ResourceUnavailable(_)))));
         drop(opening);
         assert_eq!(pair.romeo.streams.pending(), 0);
 

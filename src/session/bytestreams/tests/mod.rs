@@ -85,6 +85,27 @@ impl Side {
             .open(self.link(), ID, ns::TUBES, tube::stream(49))
     }
 
+    /// A second XML stream to the same peer.
+    fn another_stream(self: &Arc<Self>) -> Arc<Side> {
+        let (offers_in, offers) = async_channel::bounded(100);
+        let (sent_event, was_sent) = async_channel::bounded(1000);
+        Arc::new(Side {
+            us: self.us.clone(),
+            them: self.them.clone(),
+            local: SocketAddr::new(self.local.ip(), 40003),
+            peer: self.peer,
+            security: self.security.clone(),
+            streams: self.streams.clone(),
+            other: self.other.clone(),
+            offers,
+            offers_in,
+            tamper: Mutex::default(),
+            sent: Mutex::default(),
+            sent_event,
+            was_sent,
+        })
+    }
+
     async fn offer(&self) -> SiOffer {
         self.offers.recv().await.unwrap()
     }
