@@ -95,6 +95,11 @@ impl<W> IqTracker<W> {
             .collect()
     }
 
+    /// Whether one of those who wait is such.
+    pub fn any(&self, such: impl Fn(&W) -> bool) -> bool {
+        self.pending.values().any(|pending| such(&pending.waiter))
+    }
+
     /// How many are waiting.
     pub fn len(&self) -> usize {
         self.pending.len()

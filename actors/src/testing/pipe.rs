@@ -33,6 +33,8 @@ struct Direction {
     capacity: usize,
     end: Option<End>,
     reader_gone: bool,
+    /// Nothing arrives any more: neither bytes nor an end.
+    silent: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -130,6 +132,14 @@ impl Wire {
         }
     }
 
+    /// Carries nothing any more and tells nobody, as when a machine loses its power: what is
+    /// written is taken as long as there is room, and no end is heard of.
+    pub fn silence(&self) {
+        for direction in &mut lock(&self.0).directions {
+            direction.silent = true;
+        }
+    }
+
     /// Bytes that were written and not yet read, both directions together.
     pub fn buffered(&self) -> usize {
         lock(&self.0)
@@ -148,6 +158,10 @@ impl AsyncRead for FakeStream {
     ) -> Poll<Result<usize>> {
         let mut shared = lock(&self.shared);
         let direction = &mut shared.directions[self.side];
+        if direction.silent {
+            direction.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
         match direction.end {
             Some(End::Reset) => return Poll::Ready(Err(ErrorKind::ConnectionReset.into())),
             Some(End::Lost) => return Poll::Ready(Err(ErrorKind::UnexpectedEof.into())),
@@ -180,7 +194,7 @@ impl AsyncWrite for FakeStream {
     ) -> Poll<Result<usize>> {
         let mut shared = lock(&self.shared);
         let direction = &mut shared.directions[1 - self.side];
-        if direction.end.is_some() || direction.reader_gone {
+        if !direction.silent && (direction.end.is_some() || direction.reader_gone) {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         }
         let count = bytes

@@ -10,7 +10,10 @@ use actors::{
 use futures_lite::FutureExt as _;
 use minidom::Element;
 
-use super::actor::{Linked, Message};
+use super::{
+    actor::{Linked, Message},
+    stream::StreamLink,
+};
 use crate::{
     session::{
         ContactId, PeerId, Presence, Session, TubeId, TubePorts,
@@ -21,6 +24,8 @@ use crate::{
     xmpp::{ns, payload::tube},
 };
 
+/// How many streams are tried, each after the one before turned out to be gone.
+const ATTEMPTS: u32 = 3;
 /// How long the closing of a tube may take to be told.
 const CLOSE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -129,9 +134,20 @@ struct Tube {
     tube: TubeId,
 }
 
-async fn link(address: &Address<Message>, contact: &ContactId) -> Result<Linked, Error> {
+/// A stream to the contact; another one than `gone`.
+async fn link(
+    address: &Address<Message>,
+    contact: &ContactId,
+    gone: Option<Arc<StreamLink>>,
+) -> Result<Linked, Error> {
     let contact = contact.clone();
-    address.ask(|reply| Message::Link(contact, reply)).await?
+    address
+        .ask(|reply| Message::Link {
+            contact,
+            gone,
+            reply,
+        })
+        .await?
 }
 
 /// Sends a message; over another stream if the first one ends meanwhile.
@@ -142,13 +158,14 @@ async fn send(
     check: impl Fn(&Linked) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut attempts = 0;
+    let mut gone = None;
     loop {
         attempts += 1;
-        let linked = link(address, contact).await?;
+        let linked = link(address, contact, gone.take()).await?;
         check(&linked)?;
         match linked.link.message(vec![payload.clone()]).await {
             Ok(()) => return Ok(()),
-            Err(RequestError::Gone) if attempts < 3 => {}
+            Err(RequestError::Gone) if attempts < ATTEMPTS => gone = Some(linked.link),
             Err(error @ RequestError::Refused { .. }) => {
                 return Err(Error::InvalidArgument(error.to_string()));
             }
@@ -204,10 +221,18 @@ impl BytestreamConnector for Tube {
         let (address, contact) = (self.address.clone(), self.contact.clone());
         let (bytestreams, tube) = (self.bytestreams.clone(), self.tube.0);
         Box::pin(async move {
-            let linked = link(&address, &contact).await?;
-            bytestreams
-                .open(linked.link, id, ns::TUBES, tube::stream(tube))
-                .await
+            let mut attempts = 0;
+            let mut gone = None;
+            loop {
+                attempts += 1;
+                let link = link(&address, &contact, gone.take()).await?.link;
+                let purpose = tube::stream(tube);
+                match bytestreams.open(link.clone(), id, ns::TUBES, purpose).await {
+                    // The stream ended before anything came of it.
+                    Err(Error::Offline(_)) if attempts < ATTEMPTS => gone = Some(link),
+                    outcome => return outcome,
+                }
+            }
         })
     }
 }

@@ -366,7 +366,16 @@ impl SessionActor {
                 self.announce();
                 forget(reply.send(()));
             }
-            Message::Link(id, reply) => self.want(id, Waiter::Link(reply)),
+            Message::Link {
+                contact,
+                gone,
+                reply,
+            } => {
+                if let Some(gone) = gone {
+                    self.turned_out_gone(&contact, &gone);
+                }
+                self.want(contact, Waiter::Link(reply));
+            }
             Message::Pin(id, reply) => match self.parts.contacts.needs_proof(&id) {
                 Ok(true) => self.want(id, Waiter::Pin(reply)),
                 Ok(false) => forget(reply.send(Ok(()))),

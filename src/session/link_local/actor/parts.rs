@@ -48,7 +48,14 @@ pub enum Message {
     /// [`crate::session::Session::set_features`]
     SetFeatures(BTreeSet<String>, Reply<()>),
     /// A stream to a contact is wanted.
-    Link(ContactId, Reply<Result<Linked, Error>>),
+    Link {
+        /// To whom.
+        contact: ContactId,
+        /// The one there was turned out to be gone.
+        gone: Option<Arc<StreamLink>>,
+        /// Done when it is open.
+        reply: Reply<Result<Linked, Error>>,
+    },
     /// [`crate::session::Session::pin`]
     Pin(ContactId, Reply<Result<(), Error>>),
     /// [`crate::session::Session::verify`]

@@ -1,5 +1,7 @@
 //! Streams that there are: who is believed, which one stays, what they tell, how they end.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use actors::{model::Error, runtime::Stopper};
 use futures_lite::FutureExt as _;
 
@@ -7,7 +9,9 @@ use super::super::{
     contacts::Claim,
     network::{Connection, Permit},
     peers::{Keep, Side, keep},
-    stream::{self, Admission, Admitted, Command, StreamEvent, StreamId, StreamRequest},
+    stream::{
+        self, Admission, Admitted, Command, StreamEvent, StreamId, StreamLink, StreamRequest,
+    },
 };
 use crate::{
     session::{ContactId, PeerId, SessionEvent, TubeId},
@@ -241,6 +245,14 @@ impl SessionActor {
                 }
             },
         };
+        // A peer that opens another one has perhaps lost the one there was, and nobody told us.
+        if let Some(entry) = peer.current.filter(|current| *current != id)
+            && let Some(entry) = self.streams.get(&entry)
+            && entry.link.is_some()
+            && entry.commands.try_tell_first(Command::Ping).is_err()
+        {
+            tracing::debug!(%contact, "a stream is too busy to be asked whether it is alive");
+        }
         if let Some(entry) = retired.and_then(|retired| self.streams.get(&retired)) {
             // One that is too busy to be told is found by its idleness later.
             if entry.commands.try_tell_first(Command::Retire).is_err() {
@@ -279,12 +291,7 @@ impl SessionActor {
             return;
         };
         let now = self.now();
-        let other = self
-            .streams
-            .iter()
-            .filter(|(_, other)| other.contact.as_ref() == Some(&contact) && other.link.is_some())
-            .map(|(id, _)| *id)
-            .next_back();
+        let other = live(&self.streams, &contact);
         let Some(peer) = self.peers.get_mut(&contact) else {
             return;
         };
@@ -322,6 +329,31 @@ impl SessionActor {
         self.serve(&contact);
     }
 
+    /// Somebody found that a stream takes nothing any more, before we heard of its end: it is
+    /// closing, or has just failed. It serves nobody else.
+    pub(super) fn turned_out_gone(&mut self, contact: &ContactId, gone: &Arc<StreamLink>) {
+        let Some(peer) = self.peers.get_mut(contact) else {
+            return;
+        };
+        let is_it = |entry: &StreamEntry| {
+            let link = entry.link.as_ref();
+            link.is_some_and(|link| Arc::ptr_eq(link, gone))
+        };
+        let Some((id, entry)) = self.streams.iter_mut().find(|(_, entry)| is_it(entry)) else {
+            return;
+        };
+        entry.link = None;
+        if peer.current != Some(*id) {
+            return;
+        }
+        peer.current = live(&self.streams, contact);
+        if peer.current.is_none() {
+            let now = self.now();
+            let changes = self.parts.contacts.stream_down(contact, now);
+            self.follow(changes);
+        }
+    }
+
     /// Whoever holds these streams is not the contact any more.
     pub(super) fn drop_streams_of(&mut self, id: &ContactId) {
         let contacts = &self.parts.contacts;
@@ -336,6 +368,14 @@ impl SessionActor {
     }
 
     // --- time ----------------------------------------------------------------------------------
+}
+
+/// The newest stream of a contact that can be used.
+fn live(streams: &BTreeMap<StreamId, StreamEntry>, contact: &ContactId) -> Option<StreamId> {
+    let usable =
+        |entry: &StreamEntry| entry.contact.as_ref() == Some(contact) && entry.link.is_some();
+    let newest = streams.iter().rfind(|(_, entry)| usable(entry));
+    newest.map(|(id, _)| *id)
 }
 
 pub(super) fn refuse(admission: Admission, why: &str) {

@@ -47,6 +47,11 @@ impl StreamLink {
         self.pneuma.store(pneuma, Ordering::Release);
     }
 
+    /// Whether the peer is one of us, which answers pings.
+    pub(super) fn is_pneuma(&self) -> bool {
+        self.pneuma.load(Ordering::Acquire)
+    }
+
     /// The stream's mailbox.
     pub fn address(&self) -> &Address<Command> {
         &self.address

@@ -174,6 +174,13 @@ impl Lan {
         }
     }
 
+    /// Every connection there is carries nothing any more, and nobody is told.
+    pub fn silence_all(&self) {
+        for wire in std::mem::take(&mut self.air.lock().unwrap().wires) {
+            wire.silence();
+        }
+    }
+
     pub fn advance(&self, seconds: u64) {
         self.sim.advance(Duration::from_secs(seconds));
     }

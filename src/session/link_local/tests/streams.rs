@@ -1,8 +1,11 @@
 //! XML streams between two honest sides: on demand, one at a time, closed when idle.
 
-use std::ops::ControlFlow::{Break, Continue};
+use std::{
+    ops::ControlFlow::{Break, Continue},
+    time::Duration,
+};
 
-use actors::model::{ServiceName, TubeParameters};
+use actors::model::{Error, ServiceName, TubeParameters};
 use futures_lite::future;
 
 use super::{
@@ -181,4 +184,68 @@ fn presence_and_alias_are_seen_by_others() {
         message: String::new(),
     };
     assert!(lan.sim.run(session.set_presence(offline)).is_err());
+}
+
+#[test]
+fn an_offer_into_a_stream_that_died_in_silence_arrives_over_another() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    juliet.discovers(&lan, &romeo.id);
+    for round in 1..6 {
+        // Nobody has said anything for a while, as people do.
+        lan.advance(30);
+        lan.silence_all();
+        let before = lan.sim.now();
+        offer(&lan, &romeo, &juliet, round);
+        let taken = lan.sim.now() - before;
+        assert!(taken < Duration::from_secs(15), "{taken:?}");
+    }
+}
+
+#[test]
+fn who_comes_back_is_answered_though_its_old_stream_never_ended() {
+    for round in 0..6 {
+        let lan = Lan::new();
+        let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+        romeo.discovers(&lan, &juliet.id);
+        juliet.discovers(&lan, &romeo.id);
+        lan.advance(30);
+        lan.silence_all();
+        // She notices that it is dead and opens another; he has nothing to say for a while.
+        offer(&lan, &juliet, &romeo, 1);
+        lan.advance(15);
+        let before = lan.sim.now();
+        offer(&lan, &romeo, &juliet, 2);
+        let taken = lan.sim.now() - before;
+        assert!(taken < Duration::from_secs(1), "round {round}: {taken:?}");
+        // Nobody keeps the dead one.
+        assert_eq!(lan.open.open(), 2, "round {round}");
+    }
+}
+
+#[test]
+fn a_connection_is_opened_though_the_stream_died_in_silence() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    juliet.discovers(&lan, &romeo.id);
+    lan.advance(30);
+    lan.silence_all();
+    let ports = romeo.side.session.tube(&peer(&juliet.id), TubeId(9));
+    let before = lan.sim.now();
+    // There is no such tube at her side, so she refuses it; what matters is that she is asked.
+    let id = actors::model::BytestreamId::random().unwrap();
+    let opening = ports.connector.connect(id);
+    let asked = juliet.side.find(|event| match event {
+        SessionEvent::StreamOffered { stream, .. } => Break(drop(stream)),
+        other => Continue(other),
+    });
+    let (answer, ()) = lan.sim.run(future::zip(opening, asked));
+    assert!(
+        matches!(answer, Err(Error::ConnectionRefused(_))),
+        "{answer:?}"
+    );
+    let taken = lan.sim.now() - before;
+    assert!(taken < Duration::from_secs(20), "{taken:?}");
 }

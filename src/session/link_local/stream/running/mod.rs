@@ -9,6 +9,11 @@
 //! Retired is an open stream whose place another one has taken: it is used for nothing new, answers what
 //! comes, and is idle after five seconds instead of two minutes, so that no stanza on its way is lost.
 //!
+//! A machine that loses its power, or sleeps, ends nothing: what is written to it vanishes for a quarter
+//! of an hour before the kernel gives up. So while something waits for an answer, a peer that is silent
+//! for [`QUIET`] is pinged; and a message after such a silence counts as written only once the ping that
+//! follows it is answered. Only peers of our own kind are pinged for that: others need not know pings.
+//!
 //! Bounds: while [`MAX_OUT`] bytes wait to be written, nothing is read and no command is taken (a peer
 //! that does not read stops us from listening to it, nobody else); a peer that takes nothing for
 //! [`STALL`] is dropped. [`MAX_ANSWERING`] requests of the peer may wait for their answer; one more is
@@ -56,6 +61,8 @@ const MAX_TELLING: usize = 16;
 const REQUEST: Duration = Duration::from_secs(60);
 /// How long service discovery and a ping wait.
 const PING: Duration = Duration::from_secs(10);
+/// A peer that was not heard for this long may be gone without a word.
+const QUIET: Duration = Duration::from_secs(5);
 /// A stream without stanzas for this long is closed.
 const IDLE: Duration = Duration::from_secs(120);
 /// The same for one that is retired.
@@ -101,6 +108,8 @@ enum Waiter {
     Caller(Reply<Result<Option<Element>, RequestError>>),
     Features,
     Ping,
+    /// A ping that follows a message: its answer tells that the message has arrived.
+    Message(Reply<Result<(), RequestError>>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +154,7 @@ pub struct Running {
     written: VecDeque<(u64, Reply<Result<(), RequestError>>)>,
     queued: u64,
     last_stanza: Time,
+    last_heard: Time,
     last_progress: Time,
     ended: Option<Exit>,
     faults: Faults,
@@ -188,6 +198,7 @@ impl Running {
             written: VecDeque::new(),
             queued: 0,
             last_stanza: now,
+            last_heard: now,
             last_progress: now,
             ended: None,
             faults: context.faults,
@@ -308,6 +319,11 @@ impl Running {
         };
         match self.tracker.track(&id, deadline, waiter) {
             Ok(()) => {}
+            // It is not known whether the message arrives, but it is written.
+            Err(TrackError::Full(Waiter::Message(reply))) => {
+                self.written.push_back((self.queued, reply));
+                return;
+            }
             Err(TrackError::Full(waiter) | TrackError::SameId(waiter)) => {
                 answer_waiter(waiter, Err(refused("resource-constraint")));
                 return;
@@ -328,6 +344,18 @@ impl Running {
     fn ask(&mut self) {
         let query = IqKind::Get(disco::query(None));
         self.request(query, None, PING, Waiter::Features);
+    }
+
+    fn ping(&mut self, waiter: Waiter) {
+        let ping = IqKind::Get(Element::bare("ping", PING_NS));
+        self.request(ping, None, PING, waiter);
+    }
+
+    /// When a peer that owes us an answer is asked whether it is still there.
+    fn quiet_at(&self) -> Option<Time> {
+        let pinged = |waiter: &Waiter| matches!(waiter, Waiter::Ping | Waiter::Message(_));
+        let owes = self.link.is_pneuma() && !self.tracker.is_empty() && !self.tracker.any(pinged);
+        owes.then_some(self.last_heard + QUIET)
     }
 
     fn carry_out(&mut self, actions: impl IntoIterator<Item = Action>) {
@@ -362,6 +390,9 @@ impl Running {
                     payloads,
                 };
                 match self.send(&message.to_element()) {
+                    Ok(()) if self.link.is_pneuma() && self.last_heard + QUIET <= self.now() => {
+                        self.ping(Waiter::Message(reply));
+                    }
                     Ok(()) => self.written.push_back((self.queued, reply)),
                     Err(error) => {
                         let why = match error {
@@ -380,10 +411,7 @@ impl Running {
                 self.answer(&iq);
             }
             Command::Ask => self.ask(),
-            Command::Ping => {
-                let ping = IqKind::Get(Element::bare("ping", PING_NS));
-                self.request(ping, None, PING, Waiter::Ping);
-            }
+            Command::Ping => self.ping(Waiter::Ping),
             Command::Retire if self.phase == Phase::Open => self.phase = Phase::Retired,
             Command::Retire => {}
             Command::Close => self.close(),
@@ -418,10 +446,15 @@ impl Running {
         let now = self.now();
         for waiter in self.tracker.expire(now) {
             match waiter {
-                Waiter::Ping => self.fail("the contact does not answer any more"),
+                Waiter::Ping | Waiter::Message(_) => {
+                    self.fail("the contact does not answer any more")
+                }
                 Waiter::Features => self.features(Err(RequestError::TimedOut)),
                 waiter => answer_waiter(waiter, Err(RequestError::TimedOut)),
             }
+        }
+        if self.quiet_at().is_some_and(|at| at <= now) {
+            self.ping(Waiter::Ping);
         }
         if self.stalled_at().is_some_and(|at| at <= now) {
             self.fail("the contact does not read any more");
@@ -435,6 +468,7 @@ impl Running {
     }
 
     fn read(&mut self, count: usize) {
+        self.last_heard = self.now();
         let actions = if count == 0 {
             self.stream.end_of_file()
         } else {
@@ -464,6 +498,7 @@ impl Actor for Running {
             self.tracker.next_deadline(),
             self.idle_at(),
             self.stalled_at(),
+            self.quiet_at(),
         ];
         let deadline = deadlines.into_iter().flatten().min();
         let room = self.pipe.out.len() < MAX_OUT;
@@ -536,8 +571,10 @@ impl Actor for Running {
 }
 
 fn answer_waiter(waiter: Waiter, answer: Result<Option<Element>, RequestError>) {
-    if let Waiter::Caller(reply) = waiter {
-        forget(reply.send(answer));
+    match waiter {
+        Waiter::Caller(reply) => forget(reply.send(answer)),
+        Waiter::Message(reply) => forget(reply.send(answer.map(drop))),
+        Waiter::Features | Waiter::Ping => {}
     }
 }
 

@@ -69,6 +69,8 @@ impl Running {
         match waiter {
             Waiter::Caller(_) => answer_waiter(waiter, result),
             Waiter::Ping => {}
+            // An error is an answer too.
+            Waiter::Message(_) => answer_waiter(waiter, Ok(None)),
             Waiter::Features => self.features(result),
         }
     }
