@@ -147,6 +147,8 @@ impl Connection {
         parameters: TubeParameters,
     ) {
         let refusal = match self.wire(from, tube) {
+            // A stream broke before the contact knew that its offer had arrived: it offered again.
+            Some(wire) if self.tubes.is_theirs(wire, &service) => return,
             None => "somebody we do not see offers it".to_owned(),
             Some(wire) => match self.room_for_offer(wire) {
                 Ok(()) => {

@@ -122,6 +122,16 @@ impl Tubes {
             || self.open.values().any(|open| open.wire == wire)
     }
 
+    /// Whether a tube on the wire is one that the contact has offered, for this service.
+    pub fn is_theirs(&self, wire: WireId, service: &ServiceName) -> bool {
+        self.opening.values().any(|opening| {
+            opening.wire == wire && !opening.requested && opening.service == *service
+        }) || self.on_wire(wire).is_some_and(|object| {
+            let description = &object.description;
+            !description.requested && description.service == *service
+        })
+    }
+
     /// An id for a tube of ours with this contact.
     ///
     /// # Errors

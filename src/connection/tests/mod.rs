@@ -4,7 +4,12 @@ mod fakes;
 
 use std::time::Duration;
 
-use actors::{model::Error, runtime::Reply, stream_tube::StreamTubeMessage, testing::Signalled};
+use actors::{
+    model::{Error, ServiceName},
+    runtime::Reply,
+    stream_tube::StreamTubeMessage,
+    testing::Signalled,
+};
 
 use self::fakes::{TestNetwork, World, bob, offered};
 use super::{
@@ -210,12 +215,34 @@ fn offers_are_bounded_for_each_contact_and_closed_beyond() {
 }
 
 #[test]
+fn an_offer_that_comes_twice_is_one() {
+    let world = World::new();
+    let (connection, _) = world.online();
+    *world.opener.hold.lock().unwrap() = true;
+    world.happens(offered(1));
+    world.happens(offered(1));
+    let opening = world.opener.held.lock().unwrap().remove(0);
+    opening.answer.answer(Ok(opening.object));
+    world.sim.settle();
+    world.happens(offered(1));
+    assert_eq!(connection.view.get().channels.len(), 1);
+    // A close would end the tube it means to keep.
+    assert!(world.session().signalling.log().is_empty());
+    world.ends();
+}
+
+#[test]
 fn an_offer_whose_id_is_taken_is_refused() {
     let world = World::new();
     let (connection, _) = world.online();
     world.happens(offered(1));
-    world.happens(offered(1));
+    let mut other = offered(1);
+    if let SessionEvent::TubeOffered { service, .. } = &mut other {
+        *service = ServiceName::new("http").unwrap();
+    }
+    world.happens(other);
     assert_eq!(connection.view.get().channels.len(), 1);
+    assert_eq!(world.session().signalling.log(), [Signalled::Closed]);
     world.ends();
 }
 
