@@ -238,7 +238,10 @@ fn a_connection_is_opened_though_the_stream_died_in_silence() {
     let id = actors::model::BytestreamId::random().unwrap();
     let opening = ports.connector.connect(id);
     let asked = juliet.side.find(|event| match event {
-        SessionEvent::StreamOffered { stream, .. } => Break(drop(stream)),
+        SessionEvent::StreamOffered { stream, .. } => {
+            drop(stream);
+            Break(())
+        }
         other => Continue(other),
     });
     let (answer, ()) = lan.sim.run(future::zip(opening, asked));
