@@ -23,12 +23,39 @@ fn the_accepting_side_closes() {
     bob.closed(&theirs);
     alice.closed(&ours);
     assert_eq!(bob.connection_closed(&theirs).1, "Cancelled");
-    // The connection's own reset may outrun the word that the tube is closed.
-    let why = alice.connection_closed(&ours).1;
-    assert!(["Cancelled", "ConnectionLost"].contains(&&*why), "{why}");
+    assert_eq!(alice.connection_closed(&ours).1, "Cancelled");
     // What was connected is over, and nobody listens any more.
     assert!(matches!(held.read(&mut [0]), Ok(0) | Err(_)));
     assert!(door.connect().is_err());
+}
+
+/// However a tube is closed on purpose, neither side is told that something was lost.
+#[test]
+fn both_sides_know_a_close_from_a_loss() {
+    let (alice, bob) = alice_and_bob();
+    let service = Echo::ipv4();
+    for end in ["Bob closes", "Alice closes", "Bob goes offline"] {
+        let (ours, theirs, door) = alice.tube_to(&bob, "x-end", service.address(), 2);
+        let held: Vec<_> = (0..8)
+            .map(|_| {
+                let mut held = door.connect().expect("a connection");
+                held.write_all(b"a").expect("a byte");
+                held.read_exact(&mut [0]).expect("its echo");
+                held
+            })
+            .collect();
+        match end {
+            "Bob closes" => bob.close(&theirs).expect("Close"),
+            "Alice closes" => alice.close(&ours).expect("Close"),
+            _ => bob.go_offline(),
+        }
+        for _ in &held {
+            assert_eq!(alice.connection_closed(&ours).1, "Cancelled", "{end}");
+            assert_eq!(bob.connection_closed(&theirs).1, "Cancelled", "{end}");
+        }
+        alice.closed(&ours);
+        bob.closed(&theirs);
+    }
 }
 
 #[test]

@@ -30,8 +30,8 @@ pub(crate) enum Fact {
     Dialled(Token, Option<SocketAddress>),
     /// A relay is gone.
     Ended(ConnectionId, ConnectionEnd),
-    /// The contact was told of the close, or telling it took too long.
-    Told,
+    /// The contact has had its time to be told of the close and to cut the connections.
+    Overdue,
     /// A sibling failed past its limit.
     SiblingFailed(String),
 }
@@ -320,7 +320,7 @@ impl From<Fact> for Input {
             Fact::Accepted(token) => Input::Accepted(token),
             Fact::Dialled(token, from) => Input::Dialled { token, from },
             Fact::Ended(id, end) => Input::Ended(id, end),
-            Fact::Told => Input::Told,
+            Fact::Overdue => Input::Overdue,
             Fact::SiblingFailed(what) => Input::SiblingFailed(what),
         }
     }

@@ -85,8 +85,9 @@ pub enum Phase {
     Closing {
         /// Why.
         why: Closing,
-        /// The contact is being told; connections are cut when that is done, so that it sees a tube
-        /// that was closed rather than bytestreams that broke.
+        /// The contact is being told, and cuts the connections once it knows: word and cut travel by
+        /// different sockets, so ours could overtake the word and look like bytestreams that broke.
+        /// [`Input::Overdue`] ends the wait.
         telling: bool,
         /// What others still see.
         seen: TubeState,
@@ -166,8 +167,8 @@ pub enum Input {
     RemoteClosed,
     /// The contact has been gone for longer than the grace period.
     ContactGone,
-    /// The contact was told of the close, or telling it took too long.
-    Told,
+    /// The contact has had its time to be told of the close and to cut the connections.
+    Overdue,
     /// An actor beside the tube failed too often.
     SiblingFailed(String),
 }
@@ -309,7 +310,7 @@ impl State {
             Input::RemoteClosed => self.close(Closing::Theirs),
             Input::ContactGone => self.close(Closing::ContactGone),
             Input::SiblingFailed(what) => self.close(Closing::Failed(what)),
-            Input::Told => self.told(),
+            Input::Overdue => self.overdue(),
         }
     }
 
@@ -498,7 +499,7 @@ impl State {
         effects
     }
 
-    fn told(&mut self) -> Vec<Effect> {
+    fn overdue(&mut self) -> Vec<Effect> {
         match &mut self.phase {
             Phase::Closing { telling, .. } if *telling => {
                 *telling = false;

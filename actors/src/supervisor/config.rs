@@ -21,9 +21,13 @@ pub struct SupervisorConfig {
     pub mailbox: usize,
     /// How long a bytestream may take to open after its connection was made.
     pub opening_limit: Duration,
-    /// How long the connections of a closing tube go on while the contact is being told, so that
-    /// it sees a tube that was closed rather than bytestreams that broke.
+    /// How long the connections of a closing tube go on while the contact is being told. Past it
+    /// they are cut, and the contact may take them for lost.
     pub farewell_grace: Duration,
+    /// How long they go on after that, for the contact to cut them. The word and a cut of ours
+    /// travel by different sockets, so the cut could overtake it; whoever has read the word cuts,
+    /// and then nothing can be taken for lost.
+    pub cut_grace: Duration,
     /// How long a channel that is withdrawn already waits for the contact to be told.
     pub farewell_limit: Duration,
     /// How often the bytes in `StreamTubeView` are brought up to date while connections are open.
@@ -42,6 +46,7 @@ impl Default for SupervisorConfig {
             mailbox: 64,
             opening_limit: Duration::from_secs(120),
             farewell_grace: Duration::from_secs(1),
+            cut_grace: Duration::from_secs(2),
             farewell_limit: Duration::from_secs(5),
             meter_period: Duration::from_secs(1),
             restart: RestartPolicy::default(),

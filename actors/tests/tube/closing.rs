@@ -2,6 +2,7 @@
 
 use actors::{
     model::{Error, TubeState},
+    ports::Duplex as _,
     runtime::Reply,
     stream_tube::StreamTubeMessage,
     testing::{Answer, IncomingOutcome, Signalled, TreeEvent},
@@ -88,7 +89,31 @@ fn the_contact_hears_of_the_close_before_its_connections_break() {
         say(&mut application, "still there").await;
         hear(&mut contact, "still there").await;
         told.answer(());
+        // Only the contact cuts: a cut of ours could overtake the word.
+        say(&mut application, "and now").await;
+        hear(&mut contact, "and now").await;
+        contact.reset();
         closed.wait().await.unwrap();
+        assert_eq!(world.sim.now(), std::time::Duration::ZERO);
+        assert_eq!(closed_with(&world.tree, channel.id, 1), Some("Cancelled"));
+        assert_eq!(
+            hear_break(&mut application).await,
+            std::io::ErrorKind::ConnectionReset
+        );
+    });
+    world.finish();
+}
+
+#[test]
+fn a_contact_that_was_told_and_cuts_nothing_is_cut_off() {
+    let world = World::new();
+    world.sim.run(async {
+        let (channel, address) = world.accepted().await;
+        let _application = world.sockets.connect(&address).unwrap();
+        let mut contact = world.connector.opened().await;
+        close(&channel).await;
+        assert_eq!(world.sim.now(), std::time::Duration::from_secs(2));
+        assert_eq!(closed_with(&world.tree, channel.id, 1), Some("Cancelled"));
         assert_eq!(
             hear_break(&mut contact).await,
             std::io::ErrorKind::ConnectionReset

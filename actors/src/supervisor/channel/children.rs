@@ -290,8 +290,8 @@ impl Channel {
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let cut = match &self.farewell {
-            Farewell::Telling { cut, .. } => *cut,
-            _ => None,
+            Farewell::Telling { cut, .. } | Farewell::Told { cut } => *cut,
+            Farewell::NotBegun => None,
         };
         let siblings = [&self.tube, &self.listener, &self.dialler, &self.announcer];
         siblings
@@ -324,11 +324,11 @@ impl Channel {
                 self.publish();
             }
         }
-        if let Farewell::Telling { cut, .. } = &mut self.farewell
+        if let Farewell::Telling { cut, .. } | Farewell::Told { cut } = &mut self.farewell
             && cut.is_some_and(|cut| cut <= now)
         {
             *cut = None;
-            self.tell(Fact::Told);
+            self.tell(Fact::Overdue);
         }
     }
 
@@ -347,13 +347,12 @@ impl Channel {
                 self.tell(Fact::Ended(*id, end));
             }
         }
-        let told = match &self.farewell {
+        let overdue = match &self.farewell {
             Farewell::NotBegun => false,
-            Farewell::Telling { cut, .. } => cut.is_none(),
-            Farewell::Told => true,
+            Farewell::Telling { cut, .. } | Farewell::Told { cut } => cut.is_none(),
         };
-        if told {
-            self.tell(Fact::Told);
+        if overdue {
+            self.tell(Fact::Overdue);
         }
         if let Some(what) = self.sibling_failed.clone() {
             self.tell(Fact::SiblingFailed(what));

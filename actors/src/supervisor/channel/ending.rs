@@ -38,9 +38,14 @@ impl Channel {
         self.farewell = Farewell::Telling { task, cut };
     }
 
-    pub(super) fn told(&mut self) {
-        self.farewell = Farewell::Told;
-        self.tell(super::Fact::Told);
+    /// The contact was told, as far as it could be: from now on it is its turn to cut the
+    /// connections, for a while.
+    pub(super) fn told(&mut self, now: Time) {
+        let cut = match &self.farewell {
+            Farewell::Telling { cut, .. } => cut.map(|_| now + self.world.config.cut_grace),
+            Farewell::NotBegun | Farewell::Told { .. } => return,
+        };
+        self.farewell = Farewell::Told { cut };
     }
 
     /// Cuts every connection.
@@ -148,7 +153,7 @@ impl Channel {
                     }
                 }
                 Some(Note::SiblingEnded(SiblingKind::Announcer, _)) => return,
-                Some(Note::Told) => self.farewell = Farewell::Told,
+                Some(Note::Told) => self.told(self.world.clock.now()),
                 // All others are gone, and what they had to say is of no consequence now.
                 Some(_) => {}
                 None => self.on_timer(self.world.clock.now()),

@@ -149,7 +149,10 @@ enum Farewell {
         /// When the connections are cut although the contact has not been told.
         cut: Option<Time>,
     },
-    Told,
+    Told {
+        /// When the connections are cut although the contact has not done it.
+        cut: Option<Time>,
+    },
 }
 
 /// Starts a channel: publishes its object, answers, and runs it to its end.
@@ -382,7 +385,7 @@ impl Channel {
                 let DialledSocket { stream, from } = socket;
                 self.wait(stream, slot, Origin::Dialled { from, incoming });
             }
-            Event::Note(Note::Told) => self.told(),
+            Event::Note(Note::Told) => self.told(now),
             Event::Hurry => self.start(SiblingKind::Tube),
             Event::Timer => self.on_timer(now),
         }

@@ -125,7 +125,7 @@ fn gone() -> Input {
 }
 
 fn told() -> Input {
-    Input::Told
+    Input::Overdue
 }
 
 fn failed() -> Input {

@@ -19,7 +19,7 @@ enum Step {
     Stopped,
     RemoteClosed,
     ContactGone,
-    Told,
+    Overdue,
     SiblingFailed,
     Die,
 }
@@ -46,7 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Stopped),
         1 => Just(Step::RemoteClosed),
         1 => Just(Step::ContactGone),
-        2 => Just(Step::Told),
+        2 => Just(Step::Overdue),
         1 => Just(Step::SiblingFailed),
         3 => Just(Step::Die),
     ]
@@ -133,9 +133,9 @@ impl Model {
             Step::Stopped => Input::Stopped,
             Step::RemoteClosed => Input::RemoteClosed,
             Step::ContactGone => Input::ContactGone,
-            Step::Told if self.farewells > 0 => {
+            Step::Overdue if self.farewells > 0 => {
                 self.told = true;
-                Input::Told
+                Input::Overdue
             }
             Step::SiblingFailed => Input::SiblingFailed("the listener failed".into()),
             Step::Die => return self.die(),
@@ -150,7 +150,7 @@ impl Model {
         self.state = self.state.clone().recover();
         self.offer_pending = false;
         if self.told {
-            self.feed(Input::Told);
+            self.feed(Input::Overdue);
         }
     }
 
@@ -230,7 +230,7 @@ impl Model {
         self.feed(Input::Close);
         if self.farewells > 0 {
             self.told = true;
-            self.feed(Input::Told);
+            self.feed(Input::Overdue);
         }
         assert!(self.finished || self.cut, "open connections are cut");
         while let Some(id) = self.relays.pop() {
