@@ -2,9 +2,9 @@
 //! direction by itself, nothing else on standard output.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write as _},
     net::{Shutdown, TcpListener},
-    process::Stdio,
+    process::{Child, ChildStdin, ChildStdout, Stdio},
 };
 
 use support::{Echo, PATIENCE};
@@ -13,6 +13,61 @@ use crate::{
     Two,
     pneuma::{Running, feed, noise},
 };
+
+/// `pneuma accept --stdio`, with pipes all round. Killed on drop, so that a test that fails leaves
+/// nothing behind.
+struct Joined(Child);
+
+impl Joined {
+    fn new(two: &Two) -> Self {
+        let child = two
+            .alice
+            .command(&["accept", "bob", "x-test", "--stdio"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pneuma runs");
+        Joined(child)
+    }
+
+    fn input(&mut self) -> ChildStdin {
+        self.0.stdin.take().expect("a pipe")
+    }
+
+    fn output(&mut self) -> ChildStdout {
+        self.0.stdout.take().expect("a pipe")
+    }
+
+    /// Its exit code and what it said, once it has ended.
+    fn finish(mut self) -> (Option<i32>, String) {
+        let said = to_the_end(self.0.stderr.take().expect("a pipe"));
+        let status = self.0.wait().expect("our own child");
+        (status.code(), String::from_utf8_lossy(&said).into_owned())
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// All there is to read, with a deadline for its end.
+fn to_the_end(mut from: impl Read + Send + 'static) -> Vec<u8> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        let read = from.read_to_end(&mut all).map(|_| all);
+        // Nobody waits any more when the deadline has passed.
+        drop(sender.send(read));
+    });
+    receiver
+        .recv_timeout(PATIENCE)
+        .expect("its end in time")
+        .expect("bytes")
+}
 
 /// Bob offers what listens at `port`.
 fn offered(two: &Two, port: u16) -> Running {
@@ -40,26 +95,13 @@ fn bytes_are_exact_and_the_end_of_input_comes_back_as_the_end_of_output() {
     let two = Two::verified();
     let service = Echo::ipv4();
     let _offer = offered(&two, port_of(&service));
-    let mut command = two.alice.command(&["accept", "bob", "x-test", "--stdio"]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("pneuma runs");
+    let mut child = Joined::new(&two);
     let bytes = noise(5_000_011);
-    let feeding = feed(child.stdin.take().expect("a pipe"), bytes.clone());
-    let mut back = Vec::new();
-    child
-        .stdout
-        .take()
-        .expect("a pipe")
-        .read_to_end(&mut back)
-        .expect("output");
+    let feeding = feed(child.input(), bytes.clone());
+    let back = to_the_end(child.output());
     feeding.join().expect("a thread").expect("all was written");
-    let rest = child.wait_with_output().expect("our own child");
-    let said = String::from_utf8_lossy(&rest.stderr);
-    assert_eq!(rest.status.code(), Some(0), "{said}");
+    let (code, said) = child.finish();
+    assert_eq!(code, Some(0), "{said}");
     assert_eq!(back.len(), bytes.len());
     assert!(back == bytes);
 }
@@ -78,29 +120,16 @@ fn the_service_may_end_its_side_first() {
         stream.read_to_end(&mut rest).expect("bytes");
         rest
     });
-    let mut command = two.alice.command(&["accept", "bob", "x-test", "--stdio"]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("pneuma runs");
-    let mut back = Vec::new();
+    let mut child = Joined::new(&two);
     // Output ends although input is still open.
-    child
-        .stdout
-        .take()
-        .expect("a pipe")
-        .read_to_end(&mut back)
-        .expect("output");
+    let back = to_the_end(child.output());
     assert_eq!(back, b"welcome");
-    let mut input = child.stdin.take().expect("a pipe");
+    let mut input = child.input();
     input.write_all(b"and thank you").expect("input is open");
     drop(input);
     assert_eq!(serving.join().expect("a thread"), b"and thank you");
-    let rest = child.wait_with_output().expect("our own child");
-    let said = String::from_utf8_lossy(&rest.stderr);
-    assert_eq!(rest.status.code(), Some(0), "{said}");
+    let (code, said) = child.finish();
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]
@@ -108,24 +137,16 @@ fn a_broken_link_does_not_look_like_success() {
     let two = Two::verified();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let _offer = offered(&two, listener.local_addr().expect("an address").port());
-    let mut command = two.alice.command(&["accept", "bob", "x-test", "--stdio"]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("pneuma runs");
+    let mut child = Joined::new(&two);
     let (mut stream, _) = listener.accept().expect("a connection");
     stream.write_all(b"half a fi").expect("bytes");
-    let mut out = child.stdout.take().expect("a pipe");
+    let mut out = child.output();
     let mut some = [0; 9];
     out.read_exact(&mut some).expect("what was sent before");
     two.bob.person().kill_manager();
-    let mut rest = Vec::new();
-    out.read_to_end(&mut rest).expect("the end");
-    let ended = child.wait_with_output().expect("our own child");
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    to_the_end(out);
+    let (code, said) = child.finish();
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("pneuma: "), "{said}");
 }
 
@@ -134,21 +155,14 @@ fn a_reader_that_leaves_ends_it() {
     let two = Two::verified();
     let service = Echo::ipv4();
     let mut offer = offered(&two, port_of(&service));
-    let mut command = two.alice.command(&["accept", "bob", "x-test", "--stdio"]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("pneuma runs");
-    drop(child.stdout.take());
-    let mut input = child.stdin.take().expect("a pipe");
+    let mut child = Joined::new(&two);
+    drop(child.output());
+    let mut input = child.input();
     // The echo of this has nowhere to go.
     input.write_all(&noise(10_000)).expect("bytes");
     offer.event("connection-closed");
-    let ended = child.wait_with_output().expect("our own child");
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(0), "{said}");
+    let (code, said) = child.finish();
+    assert_eq!(code, Some(0), "{said}");
     drop(input);
 }
 
@@ -162,19 +176,14 @@ fn an_offer_made_again_serves_one_after_the_other() {
     ]);
     for round in [b"first", b"again"] {
         offer.event("offered");
-        let mut command = two.alice.command(&["accept", "bob", "x-test", "--stdio"]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("pneuma runs");
-        feed(child.stdin.take().expect("a pipe"), round.to_vec())
+        let mut child = Joined::new(&two);
+        feed(child.input(), round.to_vec())
             .join()
             .expect("a thread")
             .expect("all was written");
-        let output = child.wait_with_output().expect("our own child");
-        assert_eq!(output.stdout, round, "{output:?}");
+        let back = to_the_end(child.output());
+        assert_eq!(back, round);
+        assert_eq!(child.finish().0, Some(0));
     }
     offer.event("offered");
     assert_eq!(offer.interrupt().code, Some(0));
