@@ -34,7 +34,7 @@ use std::{
 
 use actors::{
     model::Error,
-    runtime::{Address, BoxFuture, Mailbox, Reply, Stop, Stopper, Task, Time},
+    runtime::{Address, BoxFuture, Mailbox, Reply, Stop, Stopper, Task, Time, catch},
 };
 use async_channel::Receiver;
 use futures_lite::{FutureExt as _, future};
@@ -46,7 +46,10 @@ use super::{
     stream::{Admission, Command, StreamEvent, StreamId, StreamLink},
 };
 use crate::{
-    session::{ContactId, SessionEvent, trust::KeyId},
+    session::{
+        ContactId, SessionEvent,
+        trust::{KeyId, TrustTable},
+    },
     xmpp::stream::Role,
 };
 
@@ -107,6 +110,12 @@ impl Waiter {
             Waiter::Pin(reply) => forget(reply.send(Err(error))),
         }
     }
+}
+
+/// A table on its way to the disk.
+struct Saving {
+    table: TrustTable,
+    replies: Vec<Reply<Result<(), Error>>>,
 }
 
 /// Whoever asked has gone away; that is its right.
@@ -176,7 +185,10 @@ pub struct SessionActor {
     next_stream: u64,
     outbox: VecDeque<Out>,
     sending: Option<BoxFuture<'static, bool>>,
-    saving: bool,
+    /// What is being written, and who waits for it.
+    saving: Option<Saving>,
+    /// The table as it was last written.
+    stored: TrustTable,
     /// Who waits for the next writing.
     to_save: Vec<Reply<Result<(), Error>>>,
     /// Ends when the outbox is empty and nothing is being written.
@@ -191,6 +203,7 @@ impl SessionActor {
         address: Address<Message>,
         stop: Stop,
     ) -> Self {
+        let stored = parts.contacts.trust().clone();
         SessionActor {
             parts,
             state: State::Offline,
@@ -208,7 +221,8 @@ impl SessionActor {
             next_stream: 0,
             outbox: VecDeque::new(),
             sending: None,
-            saving: false,
+            saving: None,
+            stored,
             to_save: Vec::new(),
             over: false,
         }
@@ -216,7 +230,11 @@ impl SessionActor {
 
     /// Runs until the session is over and all has been told.
     pub async fn run(mut self) {
-        while !(self.over && self.outbox.is_empty() && self.sending.is_none() && !self.saving) {
+        while !(self.over
+            && self.outbox.is_empty()
+            && self.sending.is_none()
+            && self.saving.is_none())
+        {
             let event = self.select().await;
             self.apply(event);
         }
@@ -378,6 +396,8 @@ impl SessionActor {
             }
             Message::Pin(id, reply) => match self.parts.contacts.needs_proof(&id) {
                 Ok(true) => self.want(id, Waiter::Pin(reply)),
+                // Its pin may be what is being written.
+                Ok(false) if self.saving.is_some() => self.to_save.push(reply),
                 Ok(false) => forget(reply.send(Ok(()))),
                 Err(error) => forget(reply.send(Err(error))),
             },
@@ -399,10 +419,7 @@ impl SessionActor {
                 let result = self.parts.contacts.forget(&contact, now);
                 self.trust_changed(result, reply);
             }
-            Message::Saved => {
-                self.saving = false;
-                self.save();
-            }
+            Message::Saved(result) => self.saved(result),
             Message::Ended(id, result) => {
                 // What the stream said before it ended waits in the other mailbox, which is read
                 // later: as much as that holds may exceed the outbox's bound, once.
@@ -537,22 +554,50 @@ impl SessionActor {
     }
 
     /// Stores the table as it is now, one writing at a time, so that an older table never overtakes a
-    /// newer one. Whoever asks for a change hears of it once it is stored.
+    /// newer one. Whoever asks for a change hears of it once it is stored. What cannot be stored has
+    /// not happened: a pin that the next start does not know must not look like one.
     fn save(&mut self) {
-        if self.saving || self.to_save.is_empty() {
+        if self.saving.is_some() || self.to_save.is_empty() {
             return;
         }
-        self.saving = true;
-        let replies = std::mem::take(&mut self.to_save);
-        let saved = self.parts.store.save(self.parts.contacts.trust().clone());
+        let table = self.parts.contacts.trust().clone();
+        let saved = self.parts.store.save(table.clone());
+        self.saving = Some(Saving {
+            table,
+            replies: std::mem::take(&mut self.to_save),
+        });
         let address = self.address.clone();
         let save = async move {
-            let result = saved.await;
-            for reply in replies {
-                forget(reply.send(result.clone()));
-            }
-            address.tell_first(Message::Saved).await.unwrap_or(());
+            let result = catch("save trust", saved)
+                .await
+                .unwrap_or_else(|failure| Err(Error::Confused(failure.to_string())));
+            address
+                .tell_first(Message::Saved(result))
+                .await
+                .unwrap_or(());
         };
         self.parts.spawner.spawn("save trust", save).detach();
+    }
+
+    fn saved(&mut self, result: Result<(), Error>) {
+        let Some(Saving { table, mut replies }) = self.saving.take() else {
+            return;
+        };
+        if let Err(error) = &result {
+            tracing::error!(%error, "whom we trust could not be stored");
+            let now = self.now();
+            let changes = self.parts.contacts.restore(self.stored.clone(), now);
+            let keys = self.parts.contacts.pinned_keys();
+            self.parts.discovery.set_pinned(keys);
+            self.follow(changes);
+            // Their changes went with it.
+            replies.append(&mut self.to_save);
+        } else {
+            self.stored = table;
+        }
+        for reply in replies {
+            forget(reply.send(result.clone()));
+        }
+        self.save();
     }
 }

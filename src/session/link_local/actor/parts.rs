@@ -72,7 +72,7 @@ pub enum Message {
     /// [`crate::session::Session::forget`]
     Forget(ContactId, Reply<Result<(), Error>>),
     /// The table of trusted keys was written, or could not be.
-    Saved,
+    Saved(Result<(), Error>),
     /// A stream's task ended.
     Ended(StreamId, Result<(), Error>),
 }

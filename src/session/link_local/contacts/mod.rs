@@ -155,6 +155,12 @@ impl Contacts {
         &self.trust
     }
 
+    /// Goes back to an earlier table.
+    pub fn restore(&mut self, trust: TrustTable, now: Time) -> Vec<Change> {
+        self.trust = trust;
+        self.refresh(now)
+    }
+
     /// All pinned keys.
     pub fn pinned_keys(&self) -> BTreeSet<KeyId> {
         let rows = self.trust.rows().iter();

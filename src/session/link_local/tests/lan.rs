@@ -67,12 +67,34 @@ pub struct Host {
     open: StreamCounter,
 }
 
-pub struct MemoryStore(pub Arc<Mutex<TrustTable>>);
+/// Where a person's table of trusted keys is kept.
+#[derive(Default)]
+pub struct MemoryStore {
+    pub table: Mutex<TrustTable>,
+    pub trouble: Mutex<Trouble>,
+}
 
-impl TrustStore for MemoryStore {
+/// What is wrong with the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trouble {
+    #[default]
+    Nothing,
+    Full,
+    Panic,
+}
+
+impl TrustStore for Arc<MemoryStore> {
     fn save(&self, table: TrustTable) -> BoxFuture<'static, Result<(), Error>> {
-        *self.0.lock().unwrap() = table;
-        Box::pin(async { Ok(()) })
+        let store = self.clone();
+        Box::pin(async move {
+            let trouble = *store.trouble.lock().unwrap();
+            match trouble {
+                Trouble::Nothing => *store.table.lock().unwrap() = table,
+                Trouble::Full => return Err(Error::Confused("the disk is full".into())),
+                Trouble::Panic => panic!("the disk is on fire"),
+            }
+            Ok(())
+        })
     }
 }
 
@@ -83,6 +105,7 @@ pub struct Person {
     pub host: Host,
     pub key: KeyId,
     pub faults: Faults,
+    pub store: Arc<MemoryStore>,
 }
 
 impl Lan {
@@ -118,6 +141,7 @@ impl Lan {
         let key = identity.id();
         let host = self.host();
         let faults = Faults::default();
+        let store = Arc::<MemoryStore>::default();
         let discovery = Arc::new(FakeDiscovery {
             host: host.clone(),
             name: Mutex::default(),
@@ -127,7 +151,7 @@ impl Lan {
             Surroundings {
                 identity,
                 trust: TrustTable::default(),
-                store: Arc::new(MemoryStore(Arc::default())),
+                store: Arc::new(store.clone()),
                 discovery,
                 network: Arc::new(host.clone()),
                 spawner: self.sim.spawner.clone(),
@@ -151,6 +175,7 @@ impl Lan {
             host,
             key,
             faults,
+            store,
         }
     }
 

@@ -9,7 +9,7 @@ use actors::model::{Error, ServiceName, TubeParameters};
 use futures_lite::future;
 
 use super::{
-    lan::{Lan, Person},
+    lan::{Lan, Person, Trouble},
     support::peer,
 };
 use crate::session::{Presence, SessionEvent, Show, Trust, TubeId};
@@ -251,4 +251,37 @@ fn a_connection_is_opened_though_the_stream_died_in_silence() {
     );
     let taken = lan.sim.now() - before;
     assert!(taken < Duration::from_secs(20), "{taken:?}");
+}
+
+#[test]
+fn a_key_that_cannot_be_stored_is_not_pinned() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    for trouble in [Trouble::Full, Trouble::Panic] {
+        *romeo.store.trouble.lock().unwrap() = trouble;
+        // Not the second time either, when it might be taken for pinned already.
+        for _ in 0..2 {
+            let pinned = lan.sim.run(romeo.side.session.pin(&juliet.id));
+            assert!(matches!(pinned, Err(Error::Confused(_))), "{pinned:?}");
+            lan.advance(1);
+        }
+        let seen = romeo.happened(&lan).into_iter().rev();
+        let trust = seen.filter_map(|event| match event {
+            SessionEvent::Contact(contact) => Some(contact.trust),
+            _ => None,
+        });
+        assert_eq!(trust.take(1).collect::<Vec<_>>(), [Trust::Unpinned]);
+    }
+    *romeo.store.trouble.lock().unwrap() = Trouble::Nothing;
+    lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
+    romeo.sees(&lan, &juliet.id, |contact| {
+        matches!(contact.trust, Trust::Pinned { .. })
+    });
+    assert_eq!(romeo.store.table.lock().unwrap().rows().len(), 1);
+    // What was stored before stays.
+    *romeo.store.trouble.lock().unwrap() = Trouble::Full;
+    let forgotten = lan.sim.run(romeo.side.session.forget(&juliet.id));
+    assert!(matches!(forgotten, Err(Error::Confused(_))));
+    lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
 }
