@@ -53,10 +53,20 @@ impl Contact {
         }
     }
 
+    /// Whether our user has dealt with it.
+    pub fn is_pinned(&self) -> bool {
+        is_pinned(&self.trust)
+    }
+
     /// The identifier as the session takes it.
     pub fn contact_id(&self) -> ContactId {
         ContactId(self.id.as_ref().to_owned())
     }
+}
+
+/// A blocked contact is not: whoever makes a key can be one more of them.
+fn is_pinned(trust: &Trust) -> bool {
+    matches!(trust, Trust::Pinned { .. } | Trust::Verified { .. })
 }
 
 /// The presence of somebody who is not there.
@@ -157,8 +167,7 @@ impl Contacts {
     /// # Errors
     /// `ResourceUnavailable` when the table is full.
     pub fn update(&mut self, seen: session::Contact) -> Result<ContactHandle, Error> {
-        let pinned = !matches!(seen.trust, Trust::NoKey | Trust::Unpinned);
-        let handle = self.ensure(&seen.id.0, pinned)?;
+        let handle = self.ensure(&seen.id.0, is_pinned(&seen.trust))?;
         self.change(handle, |contact| {
             contact.alias = if seen.alias.is_empty() {
                 seen.id.0

@@ -187,7 +187,11 @@ impl Connection {
         if self.tubes.knows(wire) {
             return Err(Error::NotAvailable("its id is taken".into()));
         }
-        self.tubes.room_for_offer(wire.0)
+        let pinned = |contact| {
+            let contact = self.contacts.get(contact);
+            contact.is_ok_and(|contact| contact.is_pinned())
+        };
+        self.tubes.room_for_offer(wire.0, pinned)
     }
 
     fn open_offered(

@@ -26,6 +26,9 @@ pub const MAX_CHANNELS: usize = 512;
 pub const MAX_OFFERS_OF_ONE: usize = 16;
 /// The same over all contacts.
 pub const MAX_OFFERS: usize = 128;
+/// The same over all contacts our user never dealt with: anybody can be many strangers, who must not
+/// take the places of those our user knows.
+pub const MAX_OFFERS_OF_STRANGERS: usize = 64;
 
 /// A tube as both sides of the wire know it.
 pub type WireId = (ContactHandle, TubeId);
@@ -84,11 +87,17 @@ impl Tubes {
         )))
     }
 
-    /// Whether one more offer of this contact may wait for our user.
+    /// Whether one more offer of this contact may wait for our user. `pinned`: whether our user has
+    /// dealt with a contact.
     ///
     /// # Errors
-    /// `ResourceUnavailable` at [`MAX_CHANNELS`], [`MAX_OFFERS`] or [`MAX_OFFERS_OF_ONE`].
-    pub fn room_for_offer(&self, contact: ContactHandle) -> Result<()> {
+    /// `ResourceUnavailable` at [`MAX_CHANNELS`], [`MAX_OFFERS`], [`MAX_OFFERS_OF_STRANGERS`] or
+    /// [`MAX_OFFERS_OF_ONE`].
+    pub fn room_for_offer(
+        &self,
+        contact: ContactHandle,
+        pinned: impl Fn(ContactHandle) -> bool,
+    ) -> Result<()> {
         self.room()?;
         let opening = self
             .opening
@@ -103,12 +112,14 @@ impl Tubes {
                     && open.object.view.get().state == TubeState::LocalPending
             })
             .map(|open| open.wire.0);
-        let (mut all, mut of_this) = (0, 0);
+        let (mut all, mut of_this, mut of_strangers) = (0, 0, 0);
         for one in opening.chain(pending) {
             all += 1;
             of_this += usize::from(one == contact);
+            of_strangers += usize::from(!pinned(one));
         }
-        if all < MAX_OFFERS && of_this < MAX_OFFERS_OF_ONE {
+        let room = pinned(contact) || of_strangers < MAX_OFFERS_OF_STRANGERS;
+        if room && all < MAX_OFFERS && of_this < MAX_OFFERS_OF_ONE {
             return Ok(());
         }
         Err(Error::ResourceUnavailable(

@@ -13,12 +13,14 @@ use actors::{
 
 use self::fakes::{TestNetwork, World, bob, offered};
 use super::{
-    contacts::{KEPT_FOR_PINNED, MAX_HANDLES},
+    contacts::{Contacts, KEPT_FOR_PINNED, MAX_HANDLES},
     message::ConnectionMessage,
-    tubes::{MAX_CHANNELS, MAX_OFFERS, MAX_OFFERS_OF_ONE},
+    tubes::{MAX_CHANNELS, MAX_OFFERS, MAX_OFFERS_OF_ONE, MAX_OFFERS_OF_STRANGERS},
     view::Status,
 };
-use crate::session::{Contact, ContactId, Presence, SessionEvent, Show, Trust, TubeId};
+use crate::session::{
+    Contact, ContactId, PeerId, Presence, SessionEvent, Show, Trust, TubeId, trust::KeyId,
+};
 
 #[test]
 fn who_ensures_the_same_channel_meanwhile_gets_it_but_not_as_its_own() {
@@ -229,6 +231,80 @@ fn an_offer_that_comes_twice_is_one() {
     // A close would end the tube it means to keep.
     assert!(world.session().signalling.log().is_empty());
     world.ends();
+}
+
+#[test]
+fn many_strangers_leave_room_for_the_offers_of_those_our_user_knows() {
+    let world = World::new();
+    let (connection, _) = world.online();
+    let contact = |name: &str, trust: Trust| Contact {
+        id: ContactId(name.into()),
+        alias: String::new(),
+        presence: Presence {
+            show: Show::Available,
+            message: String::new(),
+        },
+        features: None,
+        key: None,
+        trust,
+    };
+    let offers = |name: &str, tube| {
+        let SessionEvent::TubeOffered {
+            service,
+            parameters,
+            ..
+        } = offered(tube)
+        else {
+            unreachable!("it is an offer");
+        };
+        world.happens(SessionEvent::TubeOffered {
+            from: PeerId {
+                contact: ContactId(name.into()),
+                resource: None,
+            },
+            tube: TubeId(tube),
+            service,
+            parameters,
+        });
+    };
+    for number in 0..2 * MAX_OFFERS / MAX_OFFERS_OF_ONE {
+        let name = format!("stranger {number}");
+        world.happens(SessionEvent::Contact(contact(&name, Trust::Unpinned)));
+        for tube in 1..=MAX_OFFERS_OF_ONE as u32 {
+            offers(&name, tube);
+        }
+    }
+    let channels = || connection.view.get().channels.len();
+    assert_eq!(channels(), MAX_OFFERS_OF_STRANGERS);
+    let since = std::time::UNIX_EPOCH;
+    world.happens(SessionEvent::Contact(contact(
+        "carol",
+        Trust::Pinned { since },
+    )));
+    offers("carol", 1);
+    assert_eq!(channels(), MAX_OFFERS_OF_STRANGERS + 1);
+    world.ends();
+}
+
+#[test]
+fn blocked_contacts_do_not_get_the_handles_kept_for_pinned_ones() {
+    let mut contacts = Contacts::default();
+    for number in 0..MAX_HANDLES {
+        let seen = Contact {
+            id: ContactId(format!("bob ({number})")),
+            alias: String::new(),
+            presence: super::contacts::offline(),
+            features: None,
+            key: None,
+            trust: Trust::Blocked {
+                pinned: KeyId([1; 32]),
+            },
+        };
+        // Those beyond the bound are not shown.
+        contacts.update(seen).ok();
+    }
+    assert_eq!(contacts.len(), MAX_HANDLES - KEPT_FOR_PINNED);
+    assert!(contacts.ensure("ourselves", true).is_ok());
 }
 
 #[test]
