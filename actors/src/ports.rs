@@ -11,11 +11,10 @@ use crate::{
     endpoint::LocalStream,
     model::{
         AccessControl, AddressType, BytestreamId, ChannelId, ConnectionId, ContactHandle, Error,
-        ServiceName, SocketAddress, TubeParameters, TubeState,
+        OwnerId, ServiceName, SocketAddress, TubeParameters, TubeState,
     },
     runtime::{Address, BoxFuture, Snapshot},
     stream_tube::StreamTubeMessage,
-    supervisor::OwnerId,
 };
 
 /// Bytes both ways. Closing the writer is a half-close: the peer reads end of file and may go on

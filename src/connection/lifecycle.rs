@@ -17,11 +17,10 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use actors::{
-    model::Error,
+    model::{Error, OwnerId},
     runtime::{
         Clock, Exit, Mailbox, Pending, Reply, Snapshot, SnapshotWriter, Spawner, Stopper, Task, run,
     },
-    supervisor::OwnerId,
 };
 use async_channel::Receiver;
 use futures_lite::FutureExt as _;

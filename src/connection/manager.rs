@@ -14,12 +14,11 @@
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
 
 use actors::{
-    model::{Error, Result},
+    model::{Error, OwnerId, Result},
     runtime::{
         Actor, Address, Clock, Exit, Failure, Flow, Mailbox, Reply, Snapshot, SnapshotWriter,
         Spawner, Stopper, run,
     },
-    supervisor::OwnerId,
 };
 use futures_lite::FutureExt as _;
 

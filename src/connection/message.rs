@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use actors::{
     model::{
-        AccessControl, AddressType, ChannelId, ContactHandle, Error, Result, SocketAddress,
-        TubeParameters, TubeState,
+        AccessControl, AddressType, ChannelId, ContactHandle, Error, OwnerId, Result,
+        SocketAddress, TubeParameters, TubeState,
     },
     ports::ChannelObject,
     runtime::{Address, Reply, Snapshot},
     stream_tube::StreamTubeMessage,
-    supervisor::{LocalSockets, OwnerId},
+    supervisor::LocalSockets,
 };
 
 use smol::lock::RwLock;

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use actors::{
-    model::Error,
+    model::{Error, OwnerId},
     ports::ChannelObject,
     runtime::BoxFuture,
-    supervisor::{LocalSockets, OwnerId, StreamTubeRequest, SupervisorHandle},
+    supervisor::{LocalSockets, StreamTubeRequest, SupervisorHandle},
 };
 use async_channel::Receiver;
 

@@ -18,10 +18,9 @@ use std::{
 };
 
 use actors::{
-    model::{ChannelId, Error, Result},
+    model::{ChannelId, Error, OwnerId, Result},
     ports::{ChannelObject, ChannelSignal, ObjectTree},
     runtime::{BoxFuture, Spawner},
-    supervisor::OwnerId,
 };
 use zbus::object_server::SignalEmitter;
 

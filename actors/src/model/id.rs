@@ -6,6 +6,10 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(pub u64);
 
+/// Whose channel it is: one Telepathy Connection for its life in this process; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnerId(pub u64);
+
 /// `Connection_ID` of `Channel.Type.StreamTube`: one connection through one tube, unique within
 /// that tube. It is what `NewLocalConnection`, `NewRemoteConnection` and `ConnectionClosed` name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

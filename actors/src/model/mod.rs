@@ -9,7 +9,9 @@ mod socket;
 mod tube;
 
 pub use error::{Error, Result};
-pub use id::{BytestreamId, ChannelId, ConnectionId, ContactHandle, ParseBytestreamIdError};
+pub use id::{
+    BytestreamId, ChannelId, ConnectionId, ContactHandle, OwnerId, ParseBytestreamIdError,
+};
 pub use socket::{AccessControl, AddressType, SocketAddress};
 pub use tube::{
     MAX_PARAMETER_BYTES, MAX_PARAMETERS, MAX_SERVICE_NAME, ParameterValue, ServiceName,

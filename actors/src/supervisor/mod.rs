@@ -11,26 +11,26 @@
 //! ```
 //!
 //! Whoever wants a channel (`connection/`) asks a [`SupervisorHandle`]; it answers with a
-//! [`ChannelObject`] once the object is published.
+//! [`ChannelObject`](crate::ports::ChannelObject) once the object is published.
 
 mod channel;
 mod config;
 mod root;
 mod sockets;
+mod world;
 
 use std::sync::Arc;
 
-use crate::ports::{BytestreamConnector, ChannelObject, StreamTubeDescription, TubeSignalling};
+use crate::{
+    model::OwnerId,
+    ports::{BytestreamConnector, StreamTubeDescription, TubeSignalling},
+};
 
 pub use config::{RestartCounts, RestartPolicy, SupervisorConfig};
 pub use root::{Supervisor, SupervisorHandle};
 pub use sockets::{
     AcceptedSocket, DialledSocket, ListenJob, ListeningSocket, LocalSockets, SystemSockets,
 };
-
-/// Whose channel it is: one Telepathy Connection for its life in this process; never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OwnerId(pub u64);
 
 /// A stream tube that the supervisor is asked to start.
 pub struct StreamTubeRequest {

@@ -8,35 +8,18 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    ChannelObject, OwnerId, RestartCounts, StreamTubeRequest, SupervisorConfig, channel,
+    RestartCounts, StreamTubeRequest, SupervisorConfig, channel,
     config::Counters,
+    world::{RootMessage, World},
 };
 use crate::{
-    model::{ChannelId, Error, Result},
-    ports::ObjectTree,
+    model::{ChannelId, Error, OwnerId, Result},
+    ports::{ChannelObject, ObjectTree},
     runtime::{Actor, Address, Clock, Exit, Flow, Mailbox, Reply, Spawner, Stop, Stopper, run},
 };
 
 /// Requests that wait for the root; whoever asks one more waits.
 const MAILBOX: usize = 64;
-
-/// What every channel supervisor needs.
-#[derive(Clone)]
-pub(super) struct World {
-    pub(super) spawner: Spawner,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) tree: Arc<dyn ObjectTree>,
-    pub(super) config: Arc<SupervisorConfig>,
-    pub(super) counters: Arc<Counters>,
-}
-
-pub(super) enum RootMessage {
-    Open(Box<StreamTubeRequest>, Reply<Result<ChannelObject>>),
-    CloseOwner(OwnerId, Reply<()>),
-    Shutdown(Reply<()>),
-    /// A channel is gone, all of it.
-    Ended(ChannelId),
-}
 
 /// Starts the root supervisor; see the module's head.
 #[derive(Debug)]

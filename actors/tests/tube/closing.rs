@@ -319,7 +319,7 @@ fn an_owner_takes_its_channels_along() {
     let world = World::new();
     world.sim.run(async {
         let mut others = world.request(true);
-        others.owner = actors::supervisor::OwnerId(2);
+        others.owner = actors::model::OwnerId(2);
         let other = world.supervisor.open_stream_tube(others).await.unwrap();
         let offered = world.offered().await;
         let (accepted, address) = world.accepted().await;
@@ -375,7 +375,7 @@ fn channels_beyond_the_bound_are_refused() {
         close(&first).await;
         world
             .supervisor
-            .close_owner(actors::supervisor::OwnerId(9))
+            .close_owner(actors::model::OwnerId(9))
             .await;
         world.open(true).await;
     });

@@ -8,13 +8,13 @@ use std::{
 
 use actors::{
     model::{
-        AccessControl, AddressType, ChannelId, ConnectionId, ContactHandle, Error, ParameterValue,
-        ServiceName, SocketAddress, TubeParameters, TubeState,
+        AccessControl, AddressType, ChannelId, ConnectionId, ContactHandle, Error, OwnerId,
+        ParameterValue, ServiceName, SocketAddress, TubeParameters, TubeState,
     },
     ports::{ChannelObject, ChannelSignal, StreamTubeDescription},
     runtime::Pending,
     stream_tube::StreamTubeMessage,
-    supervisor::{OwnerId, StreamTubeRequest, Supervisor, SupervisorConfig, SupervisorHandle},
+    supervisor::{StreamTubeRequest, Supervisor, SupervisorConfig, SupervisorHandle},
     testing::{
         Answer, FakeConnector, FakeIncoming, FakeSignalling, FakeSockets, FakeStream, FakeTree,
         Faults, IncomingOutcome, Sim, StreamCounter, TreeEvent,

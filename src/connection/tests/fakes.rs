@@ -7,11 +7,13 @@ use std::{
 
 use actors::{
     endpoint::EndpointConfig,
-    model::{ChannelId, ContactHandle, Error, Result, ServiceName, TubeParameters, TubeState},
+    model::{
+        ChannelId, ContactHandle, Error, OwnerId, Result, ServiceName, TubeParameters, TubeState,
+    },
     ports::{ChannelObject, StreamTubeView},
     runtime::{BoxFuture, Clock, Pending, Reply, Snapshot},
     stream_tube::StreamTubeMessage,
-    supervisor::{OwnerId, StreamTubeRequest, SystemSockets},
+    supervisor::{StreamTubeRequest, SystemSockets},
     testing::{FakeConnector, FakeSignalling, Probe, Sim, StreamCounter},
 };
 use async_channel::Sender;

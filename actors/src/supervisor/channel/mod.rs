@@ -38,16 +38,16 @@ use self::{
     dialler::{DialRequest, Dialler},
 };
 use super::{
-    AcceptedSocket, ChannelObject, DialledSocket, ListeningSocket, StreamTubeRequest,
+    AcceptedSocket, DialledSocket, ListeningSocket, StreamTubeRequest,
     config::count,
-    root::{RootMessage, World},
+    world::{RootMessage, World},
 };
 use crate::{
     endpoint::{Slot, Slots},
     model::{ChannelId, ConnectionId, Error, Result, SocketAddress},
     ports::{
-        BytestreamConnector, ChannelSignal, Duplex, IncomingBytestream, StreamTubeView,
-        TubeSignalling,
+        BytestreamConnector, ChannelObject, ChannelSignal, Duplex, IncomingBytestream,
+        StreamTubeView, TubeSignalling,
     },
     relay::Meters,
     runtime::{
