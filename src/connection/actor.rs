@@ -29,8 +29,8 @@ use futures_lite::FutureExt as _;
 use super::{
     capabilities::OwnCapabilities,
     contacts::Contacts,
-    lifecycle::{Ending, Outgoing},
     message::{ConnectionHandle, ConnectionMessage},
+    outgoing::{Ending, Outgoing},
     parameters::Account,
     ports::ChannelOpener,
     tubes::Tubes,

@@ -13,8 +13,8 @@ use futures_lite::FutureExt as _;
 
 use super::{
     actor::Connection,
-    lifecycle::Outgoing,
     message::{ConnectionMessage, CreatedChannel, can_be_offered_tubes},
+    outgoing::Outgoing,
     protocol,
     requests::{ChannelRequest, Target},
     tubes::{Opening, Waiter, WireId},

@@ -18,9 +18,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use actors::{
     model::{Error, OwnerId},
-    runtime::{
-        Clock, Exit, Mailbox, Pending, Reply, Snapshot, SnapshotWriter, Spawner, Stopper, Task, run,
-    },
+    runtime::{Clock, Exit, Mailbox, Snapshot, SnapshotWriter, Spawner, Stopper, Task, run},
 };
 use async_channel::Receiver;
 use futures_lite::FutureExt as _;
@@ -28,6 +26,7 @@ use futures_lite::FutureExt as _;
 use super::{
     actor::{Connection, Parts},
     message::ConnectionHandle,
+    outgoing::{Ending, Outgoing},
     parameters::Account,
     ports::{ChannelOpener, ConnectionTree, SocketsOf, StartedSession},
     protocol,
@@ -40,23 +39,6 @@ const MAILBOX: usize = 64;
 const SIGNALS: usize = 64;
 /// How long a session may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
-
-/// What the announcer is given.
-pub(super) enum Outgoing {
-    /// Emit it.
-    Signal(ConnectionSignal),
-    /// Emit it once an answer has been sent.
-    After(Pending<()>, ConnectionSignal),
-}
-
-/// Why a connection ends, and who waits for that.
-pub(super) struct Ending {
-    pub(super) reason: StatusReason,
-    pub(super) error: Option<Error>,
-    pub(super) replies: Vec<Reply<()>>,
-    /// Signals that the actor had not handed over yet.
-    pub(super) outbox: VecDeque<Outgoing>,
-}
 
 /// What every connection is started with.
 #[derive(Clone)]

@@ -20,6 +20,7 @@ mod events;
 mod lifecycle;
 pub mod manager;
 pub mod message;
+mod outgoing;
 pub mod parameters;
 pub mod ports;
 pub mod protocol;

@@ -18,6 +18,7 @@ pub mod emit;
 pub mod error;
 pub mod held;
 pub mod manager;
+mod name;
 pub mod presence;
 pub mod protocol;
 pub mod requests;

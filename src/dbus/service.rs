@@ -23,10 +23,10 @@ use actors::{
 };
 use futures_lite::FutureExt as _;
 use smol::Executor;
-use zbus::fdo::{RequestNameFlags, RequestNameReply};
 
 use super::{
     manager::ConnectionManager,
+    name,
     protocol::{Protocol, ProtocolPresence},
     tree::Tree,
 };
@@ -313,24 +313,6 @@ fn runtime_directory() -> PathBuf {
         )
 }
 
-/// Owns a name, at once and alone.
-///
-/// # Errors
-/// `NotAvailable` when it belongs to somebody else.
-pub async fn own_name(bus: &zbus::Connection, name: &str) -> Result<()> {
-    let taken = || Error::NotAvailable(format!("the name {name} belongs to another program"));
-    match bus
-        .request_name_with_flags(name, RequestNameFlags::DO_NOT_QUEUE)
-        .await
-    {
-        Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(()),
-        Ok(_) | Err(zbus::Error::NameTaken) => Err(taken()),
-        Err(error) => Err(Error::NetworkError(format!(
-            "the bus does not give out the name {name}: {error}"
-        ))),
-    }
-}
-
 struct Serving {
     bus: zbus::Connection,
     manager: ManagerHandle,
@@ -350,7 +332,7 @@ impl Serving {
             .at(protocol::MANAGER_PATH, manager)
             .await
             .map_err(confused)?;
-        own_name(&self.bus, protocol::MANAGER_BUS_NAME).await
+        name::own(&self.bus, protocol::MANAGER_BUS_NAME).await
     }
 
     async fn serve(self, stop: Stop, ended: SnapshotWriter<Option<End>>) {
@@ -388,7 +370,7 @@ impl Serving {
                 return End::Idle;
             }
             // If somebody else has the name by now, this instance serves those it has and leaves.
-            if let Err(error) = own_name(&self.bus, protocol::MANAGER_BUS_NAME).await {
+            if let Err(error) = name::own(&self.bus, protocol::MANAGER_BUS_NAME).await {
                 tracing::info!(%error, "serving without the name");
             }
         }

@@ -34,6 +34,7 @@ use super::{
     contacts::Contacts,
     emit,
     manager::ConnectionManager,
+    name,
     presence::SimplePresence,
     requests::Requests,
     statistics::Statistics,
@@ -110,7 +111,7 @@ impl Tree {
         put(server, path, Aliasing::new(connection.clone())).await?;
         put(server, path, ContactCapabilities::new(connection.clone())).await?;
         put(server, path, Trust::new(connection.clone())).await?;
-        super::service::own_name(bus, &connection.bus_name).await?;
+        name::own(bus, &connection.bus_name).await?;
         let announced = async {
             let manager = SignalEmitter::new(bus, protocol::MANAGER_PATH)?;
             let path = zbus::ObjectPath::try_from(path)?;
