@@ -384,6 +384,7 @@ impl Stream {
 
     fn establish(&mut self, peer: Header, actions: &mut Vec<Action>) {
         self.state = State::Established;
+        self.reader.widen();
         actions.push(Action::Established {
             peer,
             secured: self.secured,

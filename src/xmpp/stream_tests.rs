@@ -373,3 +373,25 @@ fn refusing_tells_the_condition_once() {
     assert!(written(&actions).contains("<invalid-from"));
     assert_eq!(stream.refuse(StreamCondition::InvalidFrom, "again"), []);
 }
+
+#[test]
+fn large_stanzas_are_for_established_streams() {
+    let large = format!(
+        "<message><body>{}</body></message>",
+        "x".repeat(MAX_STANZA_BYTES / 2)
+    );
+    let mut stream = recipient(true);
+    stream.feed(HEADER.as_bytes());
+    let actions = stream.feed(large.as_bytes());
+    assert!(matches!(
+        failure(&actions),
+        StreamError::Local {
+            condition: StreamCondition::PolicyViolation,
+            ..
+        }
+    ));
+    let mut stream = recipient(false);
+    stream.feed(OLD_HEADER.as_bytes());
+    let actions = stream.feed(large.as_bytes());
+    assert!(matches!(&actions[..], [Action::Stanza(_)]), "{actions:?}");
+}

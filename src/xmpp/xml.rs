@@ -21,6 +21,11 @@
 //! | bytes of one attribute's value | [`MAX_ATTRIBUTE_BYTES`] |
 //! | bytes of one name | [`MAX_NAME_BYTES`] |
 //! | bytes of one namespace (every element keeps a copy) | [`MAX_NAMESPACE_BYTES`] |
+//! | declarations in force (every prefix is looked for among them) | [`MAX_NAMESPACES`] |
+//!
+//! Until [`Reader::widen`] it is a stranger who writes, and there is nothing to say but features and
+//! STARTTLS: a stanza has at most [`MAX_HEADER_BYTES`] and [`MAX_EARLY_ELEMENTS`], so that all the
+//! strangers together do not fill the memory.
 //!
 //! A reader is used for one stream and thrown away at its restart after TLS.
 
@@ -43,6 +48,10 @@ pub const MAX_STANZA_BYTES: usize = 256 * 1024;
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Most elements one stanza may have.
 pub const MAX_ELEMENTS: usize = 8192;
+/// Most elements one stanza may have before the stream is established.
+pub const MAX_EARLY_ELEMENTS: usize = 64;
+/// Most namespace declarations in force at one place, those of all elements around it counted.
+pub const MAX_NAMESPACES: usize = 64;
 /// Most attributes one element may have.
 pub const MAX_ATTRIBUTES: usize = 64;
 /// Most bytes an attribute's value may have.
@@ -83,6 +92,8 @@ pub struct Reader {
     bytes: usize,
     /// Elements in the stanza so far.
     elements: usize,
+    /// Stanzas may be as large as they ever may.
+    wide: bool,
     /// `</stream:stream>` or an error was seen.
     over: Option<StreamError>,
 }
@@ -125,8 +136,14 @@ impl Reader {
             head: None,
             bytes: 0,
             elements: 0,
+            wide: false,
             over: None,
         }
+    }
+
+    /// The stream is established: stanzas may be as large as they ever may.
+    pub fn widen(&mut self) {
+        self.wide = true;
     }
 
     /// Takes bytes from the front of `input` until an event is complete; `None` when `input` is
@@ -194,7 +211,7 @@ impl Reader {
     /// Between stanzas only white space can come, as often as the peer likes; it is not counted
     /// once it was looked at.
     fn check_bytes(&self) -> Result<(), StreamError> {
-        let most = if self.depth == 0 {
+        let most = if self.depth == 0 || !self.wide {
             MAX_HEADER_BYTES
         } else {
             MAX_STANZA_BYTES
@@ -213,7 +230,12 @@ impl Reader {
                     return Err(too_much("nested elements"));
                 }
                 self.elements += 1;
-                if self.elements > MAX_ELEMENTS {
+                let most = if self.wide {
+                    MAX_ELEMENTS
+                } else {
+                    MAX_EARLY_ELEMENTS
+                };
+                if self.elements > most {
                     return Err(too_much("elements in one stanza"));
                 }
                 check_name(&name)?;
@@ -288,6 +310,9 @@ impl Reader {
                 StreamCondition::NotWellFormed,
                 "a namespace is declared twice in one element",
             ));
+        }
+        if self.namespaces.len() >= MAX_NAMESPACES {
+            return Err(too_much("namespaces"));
         }
         self.namespaces.push((depth, declared, value));
         Ok(())
@@ -401,6 +426,7 @@ pub fn parse_element(text: &str) -> Result<Element, StreamError> {
     let opening = super::write::header(&Header::default());
     let mut reader = Reader::new();
     reader.next(&mut opening.as_slice())?;
+    reader.widen();
     let mut rest = text.as_bytes();
     let event = reader.next(&mut rest)?;
     match event {

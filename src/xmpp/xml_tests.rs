@@ -12,6 +12,7 @@ const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' 
 /// All events of a text that is fed in pieces, and the error that ended it.
 fn read_all(bytes: &[u8], sizes: &[usize]) -> (Vec<XmlEvent>, Option<StreamError>) {
     let mut reader = Reader::new();
+    reader.widen();
     let mut events = Vec::new();
     let mut rest = bytes;
     let mut sizes = sizes.iter().copied().cycle();
@@ -199,6 +200,37 @@ fn elements_attributes_and_namespaces_are_bounded() {
     let name = |length: usize| format!("<{}/>", "x".repeat(length));
     assert_eq!(stanza_error(&name(MAX_NAME_BYTES)), None);
     assert!(stanza_error(&name(MAX_NAME_BYTES + 1)).is_some());
+}
+
+#[test]
+fn declarations_in_force_are_bounded() {
+    // Two are the header's.
+    let declared = |depth: usize| {
+        let open: String = (0..depth)
+            .map(|n| format!("<a xmlns:p{n}='x' xmlns:q{n}='x'>"))
+            .collect();
+        open + &"</a>".repeat(depth)
+    };
+    assert_eq!(stanza_error(&declared(MAX_NAMESPACES / 2 - 1)), None);
+    let error = stanza_error(&declared(MAX_NAMESPACES / 2));
+    assert_eq!(condition(error), Some(StreamCondition::PolicyViolation));
+    // Those that are out of force again are not counted.
+    assert_eq!(stanza_error(&"<a xmlns='y'/>".repeat(1000)), None);
+}
+
+#[test]
+fn strangers_say_little() {
+    let error = |text: &str| {
+        let mut reader = Reader::new();
+        reader.next(&mut HEADER.as_bytes()).unwrap();
+        reader.next(&mut text.as_bytes()).err()
+    };
+    let elements = |count: usize| format!("<a>{}</a>", "<b/>".repeat(count - 1));
+    assert_eq!(error(&elements(MAX_EARLY_ELEMENTS)), None);
+    assert!(error(&elements(MAX_EARLY_ELEMENTS + 1)).is_some());
+    let text = |length: usize| format!("<a>{}</a>", "x".repeat(length));
+    assert_eq!(error(&text(MAX_HEADER_BYTES - 10)), None);
+    assert!(error(&text(MAX_HEADER_BYTES)).is_some());
 }
 
 #[test]
