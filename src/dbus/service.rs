@@ -172,9 +172,11 @@ impl Builder {
                 None => LinkLocalSessions::new(spawner, clock),
             })
         });
-        let sockets = self
-            .sockets
-            .unwrap_or_else(|| system_sockets(&clock, self.runtime_directory));
+        let sockets = self.sockets.unwrap_or_else(|| {
+            let directory = self.runtime_directory.unwrap_or_else(runtime_directory);
+            sweep(&spawner, &clock, directory.clone());
+            system_sockets(&clock, directory)
+        });
         let manager = ManagerHandle::start(
             &spawner,
             &clock,
@@ -288,9 +290,8 @@ async fn connect(
 /// The machine's sockets. Unix sockets lie in a folder of the user's runtime directory; where the
 /// session has none, in one of the user's own below the folder for temporary files, which is only
 /// used if nobody else can get into it.
-fn system_sockets(clock: &Arc<dyn Clock>, directory: Option<PathBuf>) -> SocketsOf {
+fn system_sockets(clock: &Arc<dyn Clock>, socket_directory: PathBuf) -> SocketsOf {
     let clock = clock.clone();
-    let socket_directory = directory.unwrap_or_else(runtime_directory);
     Arc::new(move |account| {
         let config = EndpointConfig {
             socket_directory: socket_directory.clone(),
@@ -298,6 +299,20 @@ fn system_sockets(clock: &Arc<dyn Clock>, directory: Option<PathBuf>) -> Sockets
         };
         Arc::new(SystemSockets::new(config, clock.clone()))
     })
+}
+
+/// Removes, in the background, what an earlier service left behind when it was killed.
+fn sweep(spawner: &Spawner, clock: &Arc<dyn Clock>, directory: PathBuf) {
+    let now = clock.wall();
+    let swept = smol::unblock(move || actors::endpoint::sweep(&directory, now));
+    let sweeping = async move {
+        match swept.await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed sockets nobody listens on"),
+            Err(error) => tracing::debug!(%error, "the folder for sockets cannot be swept"),
+        }
+    };
+    spawner.spawn("sweep", sweeping).detach();
 }
 
 fn runtime_directory() -> PathBuf {

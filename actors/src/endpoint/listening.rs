@@ -16,6 +16,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::{Duration, SystemTime},
 };
 
 use async_io::Async;
@@ -393,6 +394,45 @@ fn is_dead(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
         rustix::net::connect(&probe, address),
         Err(Errno::CONNREFUSED)
     ))
+}
+
+/// So many names of a directory are looked at by one [`sweep`].
+const SWEPT: usize = 4096;
+/// A socket younger than this may be bound and not listening yet: another service of this user may be
+/// making it.
+const YOUNG: Duration = Duration::from_secs(60);
+
+/// Removes the sockets in `directory` that a service left there when it was killed. Takes only what
+/// looks like ours, is a socket, is older than a minute by `now`, and has nobody listening. Makes
+/// several system calls for each; gives how many it removed.
+///
+/// # Errors
+/// What the system says of the directory; one that is not there has nothing to sweep.
+pub fn sweep(directory: &Path, now: SystemTime) -> io::Result<usize> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut removed = 0;
+    for entry in entries.take(SWEPT) {
+        let entry = entry?;
+        let ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.parse::<BytestreamId>().is_ok());
+        // One that goes while we look is somebody else's to remove.
+        if ours && is_left_over(&entry.path(), now).unwrap_or(false) && unlink(entry.path()).is_ok()
+        {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn is_left_over(path: &Path, now: SystemTime) -> io::Result<bool> {
+    let made = std::fs::symlink_metadata(path)?.modified()?;
+    let address = SocketAddrUnix::new(path.as_os_str().as_bytes())?;
+    Ok(now.duration_since(made).is_ok_and(|age| age >= YOUNG) && is_dead(path, &address)?)
 }
 
 fn bind_unix(directory: &Path) -> Result<(OwnedFd, SocketFile), Error> {

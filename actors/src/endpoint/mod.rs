@@ -32,7 +32,7 @@ mod stream;
 
 pub use dialer::{DIAL_WITHIN, Dialled, check_target, dial};
 pub use listener::{Accepted, listen};
-pub use listening::{BACKLOG, Listening};
+pub use listening::{BACKLOG, Listening, sweep};
 pub use slots::{Slot, Slots};
 pub use stream::LocalStream;
 

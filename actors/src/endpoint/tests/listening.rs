@@ -3,14 +3,18 @@
 use std::{
     fs::{self, Permissions},
     net::{Ipv4Addr, TcpStream},
-    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use super::{Client, KINDS, Place, ip, path};
 use crate::{
-    endpoint::{EndpointConfig, Listening, supported_sockets},
-    model::{AccessControl, AddressType, Error},
+    endpoint::{EndpointConfig, Listening, supported_sockets, sweep},
+    model::{AccessControl, AddressType, BytestreamId, Error},
 };
 
 fn bind_error(place: &Place, kind: AddressType, access: AccessControl) -> Error {
@@ -215,4 +219,31 @@ fn what_is_said_to_be_supported_can_be_bound() {
             Listening::bind(kind, access, &place.0).unwrap();
         }
     }
+}
+
+#[test]
+fn what_a_killed_service_left_is_swept_and_nothing_else() {
+    let place = Place::new();
+    let live = place.bind(AddressType::Unix);
+    let name = || {
+        place
+            .directory()
+            .join(BytestreamId::random().unwrap().to_string())
+    };
+    // A listener that is dropped leaves its file, as one that is killed does.
+    let leave = |path: &Path| drop(UnixListener::bind(path).unwrap());
+    let (dead, file, foreign) = (name(), name(), place.directory().join("foreign"));
+    leave(&dead);
+    leave(&foreign);
+    fs::write(&file, "").unwrap();
+    let now = SystemTime::now();
+    // It may be about to listen.
+    assert_eq!(sweep(place.directory(), now).unwrap(), 0);
+    assert_eq!(
+        sweep(place.directory(), now + Duration::from_secs(120)).unwrap(),
+        1
+    );
+    assert!(!dead.exists() && file.exists() && foreign.exists());
+    assert!(UnixStream::connect(path(&live)).is_ok());
+    assert_eq!(sweep(&place.directory().join("none"), now).unwrap(), 0);
 }
