@@ -4,6 +4,9 @@
 //! *waiting* point lies around an await: the actor dies in it, wherever in its own waiting it stands,
 //! when the test says so. Without the feature `testing` a point is nothing at all: [`Faults`] has no
 //! size and its functions return what they were given.
+//!
+//! [`Faults`] is generic over what names the places: [`FaultPoint`] for the actors of this crate; a
+//! program with actors of its own brings its own names.
 
 use super::Failure;
 
@@ -51,6 +54,8 @@ pub enum ActorKind {
     Announcer,
     /// Supervises one channel.
     Channel,
+    /// Supervises the channels.
+    Root,
 }
 
 enum PointKind {
@@ -107,30 +112,68 @@ points! {
     ChannelCommitted = Channel, Passing;
     /// A child's word is in hand.
     ChannelNote = Channel, Passing;
+    /// For requests, and for channels that end.
+    RootWaiting = Root, Waiting;
+    /// One is there, nothing is decided.
+    RootDecide = Root, Passing;
+    /// Decided, and those who wait are not answered.
+    RootDecided = Root, Passing;
 }
 
 /// Which points kill. Cheap to clone; a plan is shared by its clones.
-#[derive(Clone, Debug, Default)]
-pub struct Faults {
+pub struct Faults<P = FaultPoint> {
     #[cfg(feature = "testing")]
-    plan: Option<std::sync::Arc<plan::Plan>>,
+    plan: Option<std::sync::Arc<plan::Plan<P>>>,
+    #[cfg(not(feature = "testing"))]
+    points: std::marker::PhantomData<fn(P)>,
+}
+
+// By hand, because none of these asks anything of the names.
+impl<P> Clone for Faults<P> {
+    fn clone(&self) -> Self {
+        Faults {
+            #[cfg(feature = "testing")]
+            plan: self.plan.clone(),
+            #[cfg(not(feature = "testing"))]
+            points: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<P> Default for Faults<P> {
+    fn default() -> Self {
+        Faults {
+            #[cfg(feature = "testing")]
+            plan: None,
+            #[cfg(not(feature = "testing"))]
+            points: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<P> std::fmt::Debug for Faults<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Faults").finish_non_exhaustive()
+    }
 }
 
 #[cfg(not(feature = "testing"))]
-impl Faults {
+impl<P> Faults<P> {
     /// Passes by a point.
+    ///
+    /// # Errors
+    /// The planned failure; never in what we ship.
     #[inline(always)]
-    pub(crate) fn hit(&self, _: FaultPoint) -> Result<(), Failure> {
+    pub fn hit(&self, _: P) -> Result<(), Failure> {
         Ok(())
     }
 
     /// Waits at a point.
+    ///
+    /// # Errors
+    /// The planned failure; never in what we ship.
     #[inline(always)]
-    pub(crate) async fn survive<T>(
-        &self,
-        _: FaultPoint,
-        future: impl Future<Output = T>,
-    ) -> Result<T, Failure> {
+    pub async fn survive<T>(&self, _: P, future: impl Future<Output = T>) -> Result<T, Failure> {
         Ok(future.await)
     }
 }
@@ -139,13 +182,14 @@ impl Faults {
 mod plan {
     use std::{
         collections::BTreeMap,
+        fmt::Debug,
         sync::{Arc, Mutex, MutexGuard, PoisonError},
     };
 
     use event_listener::Event;
     use futures_lite::FutureExt as _;
 
-    use super::{Failure, FaultPoint, Faults};
+    use super::{Failure, Faults};
 
     /// How an actor dies.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,16 +200,14 @@ mod plan {
         Panic,
     }
 
-    #[derive(Debug, Default)]
-    pub(super) struct Plan {
-        state: Mutex<State>,
+    pub(super) struct Plan<P> {
+        state: Mutex<State<P>>,
         changed: Event,
     }
 
-    #[derive(Debug, Default)]
-    struct State {
-        hits: BTreeMap<FaultPoint, usize>,
-        armed: BTreeMap<FaultPoint, Armed>,
+    struct State<P> {
+        hits: BTreeMap<P, usize>,
+        armed: BTreeMap<P, Armed>,
         fired: usize,
     }
 
@@ -178,13 +220,13 @@ mod plan {
         times: usize,
     }
 
-    impl Plan {
-        fn lock(&self) -> MutexGuard<'_, State> {
+    impl<P: Copy + Ord> Plan<P> {
+        fn lock(&self) -> MutexGuard<'_, State<P>> {
             // Counters only: valid whatever panicked.
             self.state.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
-        fn draw(&self, point: FaultPoint) -> Option<Fault> {
+        fn draw(&self, point: P) -> Option<Fault> {
             let mut state = self.lock();
             let armed = state.armed.get_mut(&point)?;
             if armed.skip > 0 {
@@ -201,24 +243,31 @@ mod plan {
         }
     }
 
-    fn die(point: FaultPoint, fault: Fault) -> Failure {
+    fn die(point: impl Debug, fault: Fault) -> Failure {
         match fault {
             Fault::Error => Failure::Failed(format!("fault at {point:?}")),
             Fault::Panic => panic!("fault at {point:?}"),
         }
     }
 
-    impl Faults {
+    impl<P: Copy + Ord + Debug> Faults<P> {
         /// A plan that counts who comes by, and kills nobody yet.
         pub fn counting() -> Self {
             Faults {
-                plan: Some(Arc::default()),
+                plan: Some(Arc::new(Plan {
+                    state: Mutex::new(State {
+                        hits: BTreeMap::new(),
+                        armed: BTreeMap::new(),
+                        fired: 0,
+                    }),
+                    changed: Event::new(),
+                })),
             }
         }
 
         /// Kills at `point`: `skip` come by unharmed, the next `times` die. At a waiting point the
         /// actors that wait there now count as coming by now.
-        pub fn arm(&self, point: FaultPoint, fault: Fault, skip: usize, times: usize) {
+        pub fn arm(&self, point: P, fault: Fault, skip: usize, times: usize) {
             if let Some(plan) = &self.plan
                 && times > 0
             {
@@ -230,7 +279,7 @@ mod plan {
         }
 
         /// How many have come by a point.
-        pub fn hits(&self, point: FaultPoint) -> usize {
+        pub fn hits(&self, point: P) -> usize {
             self.plan
                 .as_ref()
                 .and_then(|plan| plan.lock().hits.get(&point).copied())
@@ -242,7 +291,14 @@ mod plan {
             self.plan.as_ref().map_or(0, |plan| plan.lock().fired)
         }
 
-        pub(crate) fn hit(&self, point: FaultPoint) -> Result<(), Failure> {
+        /// Passes by a point, and dies there if that is planned.
+        ///
+        /// # Errors
+        /// The planned failure.
+        ///
+        /// # Panics
+        /// When that is planned.
+        pub fn hit(&self, point: P) -> Result<(), Failure> {
             let Some(plan) = &self.plan else {
                 return Ok(());
             };
@@ -253,9 +309,16 @@ mod plan {
             }
         }
 
-        pub(crate) async fn survive<T>(
+        /// Waits at a point, and dies there if that is planned.
+        ///
+        /// # Errors
+        /// The planned failure.
+        ///
+        /// # Panics
+        /// When that is planned.
+        pub async fn survive<T>(
             &self,
-            point: FaultPoint,
+            point: P,
             future: impl Future<Output = T>,
         ) -> Result<T, Failure> {
             let Some(plan) = &self.plan else {

@@ -30,6 +30,11 @@ pub struct SupervisorConfig {
     pub cut_grace: Duration,
     /// How long a channel that is withdrawn already waits for the contact to be told.
     pub farewell_limit: Duration,
+    /// How long the tree may take: to publish a channel (after that the request is answered
+    /// `NotAvailable`), to emit the signals that are left of a channel that ends (after that they
+    /// are lost), and to withdraw it (after that it counts as gone). While a channel is open, a
+    /// tree that takes no signals merely holds up new connections.
+    pub tree_limit: Duration,
     /// How often the bytes in `StreamTubeView` are brought up to date while connections are open.
     pub meter_period: Duration,
     /// How often an actor may fail.
@@ -48,6 +53,7 @@ impl Default for SupervisorConfig {
             farewell_grace: Duration::from_secs(1),
             cut_grace: Duration::from_secs(2),
             farewell_limit: Duration::from_secs(5),
+            tree_limit: Duration::from_secs(5),
             meter_period: Duration::from_secs(1),
             restart: RestartPolicy::default(),
             faults: Faults::default(),

@@ -4,8 +4,15 @@
 //!            Open                       Shutdown                    last channel gone
 //!  Running ─────────> Running (one more) ────────> ShuttingDown ─────────────────────> end
 //! ```
+//!
+//! A root that fails is not restarted: whom its channels belong to went with it. Its branch of the
+//! stop tree goes with it too, so that every channel closes in order; the [`SupervisorHandle`]
+//! answers errors, waits in `close_owner` and `shutdown` until the channels are gone, and tells by
+//! [`SupervisorHandle::gone`]. Whoever owns the process should end it then, and begin again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+
+use async_channel::{Receiver, Sender};
 
 use super::{
     RestartCounts, StreamTubeRequest, SupervisorConfig, channel,
@@ -15,7 +22,9 @@ use super::{
 use crate::{
     model::{ChannelId, Error, OwnerId, Result},
     ports::{ChannelObject, ObjectTree},
-    runtime::{Actor, Address, Clock, Exit, Flow, Mailbox, Reply, Spawner, Stop, Stopper, run},
+    runtime::{
+        Actor, Address, Clock, Exit, FaultPoint, Flow, Mailbox, Reply, Spawner, Stop, Stopper, run,
+    },
 };
 
 /// Requests that wait for the root; whoever asks one more waits.
@@ -38,6 +47,8 @@ struct Root {
     shutting_down: Vec<Reply<()>>,
     closing: bool,
     _stopper: Stopper,
+    /// Closed when the root ends.
+    _alive: Sender<Infallible>,
 }
 
 struct Entry {
@@ -52,6 +63,8 @@ struct Entry {
 pub struct SupervisorHandle {
     address: Address<RootMessage>,
     counters: Arc<Counters>,
+    root: Receiver<Infallible>,
+    channels: Receiver<Infallible>,
 }
 
 impl std::fmt::Debug for SupervisorHandle {
@@ -73,6 +86,8 @@ impl Supervisor {
         let (mailbox, address) = Mailbox::new(MAILBOX);
         let (stopper, stop) = Stopper::new();
         let counters = Arc::<Counters>::default();
+        let (root_alive, root_gone) = async_channel::bounded(1);
+        let (alive, channels) = async_channel::bounded(1);
         let root = Root {
             world: World {
                 spawner: spawner.clone(),
@@ -80,6 +95,7 @@ impl Supervisor {
                 tree,
                 config: Arc::new(config),
                 counters: counters.clone(),
+                _alive: alive,
             },
             mailbox,
             stop,
@@ -90,15 +106,27 @@ impl Supervisor {
             shutting_down: Vec::new(),
             closing: false,
             _stopper: stopper,
+            _alive: root_alive,
         };
         spawner
             .spawn("supervisor", async move {
                 // The root is stopped by a message only, so that it outlives its channels.
                 let (_never, stop) = Stopper::new();
-                run(root, &stop).await
+                let (faults, waiting) = (root.world.config.faults.clone(), FaultPoint::RootWaiting);
+                match faults.survive(waiting, run(root, &stop)).await {
+                    Ok(Exit::Failed(failure)) | Err(failure) => {
+                        tracing::error!(%failure, "the supervisor failed: all channels close");
+                    }
+                    Ok(_) => {}
+                }
             })
             .detach();
-        SupervisorHandle { address, counters }
+        SupervisorHandle {
+            address,
+            counters,
+            root: root_gone,
+            channels,
+        }
     }
 }
 
@@ -158,6 +186,9 @@ impl Actor for Root {
     }
 
     fn apply(&mut self, event: Self::Event) -> Flow {
+        if let Err(failure) = self.world.config.faults.hit(FaultPoint::RootDecide) {
+            return Flow::Exit(Exit::Failed(failure));
+        }
         match event {
             None => return Flow::Exit(Exit::Stopped),
             Some(RootMessage::Open(request, reply)) => self.open(*request, reply),
@@ -179,6 +210,9 @@ impl Actor for Root {
                 self.channels.remove(&id);
             }
         }
+        if let Err(failure) = self.world.config.faults.hit(FaultPoint::RootDecided) {
+            return Flow::Exit(Exit::Failed(failure));
+        }
         self.settle()
     }
 }
@@ -189,7 +223,9 @@ impl SupervisorHandle {
     ///
     /// # Errors
     /// `ResourceUnavailable` at [`SupervisorConfig::max_channels`], `NotAvailable` while shutting
-    /// down, and what the tree answers.
+    /// down, when the supervisor is gone and when the tree does not publish it within
+    /// [`SupervisorConfig::tree_limit`], `Disconnected` when its owner is closed meanwhile, and what
+    /// the tree answers.
     pub async fn open_stream_tube(&self, request: StreamTubeRequest) -> Result<ChannelObject> {
         let request = Box::new(request);
         self.address
@@ -199,20 +235,36 @@ impl SupervisorHandle {
 
     /// Closes all channels of one Connection in order and waits until each is withdrawn and its
     /// contact was told (as far as that could be done within
-    /// [`SupervisorConfig::farewell_limit`]). Requests to open that were made before are included;
-    /// later ones are not concerned: do not make any.
+    /// [`SupervisorConfig::farewell_limit`] and [`SupervisorConfig::tree_limit`]). Requests to open
+    /// that were made before are included; later ones are not concerned: do not make any.
     pub async fn close_owner(&self, owner: OwnerId) {
-        // A root that is gone has no channels.
-        self.address
+        let asked = self
+            .address
             .ask(|reply| RootMessage::CloseOwner(owner, reply))
-            .await
-            .ok();
+            .await;
+        if asked.is_err() {
+            self.all_gone().await;
+        }
     }
 
     /// Closes every channel in order, opens no more, and ends the supervisor.
     pub async fn shutdown(&self) {
-        // A root that is gone has shut down.
-        self.address.ask(RootMessage::Shutdown).await.ok();
+        if self.address.ask(RootMessage::Shutdown).await.is_err() {
+            self.all_gone().await;
+        }
+    }
+
+    /// Waits until the supervisor has ended, by [`SupervisorHandle::shutdown`] or because it
+    /// failed. Its channels may still be closing.
+    pub async fn gone(&self) {
+        // Nothing is ever sent.
+        self.root.recv().await.ok();
+    }
+
+    /// The root is gone, and with it its channels close: waits until they have.
+    async fn all_gone(&self) {
+        // Nothing is ever sent.
+        self.channels.recv().await.ok();
     }
 
     /// How often actors failed so far.

@@ -1,6 +1,8 @@
 //! What the root gives every channel supervisor it starts, and what the two say to each other.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
+
+use async_channel::Sender;
 
 use super::{
     StreamTubeRequest,
@@ -20,6 +22,8 @@ pub(super) struct World {
     pub(super) tree: Arc<dyn ObjectTree>,
     pub(super) config: Arc<SupervisorConfig>,
     pub(super) counters: Arc<Counters>,
+    /// Nothing is sent: closed once every channel is gone, and the root.
+    pub(super) _alive: Sender<Infallible>,
 }
 
 /// What the root is told: by its handle, and by the channels that end.

@@ -5,4 +5,5 @@ mod closing;
 mod killing;
 mod offering;
 mod restarting;
+mod root;
 mod support;

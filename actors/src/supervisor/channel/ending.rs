@@ -1,13 +1,28 @@
 //! How a channel ends: in order, or buried by its supervisor when something failed past its limit.
 
+use std::time::Duration;
+
 use futures_lite::FutureExt as _;
 
 use super::{Announcement, Channel, Farewell, Note, SiblingKind, Time, catch};
 use crate::{
     model::Error,
     ports::ChannelSignal,
-    runtime::{Exit, Failure},
+    runtime::{Clock, Exit, Failure},
 };
+
+/// What comes of `future` within `limit`.
+async fn in_time<T>(
+    clock: &dyn Clock,
+    limit: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let late = async {
+        clock.sleep(limit).await;
+        None
+    };
+    async { Some(future.await) }.or(late).await
+}
 
 impl Channel {
     /// No more applications, no more dials. What was asked and not yet dialled is refused by being
@@ -69,11 +84,25 @@ impl Channel {
         for task in relays.into_values().filter_map(|relay| relay.task) {
             task.cancel().await;
         }
-        self.say_the_rest().await;
+        // A tree that never answers must not keep whoever waits for the end.
+        let (clock, limit) = (self.world.clock.clone(), self.world.config.tree_limit);
+        let said = in_time(&*clock, limit, self.say_the_rest()).await;
         self.announcer.end().await;
-        let withdrawn = catch("withdraw", self.world.tree.withdraw(self.id)).await;
-        if let Err(failure) = withdrawn {
-            tracing::error!(channel = self.id.0, %failure, "cannot withdraw a channel");
+        if said.is_none() {
+            let lost = self.signals.1.len() + usize::from(self.in_hand.take().is_some());
+            tracing::error!(
+                channel = self.id.0,
+                lost,
+                "the tree takes no signals: the last ones are lost"
+            );
+        }
+        let withdrawing = catch("withdraw", self.world.tree.withdraw(self.id));
+        match in_time(&*clock, limit, withdrawing).await {
+            Some(Ok(())) => {}
+            Some(Err(failure)) => {
+                tracing::error!(channel = self.id.0, %failure, "cannot withdraw a channel");
+            }
+            None => tracing::error!(channel = self.id.0, "a channel is not withdrawn in time"),
         }
         self.closers.drain(..).for_each(|reply| reply.answer(()));
         // Whoever still asks the tube something is answered by its mailbox being gone. The contact

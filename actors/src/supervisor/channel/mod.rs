@@ -184,18 +184,27 @@ async fn live(
     reply: Reply<Result<ChannelObject>>,
 ) {
     let (channel, object) = Channel::new(&world, id, request, stop.clone());
-    let published = catch("publish", world.tree.publish(object.clone())).await;
-    let refusal = match published {
-        Ok(Ok(())) => None,
-        Ok(Err(why)) => Some(why),
-        Err(failure) => Some(Error::Confused(failure.to_string())),
+    let publishing = async {
+        let published = catch("publish", world.tree.publish(object.clone())).await;
+        published.unwrap_or_else(|failure| Err(Error::Confused(failure.to_string())))
     };
-    if let Some(why) = refusal {
+    let closing = || Error::Disconnected("the connection is closing".into());
+    let stopped = async {
+        stop.stopped().await;
+        Err(closing())
+    };
+    let late = async {
+        world.clock.sleep(world.config.tree_limit).await;
+        let why = "the channel's object could not be made visible in time";
+        Err(Error::NotAvailable(why.into()))
+    };
+    // Dropping the attempt leaves nothing behind.
+    if let Err(why) = publishing.or(stopped).or(late).await {
         reply.answer(Err(why));
         return;
     }
     let unwanted = if stop.is_stopped() {
-        reply.answer(Err(Error::Disconnected("the connection is closing".into())));
+        reply.answer(Err(closing()));
         true
     } else {
         reply.send(Ok(object)).is_err()
