@@ -17,11 +17,14 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     panic::AssertUnwindSafe,
     sync::Arc,
+    time::Duration,
 };
 
 use actors::{
     model::{AccessControl, AddressType, ChannelId, ContactHandle, Error, Result},
-    runtime::{Actor, Exit, Failure, Flow, Mailbox, Reply, SnapshotWriter, Spawner, Task},
+    runtime::{
+        Actor, Clock, Exit, Failure, Flow, Mailbox, Reply, SnapshotWriter, Spawner, Task, Time,
+    },
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
@@ -46,6 +49,9 @@ const BATCH: usize = 64;
 /// Changes of presence, alias and capabilities that wait for the session. One more is answered
 /// `ResourceUnavailable`.
 const MAX_CHORES: usize = 64;
+/// How long a connection may be Connecting, whatever its session waits for. The session's own limits
+/// are shorter; this one is for what has none. Past it the connection ends with a network error.
+const CONNECTING: Duration = Duration::from_secs(60);
 /// Most bytes a status message may have; the rest is cut off, as `MaximumStatusMessageLength` says.
 pub const MAX_STATUS_MESSAGE: usize = 250;
 /// Most bytes an alias may have.
@@ -61,6 +67,7 @@ pub(super) struct Parts {
     pub(super) announcer: Sender<Outgoing>,
     pub(super) ending: Sender<Ending>,
     pub(super) spawner: Spawner,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) opener: Arc<dyn ChannelOpener>,
 }
 
@@ -89,6 +96,8 @@ pub(super) struct Connection {
     pub(super) farewell: Option<Task<()>>,
     /// Which side the next event is taken from if both have one, so that neither starves.
     session_first: bool,
+    /// When it has been Connecting for too long.
+    connected_by: Option<Time>,
 }
 
 /// What is asked of the session, one at a time and in order.
@@ -107,6 +116,8 @@ pub(super) enum Event {
     Session(Vec<SessionEvent>),
     /// The session is gone without a word.
     SessionGone,
+    /// It has been Connecting for too long.
+    TooLate,
 }
 
 impl Connection {
@@ -134,6 +145,7 @@ impl Connection {
             outbox: VecDeque::new(),
             farewell: None,
             session_first: false,
+            connected_by: None,
         }
     }
 
@@ -171,6 +183,7 @@ impl Connection {
             ConnectionMessage::Connect { reply } => {
                 if self.status == Status::Disconnected {
                     self.status = Status::Connecting;
+                    self.connected_by = Some(self.parts.clock.now() + CONNECTING);
                     self.signal(ConnectionSignal::StatusChanged(
                         Status::Connecting,
                         StatusReason::Requested,
@@ -388,7 +401,10 @@ impl Actor for Connection {
         self.session_first = !self.session_first;
         let session_first = self.session_first;
         let Parts {
-            mailbox, events, ..
+            mailbox,
+            events,
+            clock,
+            ..
         } = &mut self.parts;
         let message = async { Event::Message(mailbox.next().await) };
         let session = async {
@@ -403,10 +419,19 @@ impl Actor for Connection {
             }
             Event::Session(batch)
         };
+        let connecting = self.status == Status::Connecting;
+        let deadline = self.connected_by.filter(|_| connecting);
+        let too_late = async {
+            match deadline {
+                Some(deadline) => clock.sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+            Event::TooLate
+        };
         if session_first {
-            session.or(message).await
+            session.or(message).or(too_late).await
         } else {
-            message.or(session).await
+            message.or(session).or(too_late).await
         }
     }
 
@@ -419,6 +444,14 @@ impl Actor for Connection {
                 .map(|event| self.session_event(event))
                 .find(|flow| *flow != Flow::Continue)
                 .unwrap_or(Flow::Continue),
+            Event::TooLate => self.end(
+                StatusReason::NetworkError,
+                Some(Error::NetworkError(format!(
+                    "the account did not get online within {} seconds",
+                    CONNECTING.as_secs()
+                ))),
+                Vec::new(),
+            ),
             Event::SessionGone => self.end(
                 StatusReason::NetworkError,
                 Some(Error::NetworkError("the session ended by itself".into())),

@@ -91,6 +91,7 @@ pub(super) async fn start(
         announcer,
         ending: ending_sender,
         spawner: surroundings.spawner.clone(),
+        clock: surroundings.clock.clone(),
         opener: surroundings.opener.clone(),
     });
     let announcing = surroundings.spawner.spawn(

@@ -308,3 +308,29 @@ fn a_path_that_is_too_long_to_connect_to() {
     assert_eq!(error.short(), "InvalidArgument", "{error}");
     works_still(&alice, &bob);
 }
+
+#[test]
+fn an_interface_that_this_machine_has_not() {
+    let world = support::World::new();
+    let alice = Person::new(&world, "alice", support::service!());
+    let mut parameters = alice.parameters();
+    parameters.insert("pneuma-interface", Variant::from("pneuma-none0"));
+    let (bus_name, path) = alice.request_connection(parameters).expect("a Connection");
+    let asked = alice
+        .bus()
+        .call(&bus_name, &path, name::CONNECTION, "Connect", &());
+    asked.expect("Connect");
+    let error: String = alice.wait_for("ConnectionError", |event| {
+        let this = event.member == "ConnectionError" && event.path == path.as_str();
+        let (error, _details): (String, HashMap<String, zbus::OwnedVariant>) =
+            this.then(|| event.arguments())??;
+        Some(error)
+    });
+    assert!(error.ends_with(".NetworkError"), "{error}");
+    let reason = alice.wait_for("StatusChanged(Disconnected)", |event| {
+        let this = event.member == "StatusChanged" && event.path == path.as_str();
+        let (status, reason): (u32, u32) = this.then(|| event.arguments())??;
+        (status == 2).then_some(reason)
+    });
+    assert_eq!(reason, 2, "Network_Error");
+}

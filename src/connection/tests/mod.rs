@@ -352,6 +352,46 @@ fn changes_wait_in_line_and_the_line_is_bounded() {
 }
 
 #[test]
+fn a_session_that_never_gets_online_is_given_up() {
+    let world = World::with(TestNetwork {
+        slow: true,
+        ..TestNetwork::default()
+    });
+    let connection = world.request("ada").unwrap();
+    let before = world.sim.now();
+    let presence = Presence {
+        show: Show::Away,
+        message: "never set".into(),
+    };
+    let (reply, _pending) = Reply::new();
+    let message = ConnectionMessage::SetPresence { presence, reply };
+    world.sim.run(connection.address.tell(message)).unwrap();
+    let (reply, pending) = Reply::new();
+    let message = ConnectionMessage::Connect { reply };
+    world.sim.run(connection.address.tell(message)).unwrap();
+    world.sim.run(pending.wait()).unwrap();
+    let view = connection.view.clone();
+    world.sim.run(async {
+        view.wait_for(|view| view.status == Status::Connecting)
+            .await;
+        view.wait_for(|view| view.status == Status::Disconnected)
+            .await;
+    });
+    assert_eq!(world.sim.now() - before, Duration::from_secs(60));
+    world.sim.settle();
+    assert_eq!(
+        world.tree.log()[1..],
+        [
+            "Connecting Requested",
+            "error the account did not get online within 60 seconds",
+            "Disconnected NetworkError",
+            "withdraw"
+        ]
+    );
+    world.ends();
+}
+
+#[test]
 fn a_bus_that_takes_no_signals_holds_the_session_back() {
     let world = World::new();
     let (connection, _) = world.online();

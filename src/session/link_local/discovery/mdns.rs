@@ -122,6 +122,10 @@ impl Discovery for Mdns {
         announcement: Announcement,
     ) -> BoxFuture<'static, Result<Receiver<DiscoveryEvent>, Error>> {
         let begin = || -> Result<Receiver<DiscoveryEvent>, Error> {
+            // mdns-sd waits for an interface that it does not find.
+            if let Some(interface) = &self.interface {
+                exists(interface)?;
+            }
             let daemon = ServiceDaemon::new_with_port(self.port).map_err(network)?;
             if let Some(interface) = &self.interface {
                 daemon.disable_interface(IfKind::All).map_err(network)?;
@@ -200,6 +204,26 @@ impl Discovery for Mdns {
             }
         })
     }
+}
+
+/// Whether this machine has an interface of that name now.
+fn exists(interface: &str) -> Result<(), Error> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+    // Any socket will do: it is how the kernel is asked.
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
+    socket
+        .and_then(|socket| netdevice::name_to_index(&socket, interface))
+        .map(|_| ())
+        .map_err(|error| {
+            Error::NetworkError(format!(
+                "there is no network interface {interface:?} on this machine: {error}"
+            ))
+        })
 }
 
 fn network(error: mdns_sd::Error) -> Error {

@@ -169,3 +169,30 @@ fn names_from_the_network_are_taken_apart_with_care() {
         assert_eq!(instance_of(wrong), None, "{wrong}");
     }
 }
+
+#[test]
+fn an_interface_that_is_not_there_is_an_error_at_once() {
+    let executor = Arc::new(Executor::new());
+    for interface in [
+        "pneuma-none0",
+        "",
+        "a name far longer than any interface can have",
+    ] {
+        let mdns = Mdns::new(
+            port(),
+            Some(interface.into()),
+            KeyId([1; 32]),
+            Spawner::new(executor.clone()),
+            SystemClock::new(),
+        );
+        let started = smol::block_on(mdns.start(Announcement {
+            name: "ada@here".into(),
+            port: 5298,
+            text: PresenceText::default(),
+        }));
+        let Err(Error::NetworkError(sentence)) = started else {
+            panic!("{interface:?}: {started:?}");
+        };
+        assert!(sentence.contains("no network interface"), "{sentence}");
+    }
+}
