@@ -136,6 +136,8 @@ pub struct StreamTubeView {
     pub bytes_sent: u64,
     /// Bytes that came from the contact, over all connections so far.
     pub bytes_received: u64,
+    /// Whether every bytestream so far had TLS inside; nothing while none has opened.
+    pub encrypted: Option<bool>,
 }
 
 /// A channel's object, as the supervisor hands it to the [`ObjectTree`].

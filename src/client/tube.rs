@@ -87,7 +87,8 @@ pub struct Statistics {
     pub received: u64,
     /// The local socket, as text; empty while there is none.
     pub address: String,
-    /// Whether the bytes are encrypted on their way.
+    /// Whether every connection so far was encrypted on its way; before the first, whether it can be
+    /// nothing else.
     pub encrypted: bool,
 }
 

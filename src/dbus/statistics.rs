@@ -56,17 +56,20 @@ impl Statistics {
         })
     }
 
-    /// Whether nothing of this tube can travel in the clear: its contact is pinned, and a pinned
-    /// contact is never spoken to without encryption.
+    /// Whether every connection of this tube so far was encrypted from one connection manager to
+    /// the other. Before the first one: whether none can be anything else, because the contact is
+    /// pinned, and a pinned contact is never spoken to without encryption.
     #[zbus(property(emits_changed_signal = "false"))]
     fn encrypted(&self) -> Result<bool> {
         read("Encrypted", || {
-            let view = self.connection.view.get();
-            view.contacts
-                .get(self.object.description.target)
-                .is_ok_and(|contact| {
-                    matches!(contact.trust, Trust::Pinned { .. } | Trust::Verified { .. })
-                })
+            self.object.view.get().encrypted.unwrap_or_else(|| {
+                let view = self.connection.view.get();
+                view.contacts
+                    .get(self.object.description.target)
+                    .is_ok_and(|contact| {
+                        matches!(contact.trust, Trust::Pinned { .. } | Trust::Verified { .. })
+                    })
+            })
         })
     }
 }

@@ -48,7 +48,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
@@ -68,6 +68,8 @@ pub use pump::RECORD;
 pub struct Meters {
     sent: AtomicU64,
     received: AtomicU64,
+    secured: AtomicBool,
+    in_the_clear: AtomicBool,
 }
 
 impl Meters {
@@ -79,6 +81,25 @@ impl Meters {
     /// Bytes from the contact that the application's side has taken.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Whether every bytestream so far had TLS inside; nothing while none has opened.
+    pub fn encrypted(&self) -> Option<bool> {
+        if self.in_the_clear.load(Ordering::Relaxed) {
+            return Some(false);
+        }
+        self.secured.load(Ordering::Relaxed).then_some(true)
+    }
+
+    /// Counts a bytestream that has opened. Called before its first byte, so that nobody is told of
+    /// encryption after something has travelled without.
+    pub fn opened(&self, bytestream: &Bytestream) {
+        let seen = if bytestream.encrypted {
+            &self.secured
+        } else {
+            &self.in_the_clear
+        };
+        seen.store(true, Ordering::Relaxed);
     }
 }
 

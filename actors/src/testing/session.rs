@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{FakeStream, StreamCounter, lock, pipe_counted};
@@ -56,6 +59,7 @@ pub struct FakeConnector {
         async_channel::Receiver<FakeStream>,
     ),
     counter: StreamCounter,
+    in_the_clear: AtomicBool,
 }
 
 impl FakeConnector {
@@ -66,12 +70,18 @@ impl FakeConnector {
             asked: Mutex::default(),
             opened: async_channel::unbounded(),
             counter: counter.clone(),
+            in_the_clear: AtomicBool::new(false),
         })
     }
 
     /// Decides over the next request that has no answer yet; the rest succeed.
     pub fn next(&self, answer: Answer) {
         lock(&self.answers).push_back(answer);
+    }
+
+    /// From now on bytestreams open without TLS.
+    pub fn open_in_the_clear(&self) {
+        self.in_the_clear.store(true, Ordering::Relaxed);
     }
 
     /// The ids it was asked for, in order.
@@ -94,13 +104,14 @@ impl BytestreamConnector for FakeConnector {
         let answer = lock(&self.answers).pop_front();
         let opened = self.opened.0.clone();
         let counter = self.counter.clone();
+        let encrypted = !self.in_the_clear.load(Ordering::Relaxed);
         Box::pin(async move {
             Answer::carry_out(answer).await?;
             let (near, far) = pipe_counted(CAPACITY, &counter);
             drop(opened.try_send(far));
             Ok(Bytestream {
                 io: Box::new(near),
-                encrypted: true,
+                encrypted,
             })
         })
     }

@@ -235,3 +235,31 @@ fn a_stalled_reader_stops_the_writer() {
     });
     world.finish();
 }
+
+#[test]
+fn the_view_tells_what_was_encrypted_and_never_takes_a_plain_one_back() {
+    let world = World::new();
+    world.sim.run(async {
+        let (channel, address) = world.accepted().await;
+        let seen = |wanted: Option<bool>| {
+            let view = channel.view.clone();
+            async move { view.wait_for(|view| view.encrypted == wanted).await }
+        };
+        assert_eq!(channel.view.get().encrypted, None);
+        let _first = world.sockets.connect(&address).unwrap();
+        let _opened = world.connector.opened().await;
+        seen(Some(true)).await;
+        // Without a byte, and without a second to wait for.
+        assert_eq!(world.sim.now(), std::time::Duration::ZERO);
+        world.connector.open_in_the_clear();
+        let mut second = world.sockets.connect(&address).unwrap();
+        let mut opened = world.connector.opened().await;
+        seen(Some(false)).await;
+        second.close().await.unwrap();
+        opened.close().await.unwrap();
+        assert_eq!(wait_closed(&world.tree, channel.id, 2).await, "Cancelled");
+        assert_eq!(channel.view.get().encrypted, Some(false));
+        close(&channel).await;
+    });
+    world.finish();
+}

@@ -135,6 +135,7 @@ impl ChannelOpener for OpenerHandle {
             connections: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            encrypted: None,
         });
         drop(writer);
         let object = ChannelObject {

@@ -233,6 +233,7 @@ impl Channel {
             clock: self.world.clock.clone(),
             opening_limit: self.world.config.opening_limit,
             faults: self.world.config.faults.clone(),
+            notes: self.notes.0.clone(),
         };
         let notes = self.notes.0.clone();
         self.world.spawner.spawn("relay", async move {

@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
+use async_channel::Sender;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt as _};
 
+use super::Note;
 use crate::{
     model::{BytestreamId, Error},
     ports::{Bytestream, BytestreamConnector, Duplex, IncomingBytestream},
@@ -34,6 +36,8 @@ pub(super) struct Connection {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) opening_limit: Duration,
     pub(super) faults: Faults,
+    /// Told when the bytestream has opened.
+    pub(super) notes: Sender<Note>,
 }
 
 impl Connection {
@@ -71,6 +75,9 @@ impl Connection {
             None => return Ok(ConnectionEnd::Stopped),
         };
         faults.hit(FaultPoint::RelayOpened)?;
+        self.meters.opened(&bytestream);
+        // A channel that is gone shows nothing any more.
+        self.notes.send(Note::BytestreamOpened).await.ok();
         let relay = relay::run(local, bytestream, self.meters, &self.stop);
         let end = faults.survive(FaultPoint::RelayFlowing, relay).await?;
         faults.hit(FaultPoint::RelayEnded)?;

@@ -62,6 +62,8 @@ use crate::{
 
 /// What the children tell the channel supervisor. The tube's commits have a queue of their own.
 enum Note {
+    /// A bytestream has opened.
+    BytestreamOpened,
     /// One of the actors that restart has ended.
     SiblingEnded(SiblingKind, Exit),
     /// A relay has ended.
@@ -230,8 +232,8 @@ impl Channel {
         let (facts, facts_out) = async_channel::bounded(2 * connections + 8);
         // One: the tube waits until it is taken.
         let (commits_in, commits) = async_channel::bounded(1);
-        // Each connection: accepted or dialled, ended. Besides: each sibling's end, told.
-        let notes = async_channel::bounded(2 * connections + 8);
+        // Each connection: accepted or dialled, opened, ended. Besides: each sibling's end, told.
+        let notes = async_channel::bounded(3 * connections + 8);
         // Each connection: opened, closed. Besides: two changes of state.
         let signals = async_channel::bounded(2 * connections + 8);
         let seed = TubeSeed {
@@ -395,6 +397,7 @@ impl Channel {
                 self.wait(stream, slot, Origin::Dialled { from, incoming });
             }
             Event::Note(Note::Told) => self.told(now),
+            Event::Note(Note::BytestreamOpened) => self.publish(),
             Event::Hurry => self.start(SiblingKind::Tube),
             Event::Timer => self.on_timer(now),
         }
@@ -562,6 +565,7 @@ fn view_of(record: &State, meters: &Meters) -> StreamTubeView {
         connections: u32::try_from(record.connections().len()).unwrap_or(u32::MAX),
         bytes_sent: meters.sent(),
         bytes_received: meters.received(),
+        encrypted: meters.encrypted(),
     }
 }
 
