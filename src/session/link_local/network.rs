@@ -196,6 +196,9 @@ async fn accept(
         };
         let Some(permit) = strangers.admit(peer.ip()) else {
             tracing::debug!(%peer, "too many strangers at once");
+            // Whoever connects faster than we close must not keep this thread.
+            drop(stream);
+            futures_lite::future::yield_now().await;
             continue;
         };
         let connection = connection(stream, peer).map(|connection| Connection {

@@ -183,6 +183,8 @@ pub struct SessionActor {
     peers: BTreeMap<ContactId, Peer>,
     unknown: Vec<Unknown>,
     next_stream: u64,
+    /// Which of streams, discovery and listeners is looked at first.
+    turn: u8,
     outbox: VecDeque<Out>,
     sending: Option<BoxFuture<'static, bool>>,
     /// What is being written, and who waits for it.
@@ -219,6 +221,7 @@ impl SessionActor {
             peers: BTreeMap::new(),
             unknown: Vec::new(),
             next_stream: 0,
+            turn: 0,
             outbox: VecDeque::new(),
             sending: None,
             saving: None,
@@ -237,6 +240,8 @@ impl SessionActor {
         {
             let event = self.select().await;
             self.apply(event);
+            // A flood must not keep this thread for itself.
+            future::yield_now().await;
         }
     }
 
@@ -251,6 +256,8 @@ impl SessionActor {
         }
         let room = self.outbox.len() < MAX_OUTBOX;
         let deadline = self.next_deadline();
+        self.turn = (self.turn + 1) % 3;
+        let turn = self.turn;
         let SessionActor {
             parts,
             mailbox,
@@ -307,14 +314,13 @@ impl SessionActor {
             }
             Event::Stopped
         };
-        stopped
-            .or(message)
-            .or(told)
-            .or(timer)
-            .or(stream)
-            .or(discovery)
-            .or(accept)
-            .await
+        let urgent = stopped.or(message).or(told).or(timer);
+        // Whoever floods one of these must not keep the others waiting, so they take turns to be first.
+        match turn {
+            0 => urgent.or(stream).or(discovery).or(accept).await,
+            1 => urgent.or(discovery).or(accept).or(stream).await,
+            _ => urgent.or(accept).or(stream).or(discovery).await,
+        }
     }
 
     /// Decides what follows from an event. Never waits.

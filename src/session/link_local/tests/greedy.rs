@@ -1,13 +1,23 @@
 //! Strangers who take what they can get, and the tubes of those whose name they take.
 
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
 use actors::model::{ServiceName, TubeParameters};
 use futures_lite::{
-    AsyncReadExt as _,
-    future::{block_on, poll_once},
+    AsyncRead, AsyncReadExt as _, AsyncWrite,
+    future::{block_on, poll_once, yield_now},
 };
 
 use super::{
-    hostile::{greet, offered, pinned},
+    hostile::{greet, header, offered, pinned},
     lan::{Host, Lan},
     support::peer,
 };
@@ -128,4 +138,77 @@ fn strangers_with_streams_without_end_do_not_keep_the_pinned_out() {
     let offer = ports.signalling.offer(&service, &TubeParameters::default());
     lan.sim.run(offer).unwrap();
     assert_eq!(offered(&romeo.happened(&lan)), Some(&juliet.id));
+}
+
+/// Always has one more stanza, and takes whatever is written; ends after very many.
+struct Talker {
+    header: Option<String>,
+    said: Arc<AtomicUsize>,
+}
+
+const MUCH: usize = 20_000;
+
+impl AsyncRead for Talker {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        out: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let text = self
+            .header
+            .take()
+            .unwrap_or_else(|| "<presence/>".to_owned());
+        if self.said.fetch_add(1, Ordering::Relaxed) >= MUCH {
+            return Poll::Ready(Ok(0));
+        }
+        out[..text.len()].copy_from_slice(text.as_bytes());
+        Poll::Ready(Ok(text.len()))
+    }
+}
+
+impl AsyncWrite for Talker {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_peer_that_never_stops_talking_leaves_the_thread_to_others() {
+    let lan = Lan::new();
+    let romeo = lan.person_with("romeo", false);
+    let host = lan.host();
+    host.announce("talker@x", None);
+    romeo.sees(&lan, &ContactId("talker@x".into()), |_| true);
+    let said = Arc::new(AtomicUsize::new(0));
+    let header = header("talker@x", &romeo.id.0).replace(" version='1.0'>", ">");
+    host.connect_with(
+        &romeo,
+        Talker {
+            header: Some(header),
+            said: said.clone(),
+        },
+    );
+    let at_my_turn = lan.sim.spawner.spawn("somebody else", async move {
+        loop {
+            let said = said.load(Ordering::Relaxed);
+            if said > 100 {
+                return said;
+            }
+            yield_now().await;
+        }
+    });
+    let at_my_turn = lan.sim.run(at_my_turn).unwrap();
+    assert!(at_my_turn < 1000, "{at_my_turn} stanzas came first");
 }

@@ -31,7 +31,7 @@ pub(super) fn pinned(lan: &Lan) -> (Person, Person) {
     (romeo, juliet)
 }
 
-fn header(from: &str, to: &str) -> String {
+pub(super) fn header(from: &str, to: &str) -> String {
     format!(
         "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
          xmlns:stream='http://etherx.jabber.org/streams' from='{from}' to='{to}' version='1.0'>"

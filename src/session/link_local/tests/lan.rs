@@ -25,7 +25,7 @@ use crate::session::{
         discovery::{Announcement, Discovery, DiscoveryEvent, PresenceText, Sighting},
         network::{Connection, Listening, Network, Strangers},
         start_with,
-        stream::Faults,
+        stream::{Carrier, Faults},
     },
     trust::{Identity, KeyId, TrustTable},
 };
@@ -265,6 +265,19 @@ impl Host {
     /// A connection to a person, from this host.
     pub fn connect(&self, whom: &Person) -> io::Result<FakeStream> {
         self.stream(whom.host.address)
+    }
+
+    /// The same with a carrier of the test's own making.
+    pub fn connect_with(&self, whom: &Person, carrier: impl Carrier) {
+        let air = self.air.lock().unwrap();
+        let (sender, strangers) = &air.listening[&whom.host.address];
+        let connection = Connection {
+            carrier: Box::new(carrier),
+            local: whom.host.address,
+            peer: self.address,
+            permit: strangers.admit(self.address.ip()),
+        };
+        sender.try_send(connection).unwrap();
     }
 
     fn stream(&self, to: SocketAddr) -> io::Result<FakeStream> {

@@ -234,6 +234,8 @@ impl Running {
             if let Err(failure) = self.faults.hit(Point::Decided) {
                 break Exit::Failed(failure);
             }
+            // A peer that sends faster than we read would otherwise keep this thread for itself.
+            future::yield_now().await;
         };
         self.finish().await;
         exit
@@ -531,7 +533,8 @@ impl Actor for Running {
             }
         };
         let io = poll_fn(|context| pipe.poll(context, read));
-        told.or(command).or(io).or(timer).await
+        // Time goes before the connection, which a peer can keep busy for ever.
+        told.or(command).or(timer).or(io).await
     }
 
     fn apply(&mut self, event: Event) -> Flow {
