@@ -153,7 +153,12 @@ fn a_tree_that_stands_still_keeps_nobody() {
         world.supervisor.close_owner(OWNER).await;
         let took = world.sim.now() - before;
         // The signals, then the object; the contact is told meanwhile.
-        let most = 2 * limit() + SupervisorConfig::default().farewell_grace;
+        let SupervisorConfig {
+            farewell_grace,
+            cut_grace,
+            ..
+        } = SupervisorConfig::default();
+        let most = 2 * limit() + farewell_grace + cut_grace;
         assert!(took >= 2 * limit() && took <= most, "{took:?}");
         assert!(channel.address.is_gone());
         assert_eq!(
