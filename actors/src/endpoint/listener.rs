@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use futures_lite::FutureExt as _;
+use futures_lite::{FutureExt as _, future::yield_now};
 use rustix::io::Errno;
 
 use super::{
@@ -137,7 +137,12 @@ impl Listener<'_> {
                             let delivery = Box::pin(deliver(accepted));
                             *self.serving.in_hand() = InHand::Delivering(delivery);
                         }
-                        Err(why) => self.refuse(accepted, &why),
+                        Err(why) => {
+                            self.refuse(accepted, &why);
+                            // Another user who connects faster than we refuse must not have
+                            // this thread for itself.
+                            yield_now().await;
+                        }
                     }
                 }
                 Next::Deliver => {

@@ -6,7 +6,7 @@
 
 use std::{fmt, future::Future};
 
-use futures_lite::FutureExt as _;
+use futures_lite::{FutureExt as _, future};
 
 use super::Stop;
 
@@ -88,5 +88,51 @@ pub async fn run<A: Actor>(mut actor: A, stop: &Stop) -> Exit {
         if let Flow::Exit(exit) = actor.apply(event) {
             return exit;
         }
+        // Whoever floods this actor must not have its thread for as long as the flood lasts.
+        future::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::{Actor, Exit, Flow, future, run};
+    use crate::{runtime::Stopper, testing::Sim};
+
+    /// Always has something to do, and ends after very much of it.
+    struct Flooded(Arc<AtomicUsize>);
+
+    impl Actor for Flooded {
+        type Event = ();
+
+        async fn select(&mut self) {}
+
+        fn apply(&mut self, (): ()) -> Flow {
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                10_000.. => Flow::Exit(Exit::Finished),
+                _ => Flow::Continue,
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_leaves_the_thread_to_others() {
+        let sim = Sim::new();
+        let done = Arc::new(AtomicUsize::new(0));
+        let actor = Flooded(done.clone());
+        let flooded = sim.spawner.spawn("flooded", async move {
+            let (_stopper, stop) = Stopper::new();
+            run(actor, &stop).await
+        });
+        let other = sim.spawner.spawn("other", async move {
+            future::yield_now().await;
+            done.load(Ordering::Relaxed)
+        });
+        assert!(sim.run(other).unwrap() < 100);
+        assert_eq!(sim.run(flooded), Ok(Exit::Finished));
     }
 }
