@@ -65,7 +65,7 @@ pub trait BytestreamConnector: Send + Sync + 'static {
     ///
     /// # Errors
     /// `ConnectionRefused` when the contact or its service refuses, `ConnectionFailed` when no way
-    /// to it is found, `Offline` when it is gone.
+    /// to it is found, `Offline` when it is gone, `NotAvailable` when it does not know this tube.
     fn connect(&self, id: BytestreamId) -> BoxFuture<'static, Result<Bytestream, Error>>;
 }
 

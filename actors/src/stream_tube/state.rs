@@ -102,6 +102,7 @@ pub enum ConnectionEnd {
     /// Both sides closed in order.
     Finished,
     /// It never opened: the contact or its service refused, or no way to it was found.
+    /// `NotAvailable` says that the contact does not know this tube: then it has closed it.
     Refused(Error),
     /// The contact asked for it, its connection to the service was made, and the bytestream did
     /// not open.
@@ -445,12 +446,24 @@ impl State {
         if !self.connections.remove(&id) {
             return Vec::new();
         }
+        let unknown = matches!(
+            (&self.phase, &end),
+            (
+                Phase::Open(Side::Accepting(_)),
+                ConnectionEnd::Refused(Error::NotAvailable(_))
+            )
+        );
         let why = match &self.phase {
             Phase::Closing { why, .. } => why.of_connection(),
             _ => end.why(),
         };
         let mut effects = vec![Effect::Signal(ChannelSignal::ConnectionClosed { id, why })];
-        effects.extend(self.finish_if_empty());
+        if unknown {
+            // Its program was killed and started anew, or its farewell got lost.
+            effects.extend(self.close(Closing::Theirs));
+        } else {
+            effects.extend(self.finish_if_empty());
+        }
         effects
     }
 

@@ -114,6 +114,7 @@ impl IncomingBytestream for Incoming {
                 answer,
                 declined(match why {
                     Error::ResourceUnavailable(_) => Condition::ResourceConstraint,
+                    Error::NotAvailable(_) => Condition::ItemNotFound,
                     _ => Condition::Forbidden,
                 }),
             );

@@ -168,7 +168,8 @@ impl Bytestreams {
     /// connection's. Dropping the future gives up and leaves nothing behind.
     ///
     /// # Errors
-    /// `ConnectionRefused` when the peer or its service refuses, `ConnectionFailed` when no
+    /// `NotAvailable` when the peer does not know what it is for, `ConnectionRefused` when it or its
+    /// service refuses, `ConnectionFailed` when no
     /// connection can be made or proves to be the peer's, `EncryptionNotAvailable` when it would be
     /// in plaintext and may not, `Offline` when the XML stream ends, `ResourceUnavailable` at
     /// [`Config::max_pending`] or without descriptors.

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     session::link::{Link, RequestError},
     xmpp::{
-        ns,
+        Condition, ns,
         payload::{
             bytestreams::{Streamhosts, destination, parse_streamhost_used},
             pneuma, si,
@@ -120,7 +120,16 @@ impl Bytestreams {
         let answer = link
             .request(offer.to_element(), Some(sid.to_owned()))
             .await
-            .map_err(|error| request_failed(error, Error::ConnectionRefused))?;
+            .map_err(|error| {
+                let unknown = matches!(&error, RequestError::Refused { condition, .. }
+                    if condition == Condition::ItemNotFound.as_str());
+                let refused = if unknown {
+                    Error::NotAvailable
+                } else {
+                    Error::ConnectionRefused
+                };
+                request_failed(error, refused)
+            })?;
         let malformed =
             |_| Error::ConnectionFailed("the contact's answer cannot be understood".into());
         let answer = answer.ok_or_else(|| malformed(()))?;

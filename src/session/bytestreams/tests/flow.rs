@@ -88,6 +88,20 @@ fn a_refusal_is_a_refusal_for_whoever_opens() {
 }
 
 #[test]
+fn what_the_peer_does_not_know_is_told_from_a_refusal() {
+    run(async {
+        let pair = Pair::new();
+        let (opened, ()) = futures_lite::future::zip(pair.romeo.open(), async {
+            let incoming = pair.juliet.offer().await.incoming;
+            incoming.refuse(Error::NotAvailable("there is no such tube".into()));
+        })
+        .await;
+        assert!(matches!(opened, Err(Error::NotAvailable(_))), "{opened:?}");
+        pair.assert_idle();
+    });
+}
+
+#[test]
 fn an_end_without_close_is_no_end_of_file() {
     run(async {
         let (romeo, mut juliet) = Pair::new().connected().await;

@@ -457,3 +457,15 @@ fn parameters_are_those_that_were_sent() {
     );
     assert_eq!(*state_at(At::RemotePending).parameters(), parameters());
 }
+
+#[test]
+fn a_tube_the_contact_does_not_know_any_more_closes() {
+    let mut state = state_at(At::Connected);
+    let id = *state.connections().first().unwrap();
+    let unknown = ConnectionEnd::Refused(Error::NotAvailable("no such tube".into()));
+    let effects = state.apply(Input::Ended(id, unknown));
+    let words: Vec<String> = effects.iter().map(word).collect();
+    // Nobody is told: there is nobody who would know what for.
+    let closed = format!("closed{}:ConnectionRefused!", id.0);
+    assert_eq!(words, [closed.as_str(), "stop", "finish"]);
+}
