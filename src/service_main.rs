@@ -26,6 +26,23 @@ struct Arguments {
 /// Most threads that run the executor: what costs time is few streams' encryption.
 const THREADS: usize = 4;
 
+/// Most descriptors the process asks for, as the systemd unit does.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Takes as many descriptors as the system allows, [`DESCRIPTORS`] at most. Most sessions start their
+/// programs with 1024, for the sake of `select`, which nobody uses here; the bounds of streams and
+/// connections together are above that, so that one contact could take all there are.
+fn raise_descriptor_limit() -> std::io::Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX).min(DESCRIPTORS);
+    if limit.current.is_some_and(|current| current < most) {
+        limit.current = Some(most);
+        setrlimit(Resource::Nofile, limit)?;
+    }
+    Ok(())
+}
+
 /// Runs the connection manager on the session bus until it is told to end, or nobody has needed it
 /// for a while. `arguments` are those after the program's name. Meant to be all that a process does:
 /// it sets the process's logging up, starts threads and watches signals. An embedder takes
@@ -48,6 +65,9 @@ pub fn service_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // It would say so on standard error, and panic because that is what is gone.
         .log_internal_errors(false)
         .init();
+    if let Err(error) = raise_descriptor_limit() {
+        tracing::warn!(%error, "there may be too few descriptors");
+    }
     let executor = Arc::new(Executor::new());
     // The threads run until this is dropped.
     let (running, stopped) = async_channel::bounded::<()>(1);
@@ -115,4 +135,23 @@ async fn asked(signals: &mut Signals) {
     }
     // Nobody can ask any more.
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    use super::{DESCRIPTORS, raise_descriptor_limit};
+
+    #[test]
+    fn a_low_limit_of_descriptors_is_raised() {
+        let before = getrlimit(Resource::Nofile);
+        let most = before.maximum.unwrap_or(u64::MAX).min(DESCRIPTORS);
+        let mut low = before;
+        low.current = Some(most / 2);
+        setrlimit(Resource::Nofile, low).unwrap();
+        raise_descriptor_limit().unwrap();
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(most));
+        setrlimit(Resource::Nofile, before).unwrap();
+    }
 }
