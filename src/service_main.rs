@@ -9,7 +9,7 @@ use futures_lite::{FutureExt as _, StreamExt as _};
 use smol::Executor;
 use tracing_subscriber::EnvFilter;
 
-use crate::Service;
+use crate::{End, Service};
 
 /// The Pneuma connection manager for Telepathy: tubes between people on one network.
 #[derive(Debug, Parser)]
@@ -118,8 +118,12 @@ async fn serve(
         asked(&mut signals).await;
         service.shutdown().await
     };
-    asked.or(service.ended()).await;
-    Ok(())
+    match asked.or(service.ended()).await {
+        End::Failed => {
+            Err("a part failed without which nothing goes on; see the messages before".into())
+        }
+        End::Stopped | End::Idle | End::BusGone => Ok(()),
+    }
 }
 
 /// Waits until somebody wants us to end.

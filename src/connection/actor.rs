@@ -23,7 +23,8 @@ use std::{
 use actors::{
     model::{AccessControl, AddressType, ChannelId, ContactHandle, Error, Result},
     runtime::{
-        Actor, Clock, Exit, Failure, Flow, Mailbox, Reply, SnapshotWriter, Spawner, Task, Time,
+        Actor, Clock, Exit, Failure, Faults, Flow, Mailbox, Reply, SnapshotWriter, Spawner, Task,
+        Time,
     },
 };
 use async_channel::{Receiver, Sender};
@@ -32,6 +33,7 @@ use futures_lite::FutureExt as _;
 use super::{
     capabilities::OwnCapabilities,
     contacts::Contacts,
+    fault::Point,
     message::{ConnectionHandle, ConnectionMessage},
     outgoing::{Ending, Outgoing},
     parameters::Account,
@@ -69,6 +71,7 @@ pub(super) struct Parts {
     pub(super) spawner: Spawner,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) opener: Arc<dyn ChannelOpener>,
+    pub(super) faults: Faults<Point>,
 }
 
 /// The actor; see the module's head.
@@ -116,6 +119,8 @@ pub(super) enum Event {
     Session(Vec<SessionEvent>),
     /// The session is gone without a word.
     SessionGone,
+    /// A test kills the actor in its wait.
+    Killed(Failure),
     /// It has been Connecting for too long.
     TooLate,
 }
@@ -387,14 +392,14 @@ impl Connection {
     }
 }
 
-impl Actor for Connection {
-    type Event = Event;
-
-    async fn select(&mut self) -> Event {
+impl Connection {
+    /// Waits for the next event.
+    async fn next(&mut self) -> Event {
         // Nothing new is taken on while signals wait for the bus. Stopping here loses the one that
         // is being handed over, and then nobody is left to hear it.
         while let Some(outgoing) = self.outbox.pop_front() {
             if self.parts.announcer.send(outgoing).await.is_err() {
+                // The lifecycle has noticed, and ends us.
                 tracing::error!("the announcer is gone: a signal is lost");
             }
         }
@@ -434,8 +439,21 @@ impl Actor for Connection {
             message.or(session).or(too_late).await
         }
     }
+}
+
+impl Actor for Connection {
+    type Event = Event;
+
+    async fn select(&mut self) -> Event {
+        let faults = self.parts.faults.clone();
+        let next = faults.survive(Point::ConnectionWaiting, self.next()).await;
+        next.unwrap_or_else(Event::Killed)
+    }
 
     fn apply(&mut self, event: Event) -> Flow {
+        if let Err(failure) = self.parts.faults.hit(Point::ConnectionDecide) {
+            return Flow::Exit(Exit::Failed(failure));
+        }
         let flow = match event {
             Event::Message(Some(message)) => self.message(message),
             Event::Message(None) => self.end(StatusReason::NoneSpecified, None, Vec::new()),
@@ -457,8 +475,12 @@ impl Actor for Connection {
                 Some(Error::NetworkError("the session ended by itself".into())),
                 Vec::new(),
             ),
+            Event::Killed(failure) => Flow::Exit(Exit::Failed(failure)),
         };
         if flow == Flow::Continue {
+            if let Err(failure) = self.parts.faults.hit(Point::ConnectionDecided) {
+                return Flow::Exit(Exit::Failed(failure));
+            }
             self.publish();
         }
         flow

@@ -1,7 +1,8 @@
 //! A connection's beginning and its end, around the actor.
 //!
 //! ```text
-//!  start ──> actor runs ──┬─ Disconnect, session lost, failed, panicked
+//!  start ──> actor runs ──┬─ Disconnect, session lost, failed, panicked,
+//!     │                   │  announcer, supervisor or manager failed
 //!     │                   v
 //!     │               signals that wait are emitted
 //!     │               channels close (Closed, ChannelClosed each)
@@ -12,19 +13,27 @@
 //! ```
 //!
 //! The end is the same whatever brought it, a panic included, because nothing in it needs the
-//! actor's state: it works from what was published.
+//! actor's state: it works from what was published. A connection's actors are not restarted: its
+//! session knows only the one it told everything, and a Disconnected is what clients deal with.
+//!
+//! A step of the end that panics is skipped, and a tree that does not answer within [`PATIENCE`], a
+//! session within [`GOODBYE`], is not waited for any longer; so every end comes.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use actors::{
     model::{Error, OwnerId},
-    runtime::{Clock, Exit, Mailbox, Snapshot, SnapshotWriter, Spawner, Stopper, Task, run},
+    runtime::{
+        Clock, Exit, Failure, Faults, Mailbox, Snapshot, SnapshotWriter, Spawner, Stop, Stopper,
+        Task, catch, run,
+    },
 };
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
 
 use super::{
     actor::{Connection, Parts},
+    fault::Point,
     message::ConnectionHandle,
     outgoing::{Ending, Outgoing},
     parameters::Account,
@@ -39,6 +48,9 @@ const MAILBOX: usize = 64;
 const SIGNALS: usize = 64;
 /// How long a session may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long the tree may take for the signals that wait, again for those of the end, and again to
+/// take the object away. Signals that are not emitted by then are lost.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What every connection is started with.
 #[derive(Clone)]
@@ -48,6 +60,11 @@ pub(super) struct Surroundings {
     pub(super) tree: Arc<dyn ConnectionTree>,
     pub(super) opener: Arc<dyn ChannelOpener>,
     pub(super) sockets: SocketsOf,
+    /// Ends every connection, in order, when the manager is gone.
+    pub(super) stop: Stop,
+    pub(super) faults: Faults<Point>,
+    /// Nothing is sent: closed once the manager and every connection are gone.
+    pub(super) _alive: Sender<Infallible>,
 }
 
 /// Publishes a connection and starts it. `ended` runs after its end, whatever that was.
@@ -75,7 +92,9 @@ pub(super) async fn start(
         session: session.clone(),
         sockets: (surroundings.sockets)(&account),
     };
-    if let Err(error) = surroundings.tree.publish(handle.clone()).await {
+    let published = catch("publish", surroundings.tree.publish(handle.clone())).await;
+    let published = published.unwrap_or_else(|failure| Err(Error::Confused(failure.to_string())));
+    if let Err(error) = published {
         surroundings.tree.withdraw(id).await;
         session.disconnect().await;
         return Err(error);
@@ -93,12 +112,13 @@ pub(super) async fn start(
         spawner: surroundings.spawner.clone(),
         clock: surroundings.clock.clone(),
         opener: surroundings.opener.clone(),
+        faults: surroundings.faults.clone(),
     });
-    let announcing = surroundings.spawner.spawn(
+    let mut announcing = surroundings.spawner.spawn(
         "connection announcer",
-        announce(surroundings.tree.clone(), id, outgoing),
+        announce(surroundings.clone(), id, outgoing),
     );
-    let running = surroundings.spawner.spawn("connection", async move {
+    let mut running = surroundings.spawner.spawn("connection", async move {
         // It ends by a message only, so that nothing is cut off.
         let (_never, stop) = Stopper::new();
         run(actor, &stop).await
@@ -107,10 +127,26 @@ pub(super) async fn start(
     let last = handle.clone();
     spawner
         .spawn("connection lifecycle", async move {
-            let exit = match running.await {
-                Ok(exit) => exit,
-                Err(failure) => Exit::Failed(failure),
-            };
+            // Whichever of these ends, the connection does. Its own actor first: what that says of
+            // its end counts.
+            let exit = async { (&mut running).await.unwrap_or_else(Exit::Failed) }
+                .or(async {
+                    let failure = match (&mut announcing).await {
+                        Ok(Ok(())) => Failure::Failed("it ended by itself".into()),
+                        Ok(Err(failure)) | Err(failure) => failure,
+                    };
+                    failed("the announcer", &failure.to_string())
+                })
+                .or(async {
+                    surroundings.stop.stopped().await;
+                    failed("the manager", "is gone")
+                })
+                .or(async {
+                    surroundings.opener.gone().await;
+                    failed("the supervisor", "is gone")
+                })
+                .await;
+            running.cancel().await;
             let ending = ending.try_recv().unwrap_or_else(|_| Ending {
                 reason: StatusReason::NoneSpecified,
                 error: Some(Error::Confused(format!("the connection ended: {exit:?}"))),
@@ -124,10 +160,26 @@ pub(super) async fn start(
     Ok(handle)
 }
 
+fn failed(who: &str, how: &str) -> Exit {
+    Exit::Failed(Failure::Failed(format!("{who} {how}")))
+}
+
 /// Emits signals in the order the actor gave them, until the actor is gone.
-async fn announce(tree: Arc<dyn ConnectionTree>, id: OwnerId, outgoing: Receiver<Outgoing>) {
-    while let Ok(next) = outgoing.recv().await {
-        emit(&*tree, id, next).await;
+async fn announce(
+    surroundings: Surroundings,
+    id: OwnerId,
+    outgoing: Receiver<Outgoing>,
+) -> Result<(), Failure> {
+    let Surroundings { tree, faults, .. } = surroundings;
+    loop {
+        let next = faults.survive(Point::AnnouncerWaiting, outgoing.recv());
+        let Ok(next) = next.await? else {
+            return Ok(());
+        };
+        faults.hit(Point::AnnouncerTake)?;
+        let emitting = emit(&*tree, id, next);
+        faults.survive(Point::AnnouncerEmitting, emitting).await?;
+        faults.hit(Point::AnnouncerEmitted)?;
     }
 }
 
@@ -140,14 +192,29 @@ async fn emit(tree: &dyn ConnectionTree, id: OwnerId, outgoing: Outgoing) {
             signal
         }
     };
-    tree.emit(id, signal).await;
+    if let Err(failure) = catch("signal of a connection", tree.emit(id, signal)).await {
+        tracing::error!(%failure, "a signal is lost");
+    }
+}
+
+/// Does a step of the end, for so long at most.
+async fn step(clock: &dyn Clock, limit: Duration, what: &'static str, doing: impl Future) {
+    let late = async {
+        clock.sleep(limit).await;
+        tracing::warn!(what, "not done in time");
+    };
+    let done = async {
+        // The panic is told of already; the other steps are done.
+        catch(what, doing).await.ok();
+    };
+    done.or(late).await;
 }
 
 async fn conclude(
     surroundings: &Surroundings,
     handle: &ConnectionHandle,
     view: &SnapshotWriter<ConnectionView>,
-    announcing: Task<()>,
+    announcing: Task<Result<(), Failure>>,
     ending: Ending,
 ) {
     let Surroundings {
@@ -156,35 +223,38 @@ async fn conclude(
         clock,
         ..
     } = surroundings;
-    // The actor is gone and with it the announcer's queue: this drains it.
-    if let Err(failure) = announcing.await {
-        tracing::error!(%failure, "the announcer failed; its signals are lost");
-    }
-    for outgoing in ending.outbox {
-        emit(&**tree, handle.id, outgoing).await;
-    }
-    opener.close_owner(handle.id).await;
+    let id = handle.id;
+    let waiting = async {
+        // The actor is gone and with it the announcer's queue: this drains it. One that failed has
+        // been awaited already.
+        if !announcing.is_finished()
+            && let Ok(Err(failure)) | Err(failure) = announcing.await
+        {
+            tracing::error!(%failure, "the announcer failed; its signals are lost");
+        }
+        for outgoing in ending.outbox {
+            emit(&**tree, id, outgoing).await;
+        }
+    };
+    step(&**clock, PATIENCE, "signals that wait", waiting).await;
+    // Has limits of its own.
+    catch("closing of channels", opener.close_owner(id))
+        .await
+        .ok();
     let last = view.get();
     view.publish(ConnectionView {
         channels: Arc::default(),
         ..(*last).clone()
     });
-    for channel in last.channels.values() {
-        let closed = ConnectionSignal::ChannelClosed(channel.clone());
-        tree.emit(handle.id, closed).await;
-    }
-    let in_time = async {
-        handle.session.disconnect().await;
-        true
-    }
-    .or(async {
-        clock.sleep(GOODBYE).await;
-        false
-    })
-    .await;
-    if !in_time {
-        tracing::warn!(connection = %handle.path, "the session did not say goodbye in time");
-    }
+    let closed = async {
+        for channel in last.channels.values() {
+            let closed = ConnectionSignal::ChannelClosed(channel.clone());
+            emit(&**tree, id, Outgoing::Signal(closed)).await;
+        }
+    };
+    step(&**clock, PATIENCE, "channels that closed", closed).await;
+    let goodbye = async { handle.session.disconnect().await };
+    step(&**clock, GOODBYE, "the session's goodbye", goodbye).await;
     view.publish(ConnectionView {
         status: Status::Disconnected,
         self_handle: last.self_handle,
@@ -192,14 +262,18 @@ async fn conclude(
         contacts: last.contacts.clone(),
         channels: Arc::default(),
     });
-    if let Some(error) = ending.error {
-        tracing::info!(connection = %handle.path, %error, "disconnected");
-        tree.emit(handle.id, ConnectionSignal::ConnectionError(error))
-            .await;
-    }
-    let changed = ConnectionSignal::StatusChanged(Status::Disconnected, ending.reason);
-    tree.emit(handle.id, changed).await;
-    tree.withdraw(handle.id).await;
+    let disconnected = async {
+        if let Some(error) = ending.error {
+            tracing::info!(connection = %handle.path, %error, "disconnected");
+            let error = ConnectionSignal::ConnectionError(error);
+            emit(&**tree, id, Outgoing::Signal(error)).await;
+        }
+        let changed = ConnectionSignal::StatusChanged(Status::Disconnected, ending.reason);
+        emit(&**tree, id, Outgoing::Signal(changed)).await;
+    };
+    step(&**clock, PATIENCE, "the last signals", disconnected).await;
+    let withdrawing = async { tree.withdraw(id).await };
+    step(&**clock, PATIENCE, "the object's withdrawal", withdrawing).await;
     ending
         .replies
         .into_iter()

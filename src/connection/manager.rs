@@ -8,21 +8,29 @@
 //!  shutdown: no more requests; every connection is disconnected; then the end
 //! ```
 //!
+//! Its failure ends it: what it knew went with it, and a second manager would not know whom it serves.
+//! Every connection is then disconnected in order by its own lifecycle, with an error; the handle
+//! answers errors, [`ManagerHandle::gone`] tells, and [`ManagerHandle::shutdown`] waits for the
+//! connections. A service ends then, non-zero, and whoever started it starts it again. The same
+//! happens when the supervisor of channels is gone.
+//!
 //! One account has at most one connection, and so has one profile, since its key and its list of
 //! pinned contacts belong to one session.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
 
 use actors::{
     model::{Error, OwnerId, Result},
     runtime::{
-        Actor, Address, Clock, Exit, Failure, Flow, Mailbox, Reply, Snapshot, SnapshotWriter,
-        Spawner, Stopper, run,
+        Actor, Address, Clock, Exit, Failure, Faults, Flow, Mailbox, Reply, Snapshot,
+        SnapshotWriter, Spawner, Stopper, run,
     },
 };
+use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
 
 use super::{
+    fault::Point,
     lifecycle::{self, Surroundings},
     message::ConnectionHandle,
     parameters::Account,
@@ -45,6 +53,8 @@ pub struct ManagerConfig {
     pub sessions: Arc<dyn SessionFactory>,
     /// Local sockets.
     pub sockets: SocketsOf,
+    /// Where tests kill actors; nothing at all in what we ship.
+    pub faults: Faults<Point>,
 }
 
 enum ManagerMessage {
@@ -72,6 +82,10 @@ struct Manager {
     entries: BTreeMap<OwnerId, Entry>,
     next: u64,
     shutting_down: Option<Vec<Reply<()>>>,
+    /// Ends what is left when the manager is gone.
+    _stopper: Stopper,
+    /// Closed when the manager ends.
+    _alive: Sender<Infallible>,
 }
 
 /// Talks to the manager. Cheap to clone.
@@ -79,6 +93,8 @@ struct Manager {
 pub struct ManagerHandle {
     address: Address<ManagerMessage>,
     count: Snapshot<usize>,
+    manager: Receiver<Infallible>,
+    all: Receiver<Infallible>,
 }
 
 impl std::fmt::Debug for ManagerHandle {
@@ -94,6 +110,10 @@ impl ManagerHandle {
     pub fn start(spawner: &Spawner, clock: &Arc<dyn Clock>, config: ManagerConfig) -> Self {
         let (mailbox, address) = Mailbox::new(MAILBOX);
         let (writer, count) = Snapshot::new(0);
+        let (stopper, stop) = Stopper::new();
+        let (manager_alive, manager_gone) = async_channel::bounded(1);
+        let (alive, all) = async_channel::bounded(1);
+        let faults = config.faults;
         let manager = Manager {
             surroundings: Surroundings {
                 spawner: spawner.clone(),
@@ -101,6 +121,9 @@ impl ManagerHandle {
                 tree: config.tree,
                 opener: config.opener,
                 sockets: config.sockets,
+                stop,
+                faults: faults.clone(),
+                _alive: alive,
             },
             sessions: config.sessions,
             mailbox,
@@ -109,15 +132,28 @@ impl ManagerHandle {
             entries: BTreeMap::new(),
             next: 1,
             shutting_down: None,
+            _stopper: stopper,
+            _alive: manager_alive,
         };
         spawner
             .spawn("connection manager", async move {
                 // It ends by a message only, so that it outlives its connections.
                 let (_never, stop) = Stopper::new();
-                run(manager, &stop).await
+                let running = run(manager, &stop);
+                match faults.survive(Point::ManagerWaiting, running).await {
+                    Ok(Exit::Failed(failure)) | Err(failure) => {
+                        tracing::error!(%failure, "the manager failed: all connections end");
+                    }
+                    Ok(_) => {}
+                }
             })
             .detach();
-        ManagerHandle { address, count }
+        ManagerHandle {
+            address,
+            count,
+            manager: manager_gone,
+            all,
+        }
     }
 
     /// `ConnectionManager.RequestConnection`.
@@ -138,8 +174,22 @@ impl ManagerHandle {
 
     /// Disconnects all, in order, accepts no more, and ends the manager.
     pub async fn shutdown(&self) {
-        // A manager that is gone has shut down.
-        self.address.ask_first(ManagerMessage::Shutdown).await.ok();
+        if self
+            .address
+            .ask_first(ManagerMessage::Shutdown)
+            .await
+            .is_err()
+        {
+            // It is gone, and its connections end by themselves. Nothing is ever sent.
+            self.all.recv().await.ok();
+        }
+    }
+
+    /// Waits until the manager has ended, by [`ManagerHandle::shutdown`] or because it failed. Its
+    /// connections may still be ending.
+    pub async fn gone(&self) {
+        // Nothing is ever sent.
+        self.manager.recv().await.ok();
     }
 }
 
@@ -261,6 +311,9 @@ impl Actor for Manager {
     }
 
     fn apply(&mut self, event: Self::Event) -> Flow {
+        if let Err(failure) = self.surroundings.faults.hit(Point::ManagerDecide) {
+            return Flow::Exit(Exit::Failed(failure));
+        }
         match event {
             None => return Flow::Exit(Exit::Stopped),
             Some(ManagerMessage::Request(account, reply)) => self.request(account, reply),
@@ -276,6 +329,9 @@ impl Actor for Manager {
                     }
                 }
             }
+        }
+        if let Err(failure) = self.surroundings.faults.hit(Point::ManagerDecided) {
+            return Flow::Exit(Exit::Failed(failure));
         }
         if *self.count.get() != self.entries.len() {
             self.count.publish(self.entries.len());

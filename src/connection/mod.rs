@@ -17,6 +17,7 @@ pub mod capabilities;
 mod changes;
 pub mod contacts;
 mod events;
+pub mod fault;
 mod lifecycle;
 pub mod manager;
 pub mod message;

@@ -42,6 +42,9 @@ pub trait ChannelOpener: Send + Sync + 'static {
 
     /// Closes all channels of one connection, in order.
     fn close_owner(&self, owner: OwnerId) -> BoxFuture<'static, ()>;
+
+    /// Completes when there is no supervisor any more: every connection ends then.
+    fn gone(&self) -> BoxFuture<'static, ()>;
 }
 
 impl ChannelOpener for SupervisorHandle {
@@ -56,6 +59,11 @@ impl ChannelOpener for SupervisorHandle {
     fn close_owner(&self, owner: OwnerId) -> BoxFuture<'static, ()> {
         let supervisor = self.clone();
         Box::pin(async move { SupervisorHandle::close_owner(&supervisor, owner).await })
+    }
+
+    fn gone(&self) -> BoxFuture<'static, ()> {
+        let supervisor = self.clone();
+        Box::pin(async move { SupervisorHandle::gone(&supervisor).await })
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  start ──> serving ──┬─ shutdown()                       ──┐
-//!               ^      ├─ the bus is gone                  ──┤──> connections close in order
+//!               ^      ├─ the bus is gone, a root failed   ──┤──> connections close in order
 //!               │      └─ idle: name given up              ──┘    objects and names go
 //!               │              │ somebody came meanwhile          the bus connection closes
 //!               └──────────────┘
@@ -18,7 +18,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use actors::{
     endpoint::EndpointConfig,
     model::{Error, Result},
-    runtime::{Clock, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, SystemClock},
+    runtime::{Clock, Faults, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, SystemClock},
     supervisor::{Supervisor, SupervisorConfig, SupervisorHandle, SystemSockets},
 };
 use futures_lite::FutureExt as _;
@@ -61,6 +61,9 @@ pub enum End {
     Idle,
     /// The bus closed its connection to us.
     BusGone,
+    /// The manager or the supervisor of channels failed. A program ends non-zero then, and is
+    /// started again by whoever started it.
+    Failed,
 }
 
 /// Prepares a [`Service`].
@@ -185,6 +188,7 @@ impl Builder {
                 opener: Arc::new(supervisor.clone()),
                 sessions,
                 sockets,
+                faults: Faults::default(),
             },
         );
         let serving = Serving {
@@ -358,6 +362,10 @@ impl Serving {
         .or(async {
             self.bus.closed().await;
             End::BusGone
+        })
+        .or(async {
+            self.manager.gone().or(self.supervisor.gone()).await;
+            End::Failed
         })
         .or(self.idle())
         .await;

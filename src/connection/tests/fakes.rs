@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use actors::{
@@ -11,7 +14,7 @@ use actors::{
         ChannelId, ContactHandle, Error, OwnerId, Result, ServiceName, TubeParameters, TubeState,
     },
     ports::{ChannelObject, StreamTubeView},
-    runtime::{BoxFuture, Clock, Pending, Reply, Snapshot},
+    runtime::{BoxFuture, Clock, Faults, Pending, Reply, Snapshot, Stop, Stopper},
     stream_tube::StreamTubeMessage,
     supervisor::{StreamTubeRequest, SystemSockets},
     testing::{FakeConnector, FakeSignalling, Probe, Sim, StreamCounter},
@@ -20,6 +23,7 @@ use async_channel::Sender;
 
 use crate::connection::{
     ManagerConfig, ManagerHandle,
+    fault::Point,
     message::{ConnectionHandle, ConnectionMessage, CreatedChannel},
     parameters::Account,
     ports::{ChannelOpener, ConnectionTree, SessionFactory, StartedSession},
@@ -41,9 +45,20 @@ pub struct TestTree {
     pub log: Mutex<Vec<String>>,
     /// The next signal waits for this.
     pub hold: Mutex<Option<Pending<()>>>,
+    /// Never answers any more.
+    pub still: AtomicBool,
+    /// Panics at everything.
+    pub panics: AtomicBool,
 }
 
 impl TestTree {
+    async fn behave(&self) {
+        assert!(!self.panics.load(Ordering::Relaxed), "the tree was told to");
+        if self.still.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     pub fn note(self: &Arc<Self>, what: String) {
         self.log.lock().unwrap().push(what);
     }
@@ -75,6 +90,7 @@ impl ConnectionTree for TreeHandle {
             if let Some(hold) = hold {
                 hold.wait().await.ok();
             }
+            tree.behave().await;
             let line = match signal {
                 ConnectionSignal::StatusChanged(status, reason) => format!("{status:?} {reason:?}"),
                 ConnectionSignal::ConnectionError(error) => format!("error {error}"),
@@ -91,8 +107,11 @@ impl ConnectionTree for TreeHandle {
     }
 
     fn withdraw(&self, _: OwnerId) -> BoxFuture<'static, ()> {
-        self.0.note("withdraw".into());
-        Box::pin(async {})
+        let tree = self.0.clone();
+        Box::pin(async move {
+            tree.behave().await;
+            tree.note("withdraw".into());
+        })
     }
 }
 
@@ -105,6 +124,23 @@ pub struct TestOpener {
     pub tubes: Mutex<Vec<Probe<StreamTubeMessage>>>,
     pub next: Mutex<u64>,
     pub closed: Mutex<usize>,
+    pub alive: Alive,
+}
+
+/// A supervisor, until it is taken away.
+pub struct Alive {
+    pub stopper: Mutex<Option<Stopper>>,
+    stop: Stop,
+}
+
+impl Default for Alive {
+    fn default() -> Self {
+        let (stopper, stop) = Stopper::new();
+        Alive {
+            stopper: Mutex::new(Some(stopper)),
+            stop,
+        }
+    }
 }
 
 pub struct Opening {
@@ -161,6 +197,11 @@ impl ChannelOpener for OpenerHandle {
     fn close_owner(&self, _: OwnerId) -> BoxFuture<'static, ()> {
         *self.0.closed.lock().unwrap() += 1;
         Box::pin(async {})
+    }
+
+    fn gone(&self) -> BoxFuture<'static, ()> {
+        let stop = self.0.alive.stop.clone();
+        Box::pin(async move { stop.stopped().await })
     }
 }
 
@@ -287,6 +328,7 @@ pub struct World {
     pub opener: Arc<TestOpener>,
     pub network: Arc<TestNetwork>,
     pub manager: ManagerHandle,
+    pub faults: Faults<Point>,
 }
 
 impl World {
@@ -300,6 +342,7 @@ impl World {
         let network = Arc::new(network);
         let clock: Arc<dyn Clock> = sim.clock.clone();
         let for_sockets = clock.clone();
+        let faults = Faults::counting();
         let manager = ManagerHandle::start(
             &sim.spawner,
             &clock,
@@ -307,6 +350,7 @@ impl World {
                 tree: Arc::new(TreeHandle(tree.clone())),
                 opener: Arc::new(OpenerHandle(opener.clone())),
                 sessions: Arc::new(NetworkHandle(network.clone())),
+                faults: faults.clone(),
                 sockets: Arc::new(move |_| {
                     let config = EndpointConfig {
                         socket_directory: "/nowhere".into(),
@@ -322,6 +366,7 @@ impl World {
             opener,
             network,
             manager,
+            faults,
         }
     }
 

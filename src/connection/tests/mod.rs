@@ -1,6 +1,7 @@
 //! Connections on virtual time, with fakes of everything around them.
 
 mod fakes;
+mod faults;
 
 use std::time::Duration;
 
