@@ -10,14 +10,14 @@ use crate::client::Account;
 /// What `pneuma --help` says at its end.
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  it worked
+  0  it worked; so did a tube that you end with Ctrl-C or SIGTERM
   1  it failed
   2  the command line cannot be understood
   3  the contact is unknown or not on the network
   4  refused: by the contact, by you, or because the contact is not trusted
   5  it did not happen in time
   6  there is no session bus or no connection manager
-  130  stopped by Ctrl-C before it was done
+  130  stopped by Ctrl-C or SIGTERM before it was done
 
 Contacts: a part of the name selects one of your own contacts, those you dealt with before.
 Somebody new takes the whole id and a confirmation (or --yes).";

@@ -164,7 +164,7 @@ async fn follow(app: &App, events: &mut Events, tube: &Tube, id: &str) -> Outcom
                     "message": why.message,
                 }))?;
                 app.out.remark(format!(
-                    "Connection {number} closed: {}.",
+                    "Connection {number} has ended: {}.",
                     safe(&why.message)
                 ));
             }

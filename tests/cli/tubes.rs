@@ -106,6 +106,54 @@ fn a_chosen_path_is_private_and_vanishes() {
 }
 
 #[test]
+fn whoever_is_told_to_end_says_what_it_does_and_nothing_else() {
+    use rustix::process::Signal;
+    let two = Two::verified();
+    two.alice.stay_online();
+    two.bob.stay_online();
+    for (signal, listen) in [
+        (Signal::TERM, Some("127.0.0.1:0")),
+        (Signal::INT, Some("127.0.0.1:0")),
+        (Signal::TERM, None),
+    ] {
+        let service = Echo::ipv4();
+        let at = match service.address() {
+            Address::Ipv4(address) => address.to_string(),
+            other => panic!("an IPv4 echo at {other:?}"),
+        };
+        let mut offer = two
+            .bob
+            .start(&["offer", "x-test", &at, "--to", "alice", "--json"]);
+        offer.event("offered");
+        let mut arguments = vec!["accept", "bob", "x-test"];
+        arguments.extend(listen.iter().flat_map(|at| ["--listen", at]));
+        let mut accept = two.alice.start(&arguments);
+        let address = accept.wait_for("where it is", |line| {
+            line.strip_prefix("x-test of bob@")?
+                .split_once(" is at ")
+                .map(|(_, at)| at.trim().to_owned())
+        });
+        exchange(&tcp(&address), b"some bytes").expect("bytes");
+        offer.event("connection-closed");
+        accept.signal(signal);
+        let ended = accept.finish();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let said: Vec<&str> = ended
+            .err
+            .lines()
+            .skip_while(|line| !line.starts_with("Connection 1 opened"))
+            .collect();
+        // The signal may be quicker than the word that the connection has ended.
+        let (first, rest) = said.split_first().expect("the connection");
+        assert_eq!(*first, "Connection 1 opened.");
+        let rest = rest.strip_prefix(&["Connection 1 has ended: both sides closed it."]);
+        let quiet = rest.unwrap_or(&said[1..]) == ["Closing the tube."];
+        assert!(quiet, "{ended:?}");
+        assert_eq!(offer.finish().code, Some(0));
+    }
+}
+
+#[test]
 fn an_address_that_is_taken_costs_no_offer() {
     let two = Two::verified();
     let service = Echo::ipv4();

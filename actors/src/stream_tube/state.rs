@@ -561,17 +561,17 @@ impl ConnectionEnd {
     pub fn why(self) -> Error {
         let lost = |text: &str| Error::ConnectionLost(text.to_owned());
         match self {
-            ConnectionEnd::Finished => Error::Cancelled("the connection was closed".into()),
+            ConnectionEnd::Finished => Error::Cancelled("both sides closed it".into()),
             ConnectionEnd::LocalReset => {
-                Error::Cancelled("the application reset its connection".into())
+                Error::Cancelled("the application here broke it off".into())
             }
             ConnectionEnd::LocalFailed(text) => {
-                Error::Cancelled(format!("the application's socket closed: {text}"))
+                Error::Cancelled(format!("the application's socket failed: {text}"))
             }
-            ConnectionEnd::Stopped => Error::Cancelled("the connection was cut".into()),
+            ConnectionEnd::Stopped => Error::Cancelled("it was cut here".into()),
             ConnectionEnd::Refused(why) => Error::ConnectionRefused(why.to_string()),
             ConnectionEnd::NotOpened(why) => Error::ConnectionLost(why.to_string()),
-            ConnectionEnd::RemoteReset => lost("the contact's application reset its connection"),
+            ConnectionEnd::RemoteReset => lost("the contact's application broke it off"),
             ConnectionEnd::RemoteLost(text) | ConnectionEnd::Failed(text) => lost(&text),
         }
     }
