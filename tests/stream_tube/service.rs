@@ -1,6 +1,6 @@
 //! The service's own life: accounts, names, restarts.
 
-use support::{Echo, Person, World, exchange, name, service};
+use support::{Address, Echo, Person, World, exchange, name, service};
 
 use crate::alice_and_bob;
 
@@ -65,4 +65,32 @@ fn a_killed_connection_manager_comes_back_as_itself() {
         .map(|contact| contact.id)
         .collect();
     assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[test]
+fn what_a_killed_service_leaves_is_swept_by_the_next() {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+    let (alice, bob) = alice_and_bob();
+    let service = Echo::ipv4();
+    let (_, _, door) = alice.tube_to(&bob, "x-left", service.address(), 0);
+    let Address::Unix(path) = &door else {
+        panic!("a Unix socket was asked for: {door:?}");
+    };
+    bob.kill_manager();
+    assert!(path.exists(), "a killed service removes nothing");
+    // As if it had been killed a while ago.
+    let old = Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: old,
+        last_modification: old,
+    };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("an older file");
+    bob.start_manager();
+    bob.until("the socket is gone", || (!path.exists()).then_some(()));
+    // Nor does what it had locked stay locked.
+    bob.go_online();
+    alice.sees(&bob);
 }

@@ -41,6 +41,21 @@ pub(super) fn ensure(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The directory if it is there, checked as [`ensure`] does it.
+///
+/// # Errors
+/// As [`ensure`].
+pub(super) fn existing(directory: &Path) -> Result<Option<OwnedFd>, Error> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if let Err(Errno::NOENT) = open(directory, flags, Mode::empty()) {
+        return Ok(None);
+    }
+    let itself = open_directory(directory)?;
+    let found = fstat(&itself).map_err(|error| failed("cannot examine", directory, error))?;
+    check_private(directory, &found)?;
+    Ok(Some(itself))
+}
+
 fn open_directory(directory: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     open(directory, flags, Mode::empty()).map_err(|error| match error {

@@ -7,7 +7,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
@@ -383,13 +383,16 @@ fn bind_path(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
     Ok((descriptor, file))
 }
 
-/// Whether a path is that of a socket nobody listens on any more.
+/// Whether a path is that of a socket that nobody has any more. Whoever has it does not notice: no
+/// connection is made to it, because the kernel refuses a probe of another type as soon as it finds
+/// the socket (`EPROTOTYPE`), and for another reason when there is none behind the file.
 fn is_dead(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
     use std::os::unix::fs::FileTypeExt as _;
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
         return Ok(false);
     }
-    let probe = new_socket(AddressFamily::UNIX, None)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
     Ok(matches!(
         rustix::net::connect(&probe, address),
         Err(Errno::CONNREFUSED)
@@ -398,24 +401,27 @@ fn is_dead(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
 
 /// So many names of a directory are looked at by one [`sweep`].
 const SWEPT: usize = 4096;
-/// A socket younger than this may be bound and not listening yet: another service of this user may be
-/// making it.
-const YOUNG: Duration = Duration::from_secs(60);
+/// A file younger than this may have no socket behind it *yet*: the kernel makes the one shortly
+/// before the other, perhaps for another service of this user.
+const YOUNG: Duration = Duration::from_secs(2);
 
 /// Removes the sockets in `directory` that a service left there when it was killed. Takes only what
-/// looks like ours, is a socket, is older than a minute by `now`, and has nobody listening. Makes
-/// several system calls for each; gives how many it removed.
+/// looks like ours, is a socket, is older than two seconds by `now`, and has nobody behind it; whoever
+/// has one does not notice. Follows no links: a directory that is one, or not this user's alone, is
+/// left as it is. Makes several system calls for each; gives how many it removed.
 ///
 /// # Errors
 /// What the system says of the directory; one that is not there has nothing to sweep.
-pub fn sweep(directory: &Path, now: SystemTime) -> io::Result<usize> {
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries?,
+pub fn sweep(directory: &Path, now: SystemTime) -> Result<usize, Error> {
+    let Some(opened) = directory::existing(directory)? else {
+        return Ok(0);
     };
+    // Through the descriptor, so that the directory stays the one that was looked at.
+    let through = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+    let fails = |error: io::Error| socket_error("the directory for sockets cannot be read", &error);
     let mut removed = 0;
-    for entry in entries.take(SWEPT) {
-        let entry = entry?;
+    for entry in std::fs::read_dir(through).map_err(fails)?.take(SWEPT) {
+        let entry = entry.map_err(fails)?;
         let ours = entry
             .file_name()
             .to_str()

@@ -247,3 +247,39 @@ fn what_a_killed_service_left_is_swept_and_nothing_else() {
     assert!(UnixStream::connect(path(&live)).is_ok());
     assert_eq!(sweep(&place.directory().join("none"), now).unwrap(), 0);
 }
+
+#[test]
+fn whoever_listens_does_not_notice_a_sweep() {
+    let place = Place::new();
+    drop(place.bind(AddressType::Unix));
+    let path = place
+        .directory()
+        .join(BytestreamId::random().unwrap().to_string());
+    let listener = UnixListener::bind(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(120);
+    assert_eq!(sweep(place.directory(), later).unwrap(), 0);
+    let nobody = listener.accept().unwrap_err();
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_sweep_follows_no_links() {
+    let (place, other) = (Place::new(), Place::new());
+    drop(place.bind(AddressType::Unix));
+    drop(other.bind(AddressType::Unix));
+    let name = BytestreamId::random().unwrap().to_string();
+    let elsewhere = other.directory().join(&name);
+    drop(UnixListener::bind(&elsewhere).unwrap());
+    std::os::unix::fs::symlink(&elsewhere, place.directory().join(&name)).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(120);
+    assert_eq!(sweep(place.directory(), later).unwrap(), 0);
+    let link = place.directory().join("link");
+    std::os::unix::fs::symlink(other.directory(), &link).unwrap();
+    assert!(matches!(
+        sweep(&link, later),
+        Err(Error::PermissionDenied(_))
+    ));
+    assert!(elsewhere.exists());
+    assert_eq!(sweep(other.directory(), later).unwrap(), 1);
+}
