@@ -55,13 +55,15 @@ impl Bytestreams {
         };
         let sid = random_id()?.to_string();
         let secured = matches!(mode, Mode::Secured(_)).then_some(id);
-        self.negotiate(link, &sid, secured, profile, purpose)
-            .await?;
-
+        // First, so that without descriptors nobody is asked: the peer connects to its service when
+        // it agrees, and would wait for us until its time is over.
         let address = streamhosts::listen_address(link.local_address());
         let mut door = Door::open(address, link.peer_address())
             .await
             .map_err(no_listener)?;
+        self.negotiate(link, &sid, secured, profile, purpose)
+            .await?;
+
         let offer = Streamhosts {
             sid: sid.clone(),
             hosts: vec![streamhosts::offer(

@@ -267,3 +267,24 @@ fn many_at_once_do_not_meet_each_other() {
         pair.assert_idle();
     });
 }
+
+#[test]
+fn who_cannot_listen_asks_nobody() {
+    run(async {
+        // Not an address of this machine.
+        let pair = Pair::with(Setup {
+            ip: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
+            ..Setup::default()
+        });
+        let asked = async {
+            pair.juliet.offer().await;
+            panic!("the peer was asked");
+        };
+        let opened = futures_lite::future::or(pair.romeo.open(), asked).await;
+        assert!(
+            matches!(opened, Err(Error::ResourceUnavailable(_))),
+            "{opened:?}"
+        );
+        pair.assert_idle();
+    });
+}
