@@ -55,7 +55,11 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
             Way::Listen(_) | Way::Stdio => AddressType::Unix,
         };
         let accepted = app
-            .interruptible(async { Ok(tube.accept(socket).await?) })
+            .interruptible(async {
+                let address = tube.accept(socket).await?;
+                app.same_key(connection, &contact).await?;
+                Ok(address)
+            })
             .await;
         let address = match accepted {
             Ok(address) => address,

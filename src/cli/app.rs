@@ -26,7 +26,7 @@ use super::{
     text,
 };
 use crate::client::{
-    self, Account, Bus, Connection, Contact, Event, Events, Kind, Lease, Program, Status,
+    self, Account, Bus, Connection, Contact, Event, Events, Kind, Lease, Program, Status, Trust,
 };
 
 /// How long going online may take where `--timeout` says nothing sensible about it.
@@ -246,10 +246,11 @@ impl App {
                     Need::Tubes => contact.show.is_online() && contact.tubes,
                 };
                 if ready {
+                    let mut contact = contact.clone();
                     if stranger && confirm == Confirm::Ask {
-                        self.confirm_stranger(connection, contact).await?;
+                        contact.trust = self.confirm_stranger(connection, &contact).await?;
                     }
-                    return Ok(contact.clone());
+                    return Ok(contact);
                 }
             } else if !wanted.contains('@') {
                 // A part of a name selects only who is known already: nothing to wait for.
@@ -302,10 +303,34 @@ impl App {
         ))
     }
 
-    /// Asks whether to deal with somebody new.
-    async fn confirm_stranger(&self, connection: &Connection, contact: &Contact) -> Outcome {
-        if self.global.yes {
+    /// After an offer or an accept, which pinned a key: whether it is the one that the contact was
+    /// chosen by. Anybody can change a stranger's record while our user looks at its key. One that is
+    /// another is forgotten again; the caller closes the tube.
+    ///
+    /// # Errors
+    /// Code 4 when it is not the same key.
+    pub async fn same_key(&self, connection: &Connection, contact: &Contact) -> Outcome {
+        let now = connection.trust(contact.handle).await?;
+        if still_the_same(&contact.trust, &now) {
             return Ok(());
+        }
+        if now.is_pinned() {
+            connection.forget(contact.handle).await?;
+        }
+        Err(Failure::new(
+            Code::Refused,
+            "fingerprint-mismatch",
+            format!(
+                "{} has another key now than when it was chosen, so nothing was done; somebody may be posing as it",
+                text::safe(&contact.id)
+            ),
+        ))
+    }
+
+    /// Asks whether to deal with somebody new, and gives what was said of its key.
+    async fn confirm_stranger(&self, connection: &Connection, contact: &Contact) -> Outcome<Trust> {
+        if self.global.yes {
+            return Ok(contact.trust.clone());
         }
         let id = text::safe(&contact.id);
         if !can_ask() {
@@ -336,7 +361,7 @@ impl App {
                 .prompt("It shows no key: nobody can tell who it is, and nothing is encrypted."),
         }
         if self.ask("Do you mean it?").await? {
-            Ok(())
+            Ok(trust)
         } else {
             Err(Failure::new(
                 Code::Refused,
@@ -368,6 +393,12 @@ impl App {
             .await?;
         Ok(is_yes(&answer))
     }
+}
+
+/// Whether a contact that was a stranger when it was chosen has the key it had then. Other contacts'
+/// keys do not change by themselves, and where there was no key there is none to compare.
+fn still_the_same(chosen: &Trust, now: &Trust) -> bool {
+    chosen.is_pinned() || chosen.fingerprint.is_none() || chosen.fingerprint == now.fingerprint
 }
 
 /// Whether there is somebody to ask.
@@ -425,6 +456,25 @@ fn service_program() -> Option<Program> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stranger_whose_key_changed_meanwhile_is_somebody_else() {
+        let trust = |level, key: Option<&str>| Trust {
+            level,
+            fingerprint: key.map(str::to_owned),
+            ..Trust::default()
+        };
+        let (new, own) = (client::TrustLevel::Unpinned, client::TrustLevel::Pinned);
+        let shown = trust(new, Some("aa"));
+        assert!(still_the_same(&shown, &trust(own, Some("aa"))));
+        assert!(!still_the_same(&shown, &trust(own, Some("bb"))));
+        assert!(!still_the_same(&shown, &trust(new, None)));
+        assert!(still_the_same(
+            &trust(own, Some("aa")),
+            &trust(own, Some("aa"))
+        ));
+        assert!(still_the_same(&trust(new, None), &trust(new, None)));
+    }
 
     #[test]
     fn only_a_clear_yes_is_one() {

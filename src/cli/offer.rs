@@ -69,7 +69,8 @@ async fn once(
             if !app.global.detach {
                 claim(app, &tube).await?;
             }
-            Ok(tube.offer(local).await?)
+            tube.offer(local).await?;
+            app.same_key(connection, &contact).await
         })
         .await;
     if let Err(error) = offered {
