@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use actors::model::Error;
+use actors::{
+    model::Error,
+    supervisor::SupervisorConfig,
+    testing::{Fault, FaultPoint, Faults},
+};
 use pneuma::{End, session::SessionEvent};
 use support::{CM_NAME, name};
 
@@ -227,4 +231,21 @@ fn a_service_that_is_dropped_closes_in_order() {
         (!world.has_owner(CM_NAME)).then_some(())
     });
     assert_eq!(session.log().last().unwrap(), "disconnect");
+}
+
+#[test]
+fn a_service_without_its_supervisor_closes_in_order_and_has_failed() {
+    let faults = Faults::counting();
+    let planned = SupervisorConfig {
+        faults: faults.clone(),
+        ..SupervisorConfig::default()
+    };
+    let world = World::with(|builder| builder.supervisor(planned));
+    let account = world.online(vec![capable("bob@there")]);
+    account.create(account.handle("bob@there"), "http").unwrap();
+    faults.arm(FaultPoint::RootWaiting, Fault::Panic, 0, 1);
+    assert_eq!(world.ends(), End::Failed);
+    assert_eq!(account.session.log().last().unwrap(), "disconnect");
+    assert!(!world.has_owner(CM_NAME));
+    assert!(!world.has_owner(&account.bus_name));
 }

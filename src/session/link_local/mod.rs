@@ -16,7 +16,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use actors::{
     model::Error,
-    runtime::{Clock, Mailbox, Snapshot, Spawner, Stopper},
+    runtime::{Clock, Mailbox, Snapshot, Spawner, Stopper, catch},
 };
 use async_channel::Receiver;
 
@@ -29,6 +29,7 @@ use super::{
 mod actor;
 pub mod contacts;
 pub mod discovery;
+mod fault;
 mod handle;
 pub mod network;
 pub mod peers;
@@ -39,8 +40,9 @@ mod tests;
 use actor::{Identification, Parts, SessionActor, TrustStore};
 use contacts::Contacts;
 use discovery::{Discovery, MAX_INSTANCE, PresenceText, clean, mdns::Mdns, truncated};
+use fault::Faults;
 use network::{Network, Tcp};
-use stream::{Faults, StreamContext};
+use stream::StreamContext;
 
 /// The port of multicast DNS (RFC 6762).
 pub const MDNS_PORT: u16 = 5353;
@@ -174,7 +176,7 @@ fn start_with(
         events: stream_address,
         faults,
     };
-    let failed = events.clone();
+    let (failed, announced) = (events.clone(), discovery.clone());
     let parts = Parts {
         identification,
         require_encryption: config.require_encryption,
@@ -191,16 +193,23 @@ fn start_with(
     };
     let actor = SessionActor::new(parts, mailbox, address.clone(), stop);
     let task = spawner.spawn("link-local session", actor.run());
-    // A session whose actor has panicked is offline for good; its streams end with it.
+    // A session whose actor has failed is offline for good; its streams end with it.
     let watch = async move {
-        if let Err(failure) = task.await {
-            let error = Error::Confused(format!("the session failed: {failure}"));
-            // Whoever does not listen any more need not know.
+        let (Ok(Err(failure)) | Err(failure)) = task.await else {
+            return;
+        };
+        tracing::error!(%failure, "a session ends because it failed");
+        let error = Error::Confused(format!("the session {failure}"));
+        // Whoever does not listen any more need not know.
+        let told = async {
             failed
                 .send(SessionEvent::Disconnected(error))
                 .await
-                .unwrap_or(());
-        }
+                .unwrap_or(())
+        };
+        // What was announced would lead others to a port nobody listens on.
+        let withdrawn = async { catch("goodbye", announced.stop()).await.unwrap_or(()) };
+        futures_lite::future::zip(told, withdrawn).await;
     };
     spawner.spawn("link-local session watcher", watch).detach();
     let session = handle::LocalSession {

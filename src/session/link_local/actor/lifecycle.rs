@@ -1,10 +1,14 @@
 //! Going online and offline, and what we announce.
 
-use actors::{model::Error, runtime::Reply};
+use actors::{
+    model::Error,
+    runtime::{Reply, catch},
+};
 use async_channel::Receiver;
 
 use super::super::{
     discovery::{Announcement, DiscoveryEvent, PresenceText},
+    fault::Point,
     network::Listening,
     stream::Command,
 };
@@ -29,6 +33,7 @@ impl SessionActor {
         let text = self.text();
         discovery.set_pinned(self.parts.contacts.pinned_keys());
         let address = self.address.clone();
+        let (faults, late) = (self.parts.streams.faults.clone(), discovery.clone());
         let starting = async move {
             let listening = network.listen().map_err(|error| {
                 Error::NetworkError(format!("no port can be listened on: {error}"))
@@ -42,18 +47,27 @@ impl SessionActor {
             Ok((listening, sightings))
         };
         let start = async move {
-            let result = starting.await;
-            // A session that is gone drops what was started.
-            address
-                .tell_first(Message::Started(result))
-                .await
-                .unwrap_or(());
+            let starting = faults.survive(Point::SessionStarting, starting);
+            let result = match catch("session start", starting).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(failure)) | Err(failure) => {
+                    Err(Error::Confused(format!("going online {failure}")))
+                }
+            };
+            if address.tell_first(Message::Started(result)).await.is_err() {
+                // The session is gone, and perhaps said goodbye before this began.
+                late.stop().await;
+            }
         };
         self.parts.spawner.spawn("session start", start).detach();
     }
 
     pub(super) fn started(&mut self, result: Result<(Listening, Receiver<DiscoveryEvent>), Error>) {
         let State::Starting { reply, .. } = &mut self.state else {
+            // We are leaving already, and said goodbye perhaps before this began.
+            let discovery = self.parts.discovery.clone();
+            let goodbye = async move { discovery.stop().await };
+            self.parts.spawner.spawn("late goodbye", goodbye).detach();
             return;
         };
         let reply = reply.take();
@@ -112,8 +126,11 @@ impl SessionActor {
             withdrawn: false,
         };
         let (discovery, address) = (self.parts.discovery.clone(), self.address.clone());
+        let faults = self.parts.streams.faults.clone();
         let goodbye = async move {
-            discovery.stop().await;
+            let stopped = faults.survive(Point::SessionGoodbye, discovery.stop());
+            // A goodbye that fails has been said.
+            catch("goodbye", stopped).await.ok();
             address.tell_first(Message::Withdrawn).await.unwrap_or(());
         };
         self.parts.spawner.spawn("goodbye", goodbye).detach();

@@ -11,6 +11,10 @@
 //!              channel)                └──────── how each stream ended
 //! ```
 //!
+//! It is not restarted: what it decided about streams and people went with it. If it fails, the watcher
+//! beside it (in [`super::start`]) withdraws what is announced and says [`SessionEvent::Disconnected`]
+//! with the failure; streams and listeners end with the actor that owned them.
+//!
 //! Offline ── connect ──▶ Starting ── announced ──▶ Online ── disconnect, failure ──▶ Leaving ──▶ end
 //!
 //! Bounds: while [`MAX_OUTBOX`] events wait for their reader, nothing is taken from discovery, streams or
@@ -34,7 +38,7 @@ use std::{
 
 use actors::{
     model::Error,
-    runtime::{Address, BoxFuture, Mailbox, Reply, Stop, Stopper, Task, Time, catch},
+    runtime::{Address, BoxFuture, Failure, Mailbox, Reply, Stop, Stopper, Task, Time, catch},
 };
 use async_channel::Receiver;
 use futures_lite::{FutureExt as _, future};
@@ -42,6 +46,7 @@ use futures_lite::{FutureExt as _, future};
 use super::{
     contacts::Change,
     discovery::DiscoveryEvent,
+    fault::Point,
     network::Connection,
     stream::{Admission, Command, StreamEvent, StreamId, StreamLink},
 };
@@ -232,17 +237,24 @@ impl SessionActor {
     }
 
     /// Runs until the session is over and all has been told.
-    pub async fn run(mut self) {
+    ///
+    /// # Errors
+    /// When it fails, which nothing but a test makes it do.
+    pub async fn run(mut self) -> Result<(), Failure> {
+        let faults = self.parts.streams.faults.clone();
         while !(self.over
             && self.outbox.is_empty()
             && self.sending.is_none()
             && self.saving.is_none())
         {
-            let event = self.select().await;
+            let event = faults.survive(Point::SessionWaiting, self.select()).await?;
+            faults.hit(Point::SessionDecide)?;
             self.apply(event);
+            faults.hit(Point::SessionDecided)?;
             // A flood must not keep this thread for itself.
             future::yield_now().await;
         }
+        Ok(())
     }
 
     /// Waits for the next event. Cancel-safe.
@@ -573,10 +585,13 @@ impl SessionActor {
             replies: std::mem::take(&mut self.to_save),
         });
         let address = self.address.clone();
+        let faults = self.parts.streams.faults.clone();
         let save = async move {
-            let result = catch("save trust", saved)
-                .await
-                .unwrap_or_else(|failure| Err(Error::Confused(failure.to_string())));
+            let saved = faults.survive(Point::SessionSaving, saved);
+            let result = match catch("save trust", saved).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(failure)) | Err(failure) => Err(Error::Confused(failure.to_string())),
+            };
             address
                 .tell_first(Message::Saved(result))
                 .await

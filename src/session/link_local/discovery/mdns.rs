@@ -22,7 +22,9 @@ use std::{
 
 use actors::{
     model::Error,
-    runtime::{BoxFuture, Clock, Reply, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, Time},
+    runtime::{
+        BoxFuture, Clock, Failure, Reply, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, Time,
+    },
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt as _, future};
@@ -32,7 +34,10 @@ use super::{
     Announcement, Discovery, DiscoveryEvent, MAX_ADDRESSES, MAX_INSTANCE, PresenceText, Sighting,
     next_name, pending::Pending, truncated,
 };
-use crate::session::trust::KeyId;
+use crate::session::{
+    link_local::fault::{Faults, Point},
+    trust::KeyId,
+};
 
 const SERVICE: &str = "_presence._tcp.local.";
 /// Events that wait for the session; behind them [`Pending`] coalesces.
@@ -60,6 +65,7 @@ pub struct Mdns {
     spawner: Spawner,
     clock: Arc<dyn Clock>,
     shared: Arc<Shared>,
+    faults: Faults,
 }
 
 struct Shared {
@@ -105,6 +111,7 @@ impl Mdns {
                 wanted: Mutex::new((Wanted::default(), writer)),
                 driver: Mutex::new(None),
             }),
+            faults: Faults::default(),
         }
     }
 
@@ -160,6 +167,7 @@ impl Discovery for Mdns {
                 taken: BTreeSet::new(),
                 events,
                 clock: self.clock.clone(),
+                faults: self.faults.clone(),
                 daemon,
             };
             // What DNS cannot carry is refused now rather than later.
@@ -239,6 +247,7 @@ enum Step {
     Told(bool),
     Timer,
     Stop,
+    Failed(Failure),
 }
 
 struct DriverTask {
@@ -251,6 +260,7 @@ struct DriverTask {
     next: Option<DiscoveryEvent>,
     events: Sender<DiscoveryEvent>,
     clock: Arc<dyn Clock>,
+    faults: Faults,
     host: String,
     key: KeyId,
     base: String,
@@ -267,13 +277,38 @@ struct DriverTask {
     taken: BTreeSet<String>,
 }
 
+impl Drop for DriverTask {
+    fn drop(&mut self) {
+        // The library's thread and sockets would outlive a driver that panicked. In order it has
+        // been told before, and does not mind.
+        if let Err(error) = self.daemon.shutdown() {
+            tracing::trace!(%error, "mDNS had ended");
+        }
+    }
+}
+
 impl DriverTask {
     async fn run(&mut self, stop: &Stop) {
+        let faults = self.faults.clone();
         loop {
             if self.next.is_none() {
                 self.next = self.pending.pop();
             }
-            match self.select(stop).await {
+            let waiting = faults.survive(Point::DiscoveryWaiting, self.select(stop));
+            let step = match waiting.await {
+                Ok(step) => step,
+                Err(failure) => Step::Failed(failure),
+            };
+            let step = match faults.hit(Point::DiscoveryDecide) {
+                Ok(()) => step,
+                Err(failure) => Step::Failed(failure),
+            };
+            match step {
+                Step::Failed(failure) => {
+                    // The session hears that there is nothing more to hear.
+                    tracing::error!(%failure, "discovery ends because it failed");
+                    return self.goodbye().await;
+                }
                 Step::Browsed(Ok(event)) => self.browsed(event),
                 Step::Browsed(Err(_)) => {
                     tracing::warn!("mdns-sd dropped our subscription; browsing again");

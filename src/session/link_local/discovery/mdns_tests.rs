@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use actors::runtime::SystemClock;
+use actors::{runtime::SystemClock, testing::Fault};
 use smol::Executor;
 
 use super::*;
@@ -194,5 +194,51 @@ fn an_interface_that_is_not_there_is_an_error_at_once() {
             panic!("{interface:?}: {started:?}");
         };
         assert!(sentence.contains("no network interface"), "{sentence}");
+    }
+}
+
+#[test]
+fn a_driver_that_dies_ends_the_events_and_its_daemon() {
+    for point in [Point::DiscoveryWaiting, Point::DiscoveryDecide] {
+        for fault in [Fault::Error, Fault::Panic] {
+            let executor = Arc::new(Executor::new());
+            let driven = executor.clone();
+            smol::block_on(driven.run(async move {
+                let spawner = Spawner::new(executor.clone());
+                let faults = Faults::counting();
+                let mdns = Mdns {
+                    faults: faults.clone(),
+                    ..Mdns::new(
+                        port(),
+                        Some("lo".into()),
+                        KeyId([9; 32]),
+                        spawner.clone(),
+                        SystemClock::new(),
+                    )
+                };
+                let announcement = Announcement {
+                    name: "romeo@here".into(),
+                    port: 5298,
+                    text: PresenceText::default(),
+                };
+                let events = mdns.start(announcement).await.unwrap();
+                faults.arm(point, fault, 2, 1);
+                let over = async {
+                    // The session takes the end of this for the end of discovery.
+                    while events.recv().await.is_ok() {}
+                    mdns.stop().await;
+                    while spawner.running() > 0 {
+                        future::yield_now().await;
+                    }
+                    true
+                };
+                let late = async {
+                    SystemClock::new().sleep(Duration::from_secs(20)).await;
+                    false
+                };
+                assert!(over.or(late).await, "{point:?} {fault:?}");
+                assert_eq!(faults.fired(), 1);
+            }));
+        }
     }
 }

@@ -31,13 +31,13 @@ use crate::{
     xmpp::{StreamCondition, payload::disco, stream::Role},
 };
 
-mod fault;
+use super::fault::{Faults, Point};
+
 mod link;
 mod opening;
 mod running;
 mod wire;
 
-pub use fault::{Faults, Point};
 pub use link::StreamLink;
 use opening::{Opened, Opening};
 use running::Running;

@@ -23,9 +23,10 @@ use crate::session::{
         LinkLocalConfig, Surroundings,
         actor::TrustStore,
         discovery::{Announcement, Discovery, DiscoveryEvent, PresenceText, Sighting},
+        fault::Faults,
         network::{Connection, Listening, Network, Strangers},
         start_with,
-        stream::{Carrier, Faults},
+        stream::Carrier,
     },
     trust::{Identity, KeyId, TrustTable},
 };
@@ -127,12 +128,33 @@ impl Lan {
         }
     }
 
+    /// Whether anything of a person can be found: a record, or a port that is listened on.
+    pub fn knows(&self, whom: &Person) -> bool {
+        let air = self.air.lock().unwrap();
+        air.present.contains_key(&whom.id.0) || air.hearing.contains_key(&whom.id.0)
+    }
+
     /// Somebody who runs our program.
     pub fn person(&self, name: &str) -> Person {
         self.person_with(name, true)
     }
 
     pub fn person_with(&self, name: &str, require_encryption: bool) -> Person {
+        let mut person = self.offline(name, require_encryption);
+        let side = &person.side;
+        person.id = self.sim.run(async {
+            side.session.connect().await.unwrap();
+            side.find(|event| match event {
+                SessionEvent::Connected { self_id, .. } => Break(self_id),
+                other => Continue(other),
+            })
+            .await
+        });
+        person
+    }
+
+    /// The same before they go online; the id is a guess.
+    pub fn offline(&self, name: &str, require_encryption: bool) -> Person {
         let config = LinkLocalConfig {
             require_encryption,
             ..super::support::config(name, std::path::Path::new("/nowhere"), 0)
@@ -140,7 +162,7 @@ impl Lan {
         let identity = Identity::generate().unwrap();
         let key = identity.id();
         let host = self.host();
-        let faults = Faults::default();
+        let faults = Faults::counting();
         let store = Arc::<MemoryStore>::default();
         let discovery = Arc::new(FakeDiscovery {
             host: host.clone(),
@@ -161,17 +183,9 @@ impl Lan {
         )
         .unwrap();
         let side = Side::new(session, events);
-        let id = self.sim.run(async {
-            side.session.connect().await.unwrap();
-            side.find(|event| match event {
-                SessionEvent::Connected { self_id, .. } => Break(self_id),
-                other => Continue(other),
-            })
-            .await
-        });
         Person {
             side,
-            id,
+            id: ContactId(super::super::instance_name(name).unwrap()),
             host,
             key,
             faults,
