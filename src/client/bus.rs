@@ -3,7 +3,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use actors::runtime::{Clock, Spawner};
-use futures_lite::FutureExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Type, connection::Builder};
 
@@ -234,9 +233,7 @@ pub(super) async fn within<T>(
     late: Error,
     future: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let timer = async {
-        clock.sleep(duration).await;
-        Err(late)
-    };
-    future.or(timer).await
+    actors::runtime::within(&**clock, duration, future)
+        .await
+        .unwrap_or(Err(late))
 }

@@ -18,7 +18,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use actors::{
     endpoint::EndpointConfig,
     model::{Error, Result},
-    runtime::{Clock, Faults, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, SystemClock},
+    runtime::{Clock, Faults, Snapshot, SnapshotWriter, Spawner, Stop, Stopper, SystemClock, within},
     supervisor::{Supervisor, SupervisorConfig, SupervisorHandle, SystemSockets},
 };
 use futures_lite::FutureExt as _;
@@ -400,47 +400,21 @@ impl Serving {
     }
 
     async fn somebody_comes_within(&self, time: Duration) -> bool {
-        let comes = async {
-            self.manager
-                .connections()
-                .wait_for(|count| *count > 0)
-                .await;
-            true
-        };
-        comes
-            .or(async {
-                self.clock.sleep(time).await;
-                false
-            })
-            .await
+        let connections = self.manager.connections();
+        let comes = connections.wait_for(|count| *count > 0);
+        within(&*self.clock, time, comes).await.is_some()
     }
 
     async fn close(&self) {
         let in_order = async {
             self.manager.shutdown().await;
             self.supervisor.shutdown().await;
-            true
         };
-        let in_time = in_order
-            .or(async {
-                self.clock.sleep(CLOSING).await;
-                false
-            })
-            .await;
-        if !in_time {
+        if within(&*self.clock, CLOSING, in_order).await.is_none() {
             tracing::warn!("not everything closed in time");
         }
-        let parted = async {
-            self.leave_the_bus().await;
-            true
-        };
-        let parted = parted
-            .or(async {
-                self.clock.sleep(PARTING).await;
-                false
-            })
-            .await;
-        if !parted {
+        let parting = self.leave_the_bus();
+        if within(&*self.clock, PARTING, parting).await.is_none() {
             tracing::warn!("the bus does not answer");
         }
     }

@@ -9,7 +9,6 @@ use std::{
 };
 
 use async_io::Async;
-use futures_lite::FutureExt as _;
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
@@ -18,7 +17,7 @@ use rustix::{
 use super::{EndpointConfig, LocalStream, check_access};
 use crate::{
     model::{AccessControl, AddressType, Error, SocketAddress},
-    runtime::Clock,
+    runtime::{Clock, within},
 };
 
 /// How long a service may take to accept a connection. It is on this machine or near it.
@@ -110,14 +109,14 @@ pub async fn dial(
         }
         .map_err(|error| explain(address, &error))
     };
-    let too_late = async {
-        clock.sleep(DIAL_WITHIN).await;
-        Err(Error::ConnectionFailed(format!(
-            "{address} did not answer within {} seconds",
-            DIAL_WITHIN.as_secs()
-        )))
-    };
-    attempt.or(too_late).await
+    within(clock, DIAL_WITHIN, attempt)
+        .await
+        .unwrap_or_else(|| {
+            Err(Error::ConnectionFailed(format!(
+                "{address} did not answer within {} seconds",
+                DIAL_WITHIN.as_secs()
+            )))
+        })
 }
 
 async fn dial_tcp(address: SocketAddr) -> io::Result<Dialled> {

@@ -2,7 +2,9 @@
 //! own. Nothing else in this crate reads the time.
 
 use std::{
+    future::poll_fn,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -26,6 +28,27 @@ pub trait Clock: Send + Sync + 'static {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         self.sleep_until(self.now().saturating_add(duration))
     }
+}
+
+/// What the future gives, or `None` when so much time has passed first; then it is dropped. The
+/// time begins with the first poll. When both are ready, the future counts.
+pub fn within<T>(
+    clock: &dyn Clock,
+    limit: Duration,
+    future: impl Future<Output = T>,
+) -> impl Future<Output = Option<T>> {
+    // Boxed, so that whoever awaits a handshake does not grow by twice its size.
+    let mut future = Box::pin(future);
+    let mut late = None;
+    poll_fn(move |context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        late.get_or_insert_with(|| clock.sleep(limit))
+            .as_mut()
+            .poll(context)
+            .map(|()| None)
+    })
 }
 
 /// The machine's own clock, by async-io's timers.

@@ -11,7 +11,7 @@ mod spawner;
 mod stop;
 
 pub use actor::{Actor, Exit, Failure, Flow, run};
-pub use clock::{Clock, SystemClock, Time};
+pub use clock::{Clock, SystemClock, Time, within};
 #[cfg(feature = "testing")]
 pub use faults::Fault;
 pub use faults::{ActorKind, FaultPoint, Faults};

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_lite::FutureExt as _;
+use actors::runtime::within;
 use rustix::process::{Pid, Signal, kill_process};
 use smol::process::{Child, Command, Stdio};
 
@@ -197,13 +197,8 @@ impl Person {
             {
                 tracing::debug!(what, %error, "the process is gone already");
             }
-            let ended = async { child.status().await.is_ok() }
-                .or(async {
-                    app.clock.sleep(PROCESS_DEADLINE).await;
-                    false
-                })
-                .await;
-            if !ended {
+            let ended = within(&*app.clock, PROCESS_DEADLINE, child.status()).await;
+            if !matches!(ended, Some(Ok(_))) {
                 left.push(format!("{what} of {} had to be killed", self.name));
                 if let Err(error) = child.kill() {
                     left.push(format!("{what} of {} lives on: {error}", self.name));

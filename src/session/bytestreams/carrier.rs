@@ -1,5 +1,8 @@
-//! What lies under TLS: a byte stream that can be closed one way and can be reset. SOCKS5 gives a TCP
-//! connection; in-band bytestreams will be a second kind.
+//! What lies under TLS: a [`Duplex`] to one peer, neither secured nor authenticated. SOCKS5 gives a
+//! TCP connection; in-band bytestreams will be a second kind.
+//!
+//! For peers that are no Pneuma, where the account allows plaintext, the carrier is the bytestream
+//! itself. Its end cannot be told from a loss then; nothing more can be known.
 
 use std::{
     io,
@@ -11,12 +14,6 @@ use std::{
 use actors::ports::Duplex;
 use async_net::TcpStream;
 use futures_lite::{AsyncRead, AsyncWrite};
-
-/// Bytes both ways to one peer, neither secured nor authenticated. Closing it is a half-close.
-pub(super) trait Carrier: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// When it is dropped next, the peer sees a reset rather than an end.
-    fn reset(&mut self);
-}
 
 /// A TCP connection.
 ///
@@ -45,7 +42,7 @@ impl TcpCarrier {
     }
 }
 
-impl Carrier for TcpCarrier {
+impl Duplex for TcpCarrier {
     fn reset(&mut self) {
         // A connection that is gone already needs no reset.
         if let Err(error) =
@@ -101,43 +98,5 @@ impl AsyncWrite for TcpCarrier {
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(context)
-    }
-}
-
-/// A bytestream in plaintext, for peers that are no Pneuma where the account allows it: the carrier
-/// as it is. Its end cannot be told from a loss; nothing more can be known.
-pub(super) struct Plain<C>(pub(super) C);
-
-impl<C: Carrier> AsyncRead for Plain<C> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        out: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_read(context, out)
-    }
-}
-
-impl<C: Carrier> AsyncWrite for Plain<C> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(context)
-    }
-}
-
-impl<C: Carrier> Duplex for Plain<C> {
-    fn reset(&mut self) {
-        self.0.reset();
     }
 }

@@ -5,17 +5,16 @@ use std::{collections::hash_map::Entry, sync::Arc};
 use actors::{
     model::{BytestreamId, Error},
     ports::{Bytestream, IncomingBytestream},
-    runtime::{BoxFuture, Reply},
+    runtime::{BoxFuture, Reply, within},
 };
 use minidom::Element;
 
 use super::{
     Answer, Bytestreams, Key, Mode, Offered, Place,
-    carrier::{Plain, TcpCarrier},
+    carrier::TcpCarrier,
     key, refuse,
     secure::{self, Expected},
     socket, streamhosts,
-    within::within,
 };
 use crate::{
     session::link::{Link, StanzaError},
@@ -223,7 +222,7 @@ impl Bytestreams {
     async fn secured(&self, carrier: TcpCarrier, offer: &Offer) -> Result<Bytestream, String> {
         match &offer.mode {
             Mode::Plain => Ok(Bytestream {
-                io: Box::new(Plain(carrier)),
+                io: Box::new(carrier),
                 encrypted: false,
             }),
             Mode::Secured(security) => {

@@ -28,7 +28,7 @@
 //! | 16 candidates for one bytestream | the least likely makes room: `socket::MAX_CANDIDATES` |
 //! | 8 streamhosts, the peer's own address only | others are passed over |
 //!
-//! In-band bytestreams (XEP-0047) will be a second `carrier::Carrier` and a second method in the offer;
+//! In-band bytestreams (XEP-0047) will be a second `carrier` and a second method in the offer;
 //! TLS and binding stay as they are.
 
 use std::{
@@ -41,7 +41,7 @@ use std::{
 use actors::{
     model::{BytestreamId, Error},
     ports::{Bytestream, IncomingBytestream},
-    runtime::{BoxFuture, Clock, Reply},
+    runtime::{BoxFuture, Clock, Reply, within},
 };
 use minidom::Element;
 
@@ -55,6 +55,7 @@ use crate::xmpp::{
 };
 
 mod carrier;
+mod group;
 mod incoming;
 mod open;
 mod places;
@@ -62,7 +63,6 @@ mod secure;
 mod socket;
 mod socks5;
 mod streamhosts;
-mod within;
 
 use places::{Peer, Place, Places};
 
@@ -187,7 +187,7 @@ impl Bytestreams {
                 Error::ResourceUnavailable("too many connections are being opened".into())
             })?;
             let time = this.config.negotiation;
-            within::within(
+            within(
                 &*this.clock,
                 time,
                 this.opened(&*link, id, profile, purpose),

@@ -11,18 +11,18 @@ use std::{
 use actors::{
     model::{BytestreamId, Error},
     ports::Bytestream,
+    runtime::within,
 };
 use async_net::TcpStream;
 use minidom::Element;
 
 use super::{
     Bytestreams, Mode,
-    carrier::{Plain, TcpCarrier},
+    carrier::TcpCarrier,
     random_id, request_failed,
     secure::{self, Expected},
     socket::{self, Door},
     streamhosts,
-    within::within,
 };
 use crate::{
     session::link::{Link, RequestError},
@@ -168,7 +168,7 @@ impl Bytestreams {
                 let carrier = TcpCarrier::new(stream);
                 let Some(expected) = expected else {
                     return Ok(Bytestream {
-                        io: Box::new(Plain(carrier)),
+                        io: Box::new(carrier),
                         encrypted: false,
                     });
                 };

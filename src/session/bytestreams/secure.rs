@@ -28,7 +28,6 @@ use actors::{model::BytestreamId, ports::Duplex};
 use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::carrier::Carrier;
 use crate::session::{
     link::LinkSecurity,
     tls,
@@ -91,7 +90,7 @@ impl Expected {
 }
 
 /// Secures the end of whoever sent the `<si/>`.
-pub(super) async fn client<C: Carrier>(
+pub(super) async fn client<C: Duplex>(
     carrier: C,
     identity: &Identity,
     expected: &Expected,
@@ -113,7 +112,7 @@ pub(super) async fn client<C: Carrier>(
 }
 
 /// Secures the end of whoever answered the `<si/>`.
-pub(super) async fn server<C: Carrier>(
+pub(super) async fn server<C: Duplex>(
     carrier: C,
     identity: &Identity,
     expected: &Expected,
@@ -134,7 +133,7 @@ pub(super) async fn server<C: Carrier>(
     .await
 }
 
-async fn bind<C: Carrier>(
+async fn bind<C: Duplex>(
     mut stream: TlsStream<C>,
     expected: &Expected,
     context: &[u8],
@@ -195,7 +194,7 @@ impl<C> std::fmt::Debug for Secured<C> {
     }
 }
 
-impl<C: Carrier> AsyncRead for Secured<C> {
+impl<C: Duplex> AsyncRead for Secured<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -214,7 +213,7 @@ impl<C: Carrier> AsyncRead for Secured<C> {
     }
 }
 
-impl<C: Carrier> AsyncWrite for Secured<C> {
+impl<C: Duplex> AsyncWrite for Secured<C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -232,7 +231,7 @@ impl<C: Carrier> AsyncWrite for Secured<C> {
     }
 }
 
-impl<C: Carrier> Duplex for Secured<C> {
+impl<C: Duplex> Duplex for Secured<C> {
     /// The carrier's reset, without a close_notify: nobody can take it for an end in order.
     fn reset(&mut self) {
         self.stream.get_mut().0.reset();

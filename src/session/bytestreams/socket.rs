@@ -15,9 +15,9 @@ use async_net::{TcpListener, TcpStream};
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
+    group::Group,
     socks5::{Client, Server, SocksError, Step},
     streamhosts::same_host,
-    within::Group,
 };
 
 /// Why a connection is not the bytestream.

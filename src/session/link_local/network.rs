@@ -12,10 +12,9 @@ use std::{
     time::Duration,
 };
 
-use actors::runtime::{BoxFuture, Clock, Spawner, Task};
+use actors::runtime::{BoxFuture, Clock, Spawner, Task, within};
 use async_channel::{Receiver, Sender};
 use async_net::{TcpListener, TcpStream};
-use futures_lite::FutureExt as _;
 
 use super::stream::Carrier;
 
@@ -135,12 +134,9 @@ impl Network for Tcp {
     fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Connection>> {
         let clock = self.clock.clone();
         Box::pin(async move {
-            let connect = TcpStream::connect(address);
-            let late = async {
-                clock.sleep(DIAL).await;
-                Err(io::ErrorKind::TimedOut.into())
-            };
-            let stream = connect.or(late).await?;
+            let stream = within(&*clock, DIAL, TcpStream::connect(address))
+                .await
+                .ok_or(io::ErrorKind::TimedOut)??;
             connection(stream, address)
         })
     }

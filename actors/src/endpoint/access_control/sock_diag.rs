@@ -12,7 +12,6 @@ use std::{
 };
 
 use async_io::Async;
-use futures_lite::FutureExt as _;
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
@@ -32,7 +31,7 @@ use rustix::{
 };
 
 use super::ANSWER_WITHIN;
-use crate::runtime::Clock;
+use crate::runtime::{Clock, within};
 
 /// Room for one answer. One socket without extensions takes about 100 bytes; a datagram that does
 /// not fit is cut off, does not parse and refuses its client.
@@ -162,11 +161,9 @@ impl SockDiag {
                 }
             }
         };
-        let too_late = async {
-            clock.sleep(ANSWER_WITHIN).await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        answered.or(too_late).await
+        within(clock, ANSWER_WITHIN, answered)
+            .await
+            .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

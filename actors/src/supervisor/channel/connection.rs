@@ -16,7 +16,7 @@ use crate::{
     model::{BytestreamId, Error},
     ports::{Bytestream, BytestreamConnector, Duplex, IncomingBytestream},
     relay::{self, Meters, RelayEnd},
-    runtime::{Clock, Failure, FaultPoint, Faults, Stop},
+    runtime::{Clock, Failure, FaultPoint, Faults, Stop, within},
     stream_tube::state::ConnectionEnd,
 };
 
@@ -51,18 +51,20 @@ impl Connection {
         };
         faults.hit(FaultPoint::RelayStart)?;
         let asked = matches!(self.far, Far::Accept(_));
-        let opening = open(self.far);
-        let too_late = async {
-            self.clock.sleep(self.opening_limit).await;
-            Err(Error::ConnectionFailed(
-                "the bytestream did not open in time".into(),
-            ))
+        let opening = async {
+            within(&*self.clock, self.opening_limit, open(self.far))
+                .await
+                .unwrap_or_else(|| {
+                    Err(Error::ConnectionFailed(
+                        "the bytestream did not open in time".into(),
+                    ))
+                })
         };
         let stopped = async {
             self.stop.stopped().await;
             None
         };
-        let opened = stopped.or(async { Some(opening.or(too_late).await) });
+        let opened = stopped.or(async { Some(opening.await) });
         let bytestream = match faults.survive(FaultPoint::RelayOpening, opened).await? {
             Some(Ok(bytestream)) => bytestream,
             Some(Err(why)) => {

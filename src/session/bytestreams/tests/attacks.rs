@@ -9,9 +9,9 @@ use crate::{
     session::{
         bytestreams::{
             carrier::TcpCarrier,
+            group::Group,
             secure::{self, Expected, SecureError},
             socket::{dial, welcome},
-            within::Group,
         },
         tls,
     },

@@ -17,9 +17,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use actors::{
     model::Error,
     ports::IncomingBytestream,
-    runtime::{Address, Clock, Exit, Mailbox, Pending, Reply, Snapshot, Spawner, Stop},
+    runtime::{Address, Clock, Exit, Mailbox, Pending, Reply, Snapshot, Spawner, Stop, within},
 };
-use futures_lite::{AsyncRead, AsyncWrite, FutureExt as _};
+use futures_lite::{AsyncRead, AsyncWrite};
 
 use crate::{
     session::{
@@ -167,13 +167,9 @@ pub async fn establish(
             expected: request.expected,
         },
     );
-    let late = async {
-        clock.sleep(HANDSHAKE).await;
-        Err(Error::ConnectionFailed(
-            "the contact did not finish its greeting in time".into(),
-        ))
-    };
-    let mut opened = opened.or(late).await?;
+    let mut opened = within(&*clock, HANDSHAKE, opened).await.ok_or_else(|| {
+        Error::ConnectionFailed("the contact did not finish its greeting in time".into())
+    })??;
     context.faults.hit(Point::Greeted).map_err(failed)?;
     let them = match peer_name(&request, &opened) {
         Ok(them) => them,
@@ -286,13 +282,13 @@ async fn admitted(
         }
         answer.wait().await.unwrap_or(Err(Error::unanswered()))
     };
-    let late = async {
-        context.clock.sleep(ADMISSION).await;
-        Err(Error::PermissionDenied(
-            "nothing on the network says that the contact has this key".into(),
-        ))
-    };
-    asked.or(late).await
+    within(&*context.clock, ADMISSION, asked)
+        .await
+        .unwrap_or_else(|| {
+            Err(Error::PermissionDenied(
+                "nothing on the network says that the contact has this key".into(),
+            ))
+        })
 }
 
 /// A mailbox for a stream that is about to be started.

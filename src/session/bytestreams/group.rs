@@ -1,23 +1,8 @@
-//! Small helpers around futures: time limits, and a few futures driven together.
+//! A few futures driven together, without a task for each.
 
-use std::{future::Future, pin::Pin, task::Poll, time::Duration};
+use std::{future::Future, pin::Pin, task::Poll};
 
-use actors::runtime::{BoxFuture, Clock};
-use futures_lite::FutureExt as _;
-
-/// What the future gives, or `None` when the time is over first.
-pub(super) async fn within<T>(
-    clock: &dyn Clock,
-    time: Duration,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    async { Some(future.await) }
-        .or(async {
-            clock.sleep(time).await;
-            None
-        })
-        .await
-}
+use actors::runtime::BoxFuture;
 
 /// A few futures, driven together by whoever awaits [`Group::next`]. Dropping it drops them all at
 /// once, with the sockets they hold. Every wake polls all, so it is for a few only; who adds bounds
