@@ -53,6 +53,9 @@ impl Spawner {
         name: &'static str,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Task<T> {
+        // Boxed first: on its way into the executor a task is moved several times, and an unoptimised
+        // build keeps every copy on the stack.
+        let future = Box::pin(future);
         self.running.fetch_add(1, Ordering::Relaxed);
         let guard = Guard(self.running.clone());
         Task(self.executor.spawn(catch(name, async move {
