@@ -22,12 +22,12 @@
 pub mod cli;
 pub mod client;
 pub mod connection;
-pub mod dbus;
-pub mod packaging;
-pub mod runtime;
+mod dbus;
+mod packaging;
+mod runtime;
 mod service_main;
 pub mod session;
 pub mod xmpp;
 
-pub use dbus::service::{Builder, End, Service};
+pub use dbus::{Builder, End, Service};
 pub use service_main::service_main;

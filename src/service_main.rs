@@ -19,7 +19,7 @@ struct Arguments {
     #[arg(long)]
     persist: bool,
     /// Seconds to stay without a connection.
-    #[arg(long, value_name = "SECONDS", default_value_t = crate::dbus::service::IDLE.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = Service::IDLE.as_secs())]
     leave_after: u64,
 }
 

@@ -25,7 +25,7 @@ use actors::{
     model::{Error, OwnerId},
     runtime::{
         Clock, Exit, Failure, Faults, Mailbox, Snapshot, SnapshotWriter, Spawner, Stop, Stopper,
-        Task, catch, run,
+        Task, catch, run, within,
     },
 };
 use async_channel::{Receiver, Sender};
@@ -199,15 +199,10 @@ async fn emit(tree: &dyn ConnectionTree, id: OwnerId, outgoing: Outgoing) {
 
 /// Does a step of the end, for so long at most.
 async fn step(clock: &dyn Clock, limit: Duration, what: &'static str, doing: impl Future) {
-    let late = async {
-        clock.sleep(limit).await;
+    // A panic is told of already; the other steps are done.
+    if within(clock, limit, catch(what, doing)).await.is_none() {
         tracing::warn!(what, "not done in time");
-    };
-    let done = async {
-        // The panic is told of already; the other steps are done.
-        catch(what, doing).await.ok();
-    };
-    done.or(late).await;
+    }
 }
 
 async fn conclude(
