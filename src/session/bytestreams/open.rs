@@ -201,5 +201,10 @@ fn streamhost_chosen(answer: Result<Option<Element>, RequestError>) -> Result<()
 }
 
 fn no_listener(error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::AddrNotAvailable {
+        // The machine has lost the address that its end of the XML stream has: another network, or
+        // the interface is gone. Nothing comes through that stream any more.
+        return Error::Offline(format!("this machine's address has changed: {error}"));
+    }
     Error::ResourceUnavailable(format!("the contact cannot be waited for: {error}"))
 }

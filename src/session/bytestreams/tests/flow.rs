@@ -281,10 +281,7 @@ fn who_cannot_listen_asks_nobody() {
             panic!("the peer was asked");
         };
         let opened = futures_lite::future::or(pair.romeo.open(), asked).await;
-        assert!(
-            matches!(opened, Err(Error::ResourceUnavailable(_))),
-            "{opened:?}"
-        );
+        assert!(matches!(opened, Err(Error::Offline(_))), "{opened:?}");
         pair.assert_idle();
     });
 }

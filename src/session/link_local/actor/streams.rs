@@ -343,6 +343,10 @@ impl SessionActor {
             return;
         };
         entry.link = None;
+        // One that is too busy to be told is found by its idleness later.
+        if entry.commands.try_tell_first(Command::Retire).is_err() {
+            tracing::debug!(%contact, "a stream that is gone could not be retired");
+        }
         if peer.current != Some(*id) {
             return;
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::ControlFlow::{Break, Continue},
     sync::{Arc, Mutex},
     time::Duration,
@@ -40,9 +40,15 @@ struct Air {
     listening: BTreeMap<SocketAddr, (Sender<Connection>, Strangers)>,
     wires: Vec<Wire>,
     next_host: u8,
+    /// What connections that are made now have as their own address, whatever it is.
+    own: Option<IpAddr>,
 }
 
 impl Air {
+    fn local(&self, address: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.own.unwrap_or(address.ip()), address.port())
+    }
+
     fn tell(&self, but: &str, event: &DiscoveryEvent) {
         for (_, sender) in self.hearing.iter().filter(|(name, _)| *name != but) {
             // One that has left does not listen.
@@ -122,7 +128,7 @@ impl Lan {
         let mut air = self.air.lock().unwrap();
         air.next_host += 1;
         Host {
-            address: SocketAddr::from(([192, 0, 2, air.next_host], 5298)),
+            address: SocketAddr::from(([127, 0, 2, air.next_host], 5298)),
             air: self.air.clone(),
             open: self.open.clone(),
         }
@@ -211,6 +217,11 @@ impl Lan {
         for wire in std::mem::take(&mut self.air.lock().unwrap().wires) {
             wire.lose();
         }
+    }
+
+    /// Connections that are made from now on have this address on their own side, at both ends.
+    pub fn own_address(&self, address: Option<IpAddr>) {
+        self.air.lock().unwrap().own = address;
     }
 
     /// Every connection there is carries nothing any more, and nobody is told.
@@ -307,7 +318,7 @@ impl Host {
         }
         let connection = Connection {
             carrier: Box::new(theirs.like_a_socket()),
-            local: to,
+            local: air.local(to),
             peer: self.address,
             permit,
         };
@@ -323,7 +334,7 @@ impl Network for Host {
     fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Connection>> {
         let stream = self.stream(address).map(|stream| Connection {
             carrier: Box::new(stream),
-            local: self.address,
+            local: self.air.lock().unwrap().local(self.address),
             peer: address,
             permit: None,
         });

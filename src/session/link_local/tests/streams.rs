@@ -1,6 +1,7 @@
 //! XML streams between two honest sides: on demand, one at a time, closed when idle.
 
 use std::{
+    net::IpAddr,
     ops::ControlFlow::{Break, Continue},
     time::Duration,
 };
@@ -232,23 +233,8 @@ fn a_connection_is_opened_though_the_stream_died_in_silence() {
     juliet.discovers(&lan, &romeo.id);
     lan.advance(30);
     lan.silence_all();
-    let ports = romeo.side.session.tube(&peer(&juliet.id), TubeId(9));
     let before = lan.sim.now();
-    // There is no such tube at her side, so she refuses it; what matters is that she is asked.
-    let id = actors::model::BytestreamId::random().unwrap();
-    let opening = ports.connector.connect(id);
-    let asked = juliet.side.find(|event| match event {
-        SessionEvent::StreamOffered { stream, .. } => {
-            drop(stream);
-            Break(())
-        }
-        other => Continue(other),
-    });
-    let (answer, ()) = lan.sim.run(future::zip(opening, asked));
-    assert!(
-        matches!(answer, Err(Error::ConnectionRefused(_))),
-        "{answer:?}"
-    );
+    connect(&lan, &romeo, &juliet);
     let taken = lan.sim.now() - before;
     assert!(taken < Duration::from_secs(20), "{taken:?}");
 }
@@ -284,4 +270,38 @@ fn a_key_that_cannot_be_stored_is_not_pinned() {
     let forgotten = lan.sim.run(romeo.side.session.forget(&juliet.id));
     assert!(matches!(forgotten, Err(Error::Confused(_))));
     lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
+}
+
+#[test]
+fn a_connection_is_opened_though_the_streams_own_address_is_gone() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    // An address this machine had then and has no more: nobody can listen there.
+    lan.own_address(Some(IpAddr::from([192, 0, 2, 1])));
+    romeo.discovers(&lan, &juliet.id);
+    juliet.discovers(&lan, &romeo.id);
+    lan.own_address(None);
+    connect(&lan, &romeo, &juliet);
+    lan.advance(30);
+    // The useless one is not kept.
+    assert!(lan.open.open() <= 2);
+}
+
+/// Somebody opens a connection through a tube that the other does not have; she is asked.
+fn connect(lan: &Lan, from: &Person, to: &Person) {
+    let ports = from.side.session.tube(&peer(&to.id), TubeId(9));
+    let id = actors::model::BytestreamId::random().unwrap();
+    let opening = ports.connector.connect(id);
+    let asked = to.side.find(|event| match event {
+        SessionEvent::StreamOffered { stream, .. } => {
+            drop(stream);
+            Break(())
+        }
+        other => Continue(other),
+    });
+    let (answer, ()) = lan.sim.run(future::zip(opening, asked));
+    assert!(
+        matches!(answer, Err(Error::ConnectionRefused(_))),
+        "{answer:?}"
+    );
 }
