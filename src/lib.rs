@@ -27,6 +27,7 @@ mod packaging;
 mod runtime;
 mod service_main;
 pub mod session;
+mod threads;
 pub mod xmpp;
 
 pub use dbus::{Builder, End, Service};

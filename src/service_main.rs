@@ -3,13 +3,14 @@
 
 use std::{ffi::OsString, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
+use actors::runtime::{Clock, SystemClock};
 use async_signal::{Signal, Signals};
 use clap::Parser;
 use futures_lite::{FutureExt as _, StreamExt as _};
 use smol::Executor;
 use tracing_subscriber::EnvFilter;
 
-use crate::{End, Service};
+use crate::{End, Service, threads};
 
 /// The Pneuma connection manager for Telepathy: tubes between people on one network.
 #[derive(Debug, Parser)]
@@ -23,7 +24,7 @@ struct Arguments {
     leave_after: u64,
 }
 
-/// Most threads that run the executor: what costs time is few streams' encryption.
+/// Most threads that run the executor, see [`threads`]: what costs time is few streams' encryption.
 const THREADS: usize = 4;
 
 /// Most descriptors the process asks for, as the systemd unit does.
@@ -69,25 +70,17 @@ pub fn service_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         tracing::warn!(%error, "there may be too few descriptors");
     }
     let executor = Arc::new(Executor::new());
-    // The threads run until this is dropped.
-    let (running, stopped) = async_channel::bounded::<()>(1);
-    let threads = std::thread::available_parallelism()
+    let clock: Arc<dyn Clock> = SystemClock::new();
+    let others = std::thread::available_parallelism()
         .map_or(1, usize::from)
-        .min(THREADS);
-    for number in 1..threads {
-        let (executor, stopped) = (executor.clone(), stopped.clone());
-        let started = std::thread::Builder::new()
-            .name(format!("pneuma-{number}"))
-            .spawn(move || {
-                // Ends with an error when the sender is gone, which is what it waits for.
-                async_io::block_on(executor.run(stopped.recv())).err();
-            });
-        if let Err(error) = started {
-            tracing::warn!(%error, "one thread fewer");
-        }
-    }
-    let outcome = async_io::block_on(executor.run(serve(&arguments, executor.clone())));
-    drop(running);
+        .min(THREADS)
+        - 1;
+    let outcome = threads::run(
+        &executor,
+        &clock,
+        others,
+        serve(&arguments, executor.clone()),
+    );
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
