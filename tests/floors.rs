@@ -24,7 +24,7 @@ const NOWHERE: &[(&str, &[&str])] = &[
     ("smol::spawn", &[]),
     // Time comes from the clock that is handed in.
     ("Instant::now", &["actors/src/runtime/clock.rs"]),
-    ("SystemTime::now", &["actors/src/runtime/clock.rs"]),
+    ("SystemTime::now", &["actors/src/runtime/clock.rs", TESTS]),
     ("thread::sleep", &[]),
     // Everything is bounded. Tests and fakes keep what they look at later.
     ("unbounded(", &["actors/src/testing/", TESTS]),
