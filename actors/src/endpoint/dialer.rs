@@ -17,7 +17,7 @@ use rustix::{
 use super::{EndpointConfig, LocalStream, check_access};
 use crate::{
     model::{AccessControl, AddressType, Error, SocketAddress},
-    runtime::{Clock, within},
+    runtime::{Clock, Failure, FaultPoint, Faults, within},
 };
 
 /// How long a service may take to accept a connection. It is on this machine or near it.
@@ -99,6 +99,16 @@ pub async fn dial(
     _config: &EndpointConfig,
     clock: &dyn Clock,
 ) -> Result<Dialled, Error> {
+    dial_until(address, access, clock, &Faults::default()).await
+}
+
+/// The same, until a test kills it.
+pub(crate) async fn dial_until(
+    address: &SocketAddress,
+    access: AccessControl,
+    clock: &dyn Clock,
+    faults: &Faults,
+) -> Result<Dialled, Error> {
     check_target(address, access)?;
     let attempt = async {
         match address {
@@ -109,14 +119,17 @@ pub async fn dial(
         }
         .map_err(|error| explain(address, &error))
     };
-    within(clock, DIAL_WITHIN, attempt)
-        .await
-        .unwrap_or_else(|| {
-            Err(Error::ConnectionFailed(format!(
-                "{address} did not answer within {} seconds",
-                DIAL_WITHIN.as_secs()
-            )))
-        })
+    let dying = |failure: Failure| Error::ConnectionFailed(failure.to_string());
+    let attempt = within(clock, DIAL_WITHIN, attempt);
+    let attempt = faults.survive(FaultPoint::DiallerConnecting, attempt).await;
+    let dialled = attempt.map_err(dying)?.unwrap_or_else(|| {
+        Err(Error::ConnectionFailed(format!(
+            "{address} did not answer within {} seconds",
+            DIAL_WITHIN.as_secs()
+        )))
+    })?;
+    faults.hit(FaultPoint::DiallerConnected).map_err(dying)?;
+    Ok(dialled)
 }
 
 async fn dial_tcp(address: SocketAddr) -> io::Result<Dialled> {

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     ports::Duplex as _,
-    runtime::{Clock, Exit, Failure, Stop},
+    runtime::{Clock, Exit, Failure, FaultPoint, Faults, Stop},
 };
 
 /// The first pause after an error that will pass; each further one is twice as long.
@@ -70,6 +70,22 @@ where
     D: FnMut(Accepted) -> F + Send,
     F: Future<Output = bool> + Send + 'static,
 {
+    listen_until(listening, slots, clock, deliver, stop, &Faults::default()).await
+}
+
+/// The same, until a test kills it.
+pub(crate) async fn listen_until<D, F>(
+    listening: Arc<Listening>,
+    slots: Slots,
+    clock: Arc<dyn Clock>,
+    deliver: D,
+    stop: &Stop,
+    faults: &Faults,
+) -> Exit
+where
+    D: FnMut(Accepted) -> F + Send,
+    F: Future<Output = bool> + Send + 'static,
+{
     let Some(serving) = listening.serve() else {
         return failed("this socket has a listener already");
     };
@@ -84,8 +100,10 @@ where
         clock: &*clock,
         kernel: None,
         pause: FIRST_PAUSE,
+        faults,
     };
-    stopped.or(listener.run(deliver)).await
+    let run = async { listener.run(deliver).await.unwrap_or_else(Exit::Failed) };
+    stopped.or(run).await
 }
 
 struct Listener<'a> {
@@ -96,6 +114,7 @@ struct Listener<'a> {
     /// Opened at the first TCP connection and kept.
     kernel: Option<SockDiag>,
     pause: Duration,
+    faults: &'a Faults,
 }
 
 /// What is to be done next.
@@ -106,19 +125,30 @@ enum Next {
 }
 
 impl Listener<'_> {
-    async fn run<D, F>(mut self, mut deliver: D) -> Exit
+    async fn run<D, F>(mut self, mut deliver: D) -> Result<Exit, Failure>
     where
         D: FnMut(Accepted) -> F + Send,
         F: Future<Output = bool> + Send + 'static,
     {
+        let faults = self.faults;
         loop {
             match self.next() {
                 Next::Accept => {
-                    let slot = self.slots.reserve().await;
-                    match self.serving.accept(slot).await {
-                        Ok(()) => self.pause = FIRST_PAUSE,
+                    let reserving = self.slots.reserve();
+                    let slot = faults
+                        .survive(FaultPoint::ListenerReserving, reserving)
+                        .await?;
+                    let accepting = self.serving.accept(slot);
+                    match faults
+                        .survive(FaultPoint::ListenerAccepting, accepting)
+                        .await?
+                    {
+                        Ok(()) => {
+                            self.pause = FIRST_PAUSE;
+                            faults.hit(FaultPoint::ListenerAccepted)?;
+                        }
                         Err(error) if passes(&error) => self.pause(&error).await,
-                        Err(error) => return failed(&format!("cannot accept: {error}")),
+                        Err(error) => return Ok(failed(&format!("cannot accept: {error}"))),
                     }
                 }
                 Next::Check { checked, is_tcp } => {
@@ -128,7 +158,11 @@ impl Listener<'_> {
                     }
                     let admission = *self.listening.admission();
                     let kernel = self.kernel.as_mut();
-                    let verdict = admission.check(checked, kernel, self.clock).await;
+                    let checking = admission.check(checked, kernel, self.clock);
+                    let verdict = faults
+                        .survive(FaultPoint::ListenerChecking, checking)
+                        .await?;
+                    faults.hit(FaultPoint::ListenerChecked)?;
                     let InHand::Accepted(accepted) = self.serving.take_in_hand() else {
                         continue;
                     };
@@ -146,8 +180,10 @@ impl Listener<'_> {
                     }
                 }
                 Next::Deliver => {
-                    if !poll_fn(|context| self.serving.poll_delivery(context)).await {
-                        return Exit::Finished;
+                    let delivering = poll_fn(|context| self.serving.poll_delivery(context));
+                    let delivering = faults.survive(FaultPoint::ListenerDelivering, delivering);
+                    if !delivering.await? {
+                        return Ok(Exit::Finished);
                     }
                 }
             }

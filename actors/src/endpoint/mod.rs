@@ -30,7 +30,9 @@ mod listening;
 mod slots;
 mod stream;
 
+pub(crate) use dialer::dial_until;
 pub use dialer::{DIAL_WITHIN, Dialled, check_target, dial};
+pub(crate) use listener::listen_until;
 pub use listener::{Accepted, listen};
 pub use listening::{BACKLOG, Listening, sweep};
 pub use slots::{Slot, Slots};

@@ -56,7 +56,7 @@ use std::{
 use crate::{
     model::Error,
     ports::{Bytestream, Duplex},
-    runtime::Stop,
+    runtime::{Failure, Faults, Stop},
 };
 use pump::{Pump, Pumped};
 use splice::Pipe;
@@ -148,6 +148,19 @@ pub async fn run(
     meters: Arc<Meters>,
     stop: &Stop,
 ) -> RelayEnd {
+    let running = run_until(local, remote, meters, stop, Faults::default());
+    // Nobody kills it, so it does not fail.
+    running.await.unwrap_or(RelayEnd::RemoteLost)
+}
+
+/// The same, until a test kills it.
+pub(crate) async fn run_until(
+    local: impl Duplex,
+    remote: Bytestream,
+    meters: Arc<Meters>,
+    stop: &Stop,
+    faults: Faults,
+) -> Result<RelayEnd, Failure> {
     let (sending, receiving) = match Pipe::pair(local.socket(), remote.io.socket()) {
         Some([one, other]) => (Pump::within_the_kernel(one), Pump::within_the_kernel(other)),
         None => (Pump::new(), Pump::new()),
@@ -158,18 +171,19 @@ pub async fn run(
         sending,
         receiving,
         meters,
+        faults,
         ended: false,
     };
     let end = {
         let mut stopped = pin!(stop.stopped());
         poll_fn(|context| match stopped.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(RelayEnd::Stopped),
+            Poll::Ready(()) => Poll::Ready(Ok(RelayEnd::Stopped)),
             Poll::Pending => relay.poll(context),
         })
-        .await
+        .await?
     };
     relay.finish(end);
-    end
+    Ok(end)
 }
 
 struct Relay<L: Duplex> {
@@ -178,6 +192,7 @@ struct Relay<L: Duplex> {
     sending: Pump,
     receiving: Pump,
     meters: Arc<Meters>,
+    faults: Faults,
     ended: bool,
 }
 
@@ -191,36 +206,44 @@ impl<L: Duplex> Drop for Relay<L> {
 }
 
 impl<L: Duplex> Relay<L> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<RelayEnd> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<RelayEnd, Failure>> {
         let sending = self.sending.poll(
             context,
             &mut self.local,
             &mut *self.remote,
             &self.meters.sent,
+            &self.faults,
         );
+        if let Pumped::Killed(failure) = sending {
+            return Poll::Ready(Err(failure));
+        }
         if let Pumped::ReadFailed(error) = sending {
             tracing::debug!(%error, "the application's side of a relay broke");
-            return Poll::Ready(RelayEnd::LocalReset);
+            return Poll::Ready(Ok(RelayEnd::LocalReset));
         }
         let receiving = self.receiving.poll(
             context,
             &mut *self.remote,
             &mut self.local,
             &self.meters.received,
+            &self.faults,
         );
+        if let Pumped::Killed(failure) = receiving {
+            return Poll::Ready(Err(failure));
+        }
         if let Pumped::ReadFailed(error) = receiving {
             tracing::debug!(%error, "the contact's side of a relay broke");
-            return Poll::Ready(remote_broke(error.kind()));
+            return Poll::Ready(Ok(remote_broke(error.kind())));
         }
         match (sending, receiving) {
-            (Pumped::Closed, Pumped::Closed) => Poll::Ready(RelayEnd::Finished),
+            (Pumped::Closed, Pumped::Closed) => Poll::Ready(Ok(RelayEnd::Finished)),
             // Nothing more can reach the contact, and what came from it has been delivered, or
             // cannot be.
             (Pumped::Severed(why), Pumped::Closed | Pumped::Idle | Pumped::Severed(_)) => {
-                Poll::Ready(remote_broke(why))
+                Poll::Ready(Ok(remote_broke(why)))
             }
             // The application takes nothing more, and all it wrote is out.
-            (Pumped::Closed, Pumped::Severed(_)) => Poll::Ready(RelayEnd::LocalReset),
+            (Pumped::Closed, Pumped::Severed(_)) => Poll::Ready(Ok(RelayEnd::LocalReset)),
             _ => Poll::Pending,
         }
     }

@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::splice::Pipe;
-use crate::ports::Duplex;
+use crate::{
+    ports::Duplex,
+    runtime::{Failure, FaultPoint, Faults},
+};
 
 /// Most bytes one direction holds: what fits into one TLS record.
 pub const RECORD: usize = 16 * 1024;
@@ -63,6 +66,8 @@ pub(super) enum Pumped {
     Severed(io::ErrorKind),
     /// The reader failed.
     ReadFailed(io::Error),
+    /// A test killed it.
+    Killed(Failure),
 }
 
 impl Pump {
@@ -90,30 +95,50 @@ impl Pump {
         reader: &mut (impl Duplex + ?Sized),
         writer: &mut (impl Duplex + ?Sized),
         meter: &AtomicU64,
+        faults: &Faults,
     ) -> Pumped {
+        self.try_poll(context, reader, writer, meter, faults)
+            .unwrap_or_else(Pumped::Killed)
+    }
+
+    fn try_poll(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut (impl Duplex + ?Sized),
+        writer: &mut (impl Duplex + ?Sized),
+        meter: &AtomicU64,
+        faults: &Faults,
+    ) -> Result<Pumped, Failure> {
         for _ in 0..TURNS {
+            if !self.store.is_empty() {
+                faults.hit(FaultPoint::RelayWrite)?;
+            }
             if let Err(error) = match self.poll_write(context, writer, meter) {
                 Poll::Ready(written) => written,
-                Poll::Pending => return Pumped::Busy,
+                Poll::Pending => return Ok(Pumped::Busy),
             } {
                 self.sever(&error, false);
             }
             match self.state {
                 State::Flowing | State::Severed { ended: false, .. } => {}
-                State::Closing => match Pin::new(&mut *writer).poll_close(context) {
-                    Poll::Ready(Ok(())) => {
-                        self.state = State::Closed;
-                        return Pumped::Closed;
+                State::Closing => {
+                    faults.hit(FaultPoint::RelayClose)?;
+                    match Pin::new(&mut *writer).poll_close(context) {
+                        Poll::Ready(Ok(())) => {
+                            self.state = State::Closed;
+                            return Ok(Pumped::Closed);
+                        }
+                        Poll::Ready(Err(error)) => {
+                            self.sever(&error, true);
+                            continue;
+                        }
+                        Poll::Pending => return Ok(Pumped::Busy),
                     }
-                    Poll::Ready(Err(error)) => {
-                        self.sever(&error, true);
-                        continue;
-                    }
-                    Poll::Pending => return Pumped::Busy,
-                },
-                State::Closed => return Pumped::Closed,
-                State::Severed { why, ended: true } => return Pumped::Severed(why),
+                }
+                State::Closed => return Ok(Pumped::Closed),
+                State::Severed { why, ended: true } => return Ok(Pumped::Severed(why)),
             }
+            faults.hit(FaultPoint::RelayRead)?;
             match self.store.poll_fill(context, reader) {
                 Poll::Ready(Ok(0)) => match &mut self.state {
                     State::Severed { ended, .. } => *ended = true,
@@ -132,19 +157,24 @@ impl Pump {
                     {
                         tracing::trace!(%error, "the writer failed too");
                     }
-                    return Pumped::ReadFailed(error);
+                    return Ok(Pumped::ReadFailed(error));
                 }
-                Poll::Pending => match self.rest(context, writer) {
-                    Some(pumped) => return pumped,
-                    None => continue,
-                },
+                Poll::Pending => {
+                    if self.unflushed {
+                        faults.hit(FaultPoint::RelayFlush)?;
+                    }
+                    match self.rest(context, writer) {
+                        Some(pumped) => return Ok(pumped),
+                        None => continue,
+                    }
+                }
             }
         }
         context.waker().wake_by_ref();
-        match self.state {
+        Ok(match self.state {
             State::Severed { why, .. } => Pumped::Severed(why),
             _ => Pumped::Busy,
-        }
+        })
     }
 
     /// Writes the buffer out.

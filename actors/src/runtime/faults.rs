@@ -78,12 +78,28 @@ points! {
     ListenerWaiting = Listener, Waiting;
     /// A client was delivered.
     ListenerDelivered = Listener, Passing;
+    /// For a slot.
+    ListenerReserving = Listener, Waiting;
+    /// A slot is there, for a client.
+    ListenerAccepting = Listener, Waiting;
+    /// A client is in hand.
+    ListenerAccepted = Listener, Passing;
+    /// For the word about the client.
+    ListenerChecking = Listener, Waiting;
+    /// The client may come in, or not.
+    ListenerChecked = Listener, Passing;
+    /// For whoever takes the client.
+    ListenerDelivering = Listener, Waiting;
     /// For the next request.
     DiallerWaiting = Dialler, Waiting;
     /// A request is in hand.
     DiallerDial = Dialler, Passing;
     /// The service is being dialled.
     DiallerDialling = Dialler, Waiting;
+    /// The same, within the dial: what fails there refuses the request.
+    DiallerConnecting = Dialler, Waiting;
+    /// The service took the connection, within the dial.
+    DiallerConnected = Dialler, Passing;
     /// The service took the connection.
     DiallerDialled = Dialler, Passing;
     /// A relay begins.
@@ -94,6 +110,14 @@ points! {
     RelayOpened = Relay, Passing;
     /// Bytes flow or wait.
     RelayFlowing = Relay, Waiting;
+    /// About to read.
+    RelayRead = Relay, Passing;
+    /// About to write.
+    RelayWrite = Relay, Passing;
+    /// About to flush.
+    RelayFlush = Relay, Passing;
+    /// About to pass an end of file on.
+    RelayClose = Relay, Passing;
     /// Both sides have ended.
     RelayEnded = Relay, Passing;
     /// For the next signal.

@@ -7,7 +7,7 @@ use crate::{
     endpoint::{self, EndpointConfig, Listening, Slot, Slots},
     model::{AccessControl, AddressType, Result, SocketAddress},
     ports::Duplex,
-    runtime::{BoxFuture, Clock, Exit, Stop},
+    runtime::{BoxFuture, Clock, Exit, Faults, Stop},
 };
 
 /// A connection to a local service.
@@ -86,6 +86,7 @@ pub trait LocalSockets: Send + Sync + 'static {
 pub struct SystemSockets {
     config: EndpointConfig,
     clock: Arc<dyn Clock>,
+    faults: Faults,
 }
 
 impl std::fmt::Debug for SystemSockets {
@@ -97,7 +98,18 @@ impl std::fmt::Debug for SystemSockets {
 impl SystemSockets {
     /// Sockets by this configuration; the clock is for their time limits.
     pub fn new(config: EndpointConfig, clock: Arc<dyn Clock>) -> Self {
-        SystemSockets { config, clock }
+        SystemSockets {
+            config,
+            clock,
+            faults: Faults::default(),
+        }
+    }
+
+    /// The same, with places where a test kills who listens and dials.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        SystemSockets { faults, ..self }
     }
 }
 
@@ -114,6 +126,7 @@ impl LocalSockets for SystemSockets {
         Ok(Arc::new(SystemListening {
             socket: Arc::new(Listening::bind(kind, access, &self.config)?),
             clock: self.clock.clone(),
+            faults: self.faults.clone(),
         }))
     }
 
@@ -122,9 +135,9 @@ impl LocalSockets for SystemSockets {
         address: &SocketAddress,
         access: AccessControl,
     ) -> BoxFuture<'static, Result<DialledSocket>> {
-        let (config, clock, address) = (self.config.clone(), self.clock.clone(), address.clone());
+        let (faults, clock, address) = (self.faults.clone(), self.clock.clone(), address.clone());
         Box::pin(async move {
-            let dialled = endpoint::dial(&address, access, &config, &*clock).await?;
+            let dialled = endpoint::dial_until(&address, access, &*clock, &faults).await?;
             Ok(DialledSocket {
                 stream: Box::new(dialled.stream),
                 from: dialled.from.filter(|_| access == AccessControl::Port),
@@ -136,6 +149,7 @@ impl LocalSockets for SystemSockets {
 struct SystemListening {
     socket: Arc<Listening>,
     clock: Arc<dyn Clock>,
+    faults: Faults,
 }
 
 impl ListeningSocket for SystemListening {
@@ -157,7 +171,7 @@ impl ListeningSocket for SystemListening {
                 })
             };
             let (socket, clock) = (self.socket.clone(), self.clock.clone());
-            endpoint::listen(socket, slots, clock, deliver, &stop).await
+            endpoint::listen_until(socket, slots, clock, deliver, &stop, &self.faults).await
         })
     }
 }

@@ -14,7 +14,7 @@ use super::{Answer, FakeStream, StreamCounter, lock, pipe_counted};
 use crate::{
     model::{AccessControl, AddressType, Error, Result, SocketAddress},
     ports::Duplex,
-    runtime::{BoxFuture, Exit},
+    runtime::{BoxFuture, Exit, Failure, FaultPoint, Faults},
     supervisor::{AcceptedSocket, DialledSocket, ListenJob, ListeningSocket, LocalSockets},
 };
 
@@ -27,6 +27,7 @@ const CAPACITY: usize = 4096;
 pub struct FakeSockets {
     inner: Arc<Mutex<Inner>>,
     counter: StreamCounter,
+    faults: Faults,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +78,15 @@ impl FakeSockets {
         FakeSockets {
             inner: Arc::default(),
             counter: counter.clone(),
+            faults: Faults::default(),
         }
+    }
+
+    /// The same, with the endpoint's places to die.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
     }
 
     /// Listens at an address, as the application does that offers a service.
@@ -190,10 +199,16 @@ impl LocalSockets for FakeSockets {
         let from = (access == AccessControl::Port)
             .then(|| SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000)));
         Box::pin(async move {
-            Answer::carry_out(answer).await?;
+            let dying = |failure: Failure| Error::ConnectionFailed(failure.to_string());
+            let answered = sockets
+                .faults
+                .survive(FaultPoint::DiallerConnecting, Answer::carry_out(answer));
+            answered.await.map_err(dying)??;
             let stream = sockets
                 .connect(&address)
                 .map_err(|error| Error::ConnectionRefused(error.to_string()))?;
+            let connected = sockets.faults.hit(FaultPoint::DiallerConnected);
+            connected.map_err(dying)?;
             Ok(DialledSocket {
                 stream: Box::new(stream),
                 from,
@@ -224,26 +239,48 @@ impl ListeningSocket for FakeListening {
 
     fn listen(self: Arc<Self>, mut job: ListenJob) -> BoxFuture<'static, Exit> {
         Box::pin(async move {
+            let faults = self.sockets.faults.clone();
             let work = async {
                 loop {
                     if lock(&self.in_hand).is_none() {
-                        let slot = job.slots.reserve().await;
-                        let Ok(stream) = self.queue.recv().await else {
-                            return Exit::Finished;
+                        let reserving = job.slots.reserve();
+                        let slot = faults
+                            .survive(FaultPoint::ListenerReserving, reserving)
+                            .await?;
+                        let accepting = self.queue.recv();
+                        let accepting = faults.survive(FaultPoint::ListenerAccepting, accepting);
+                        let Ok(stream) = accepting.await? else {
+                            return Ok(Exit::Finished);
                         };
                         let stream: Box<dyn Duplex> = Box::new(stream);
                         *lock(&self.in_hand) = Some(AcceptedSocket { stream, slot });
+                        faults.hit(FaultPoint::ListenerAccepted)?;
                     }
                     // A second wait, as for the kernel's word about the client.
-                    futures_lite::future::yield_now().await;
-                    let Some(accepted) = lock(&self.in_hand).take() else {
-                        continue;
+                    let checking = futures_lite::future::yield_now();
+                    faults
+                        .survive(FaultPoint::ListenerChecking, checking)
+                        .await?;
+                    faults.hit(FaultPoint::ListenerChecked)?;
+                    // A delivery outlives its listener, so what is in hand goes with it only when
+                    // it is begun.
+                    let delivery = async {
+                        match lock(&self.in_hand).take() {
+                            Some(accepted) => Some((job.deliver)(accepted)),
+                            None => None,
+                        }
                     };
-                    if !(job.deliver)(accepted).await {
-                        return Exit::Finished;
+                    let delivery = faults
+                        .survive(FaultPoint::ListenerDelivering, delivery)
+                        .await?;
+                    if let Some(delivery) = delivery
+                        && !delivery.await
+                    {
+                        return Ok(Exit::Finished);
                     }
                 }
             };
+            let work = async { work.await.unwrap_or_else(Exit::Failed) };
             let stopped = async {
                 job.stop.stopped().await;
                 Exit::Stopped

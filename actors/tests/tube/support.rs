@@ -69,7 +69,7 @@ impl World {
         );
         World {
             tree,
-            sockets: FakeSockets::new(&counter),
+            sockets: FakeSockets::new(&counter).with_faults(faults.clone()),
             connector: FakeConnector::new(&counter),
             signalling: FakeSignalling::new(),
             faults,

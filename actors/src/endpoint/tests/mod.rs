@@ -1,6 +1,7 @@
 //! The endpoint with the kernel's sockets, in this process.
 
 mod dialling;
+mod killing;
 mod listener;
 mod listening;
 mod others;

@@ -80,8 +80,8 @@ impl Connection {
         self.meters.opened(&bytestream);
         // A channel that is gone shows nothing any more.
         self.notes.send(Note::BytestreamOpened).await.ok();
-        let relay = relay::run(local, bytestream, self.meters, &self.stop);
-        let end = faults.survive(FaultPoint::RelayFlowing, relay).await?;
+        let relay = relay::run_until(local, bytestream, self.meters, &self.stop, faults.clone());
+        let end = faults.survive(FaultPoint::RelayFlowing, relay).await??;
         faults.hit(FaultPoint::RelayEnded)?;
         Ok(match end {
             RelayEnd::Finished => ConnectionEnd::Finished,
