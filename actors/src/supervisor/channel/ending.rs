@@ -1,28 +1,13 @@
 //! How a channel ends: in order, or buried by its supervisor when something failed past its limit.
 
-use std::time::Duration;
-
 use futures_lite::FutureExt as _;
 
 use super::{Announcement, Channel, Farewell, Note, SiblingKind, Time, catch};
 use crate::{
     model::Error,
     ports::ChannelSignal,
-    runtime::{Clock, Exit, Failure},
+    runtime::{Exit, Failure, within},
 };
-
-/// What comes of `future` within `limit`.
-async fn in_time<T>(
-    clock: &dyn Clock,
-    limit: Duration,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let late = async {
-        clock.sleep(limit).await;
-        None
-    };
-    async { Some(future.await) }.or(late).await
-}
 
 impl Channel {
     /// No more applications, no more dials. What was asked and not yet dialled is refused by being
@@ -86,7 +71,7 @@ impl Channel {
         }
         // A tree that never answers must not keep whoever waits for the end.
         let (clock, limit) = (self.world.clock.clone(), self.world.config.tree_limit);
-        let said = in_time(&*clock, limit, self.say_the_rest()).await;
+        let said = within(&*clock, limit, self.say_the_rest()).await;
         self.announcer.end().await;
         if said.is_none() {
             let lost = self.signals.1.len() + usize::from(self.in_hand.take().is_some());
@@ -97,7 +82,7 @@ impl Channel {
             );
         }
         let withdrawing = catch("withdraw", self.world.tree.withdraw(self.id));
-        match in_time(&*clock, limit, withdrawing).await {
+        match within(&*clock, limit, withdrawing).await {
             Some(Ok(())) => {}
             Some(Err(failure)) => {
                 tracing::error!(channel = self.id.0, %failure, "cannot withdraw a channel");
