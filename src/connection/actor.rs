@@ -35,6 +35,7 @@ use super::{
     contacts::Contacts,
     fault::Point,
     message::{ConnectionHandle, ConnectionMessage},
+    offer_rate::OfferRate,
     outgoing::{Ending, Outgoing},
     parameters::Account,
     ports::ChannelOpener,
@@ -88,6 +89,7 @@ pub(super) struct Connection {
     pub(super) changed_quietly: bool,
     pub(super) channels: BTreeMap<ChannelId, Arc<ChannelDetails>>,
     pub(super) tubes: Tubes,
+    pub(super) offer_rate: OfferRate,
     pub(super) presence: Presence,
     alias: String,
     pub(super) own: OwnCapabilities,
@@ -139,6 +141,7 @@ impl Connection {
             changed_quietly: false,
             channels: BTreeMap::new(),
             tubes: Tubes::default(),
+            offer_rate: OfferRate::default(),
             presence: Presence {
                 show: Show::Available,
                 message: String::new(),

@@ -174,7 +174,7 @@ impl Connection {
         }
     }
 
-    fn room_for_offer(&self, wire: WireId) -> Result<()> {
+    fn room_for_offer(&mut self, wire: WireId) -> Result<()> {
         let contact = self.contacts.get(wire.0)?;
         if matches!(contact.trust, Trust::Blocked { .. }) {
             return Err(Error::CertFingerprintMismatch(
@@ -191,7 +191,9 @@ impl Connection {
             let contact = self.contacts.get(contact);
             contact.is_ok_and(|contact| contact.is_pinned())
         };
-        self.tubes.room_for_offer(wire.0, pinned)
+        self.tubes.room_for_offer(wire.0, pinned)?;
+        let now = self.parts.clock.now();
+        self.offer_rate.take(wire.0, pinned(wire.0), now)
     }
 
     fn open_offered(

@@ -21,6 +21,7 @@ pub mod fault;
 mod lifecycle;
 pub mod manager;
 pub mod message;
+mod offer_rate;
 mod outgoing;
 pub mod parameters;
 pub mod ports;

@@ -16,6 +16,7 @@ use self::fakes::{TestNetwork, World, bob, offered};
 use super::{
     contacts::{Contacts, KEPT_FOR_PINNED, MAX_HANDLES},
     message::ConnectionMessage,
+    offer_rate::OF_A_STRANGER,
     tubes::{MAX_CHANNELS, MAX_OFFERS, MAX_OFFERS_OF_ONE, MAX_OFFERS_OF_STRANGERS},
     view::Status,
 };
@@ -214,6 +215,29 @@ fn offers_are_bounded_for_each_contact_and_closed_beyond() {
     assert_eq!(connection.view.get().channels.len(), MAX_OFFERS_OF_ONE);
     assert_eq!(world.session().signalling.log(), [Signalled::Closed]);
     const { assert!(MAX_OFFERS_OF_ONE < MAX_OFFERS && MAX_OFFERS < MAX_CHANNELS) };
+    world.ends();
+}
+
+#[test]
+fn a_tube_offered_and_closed_again_and_again_is_soon_refused() {
+    let world = World::new();
+    let (connection, _) = world.online();
+    for tube in 1..=200 {
+        world.happens(offered(tube));
+        let channels: Vec<_> = connection.view.get().channels.keys().copied().collect();
+        for channel in channels {
+            let closed = ConnectionMessage::ChannelClosed(channel);
+            world
+                .sim
+                .run(connection.address.tell_first(closed))
+                .unwrap();
+        }
+        world.sim.settle();
+    }
+    assert_eq!(world.tree.count("new"), OF_A_STRANGER.burst as usize);
+    world.sim.advance(OF_A_STRANGER.each);
+    world.happens(offered(201));
+    assert_eq!(world.tree.count("new"), OF_A_STRANGER.burst as usize + 1);
     world.ends();
 }
 
