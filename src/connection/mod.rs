@@ -15,6 +15,7 @@
 pub mod actor;
 pub mod capabilities;
 mod changes;
+mod channels;
 pub mod contacts;
 mod events;
 pub mod fault;
