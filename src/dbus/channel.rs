@@ -9,6 +9,7 @@ use zbus::{Variant, object_server::SignalEmitter};
 
 use super::{
     error::{Result, answered, read},
+    sockets,
     values::{self, Map},
 };
 use crate::connection::protocol::{self, interface, property};
@@ -49,7 +50,7 @@ pub fn immutable_properties(description: &StreamTubeDescription) -> Map {
     );
     set(
         property::SUPPORTED_SOCKET_TYPES,
-        Variant::new(values::socket_types(&description.sockets)),
+        Variant::new(sockets::socket_types(&description.sockets)),
     );
     // Those of a requested tube come with Offer.
     if !description.requested {

@@ -15,9 +15,10 @@ use super::{
     error,
     presence::SimplePresence,
     requests::Requests,
+    sockets,
     stream_tube::StreamTube,
     trust::Trust,
-    values::{self, Map},
+    values::Map,
 };
 use crate::connection::{contacts::Contact, protocol, view::ConnectionSignal};
 
@@ -152,7 +153,7 @@ async fn channel_signal(
             StreamTube::new_local_connection(&emitter, id.0).await
         }
         ChannelSignal::NewRemoteConnection { contact, from, id } => {
-            let parameter = from.as_ref().map_or_else(nothing, values::address);
+            let parameter = from.as_ref().map_or_else(nothing, sockets::address);
             StreamTube::new_remote_connection(&emitter, contact.0, parameter, id.0).await
         }
         ChannelSignal::ConnectionClosed { id, why } => {

@@ -24,6 +24,7 @@ mod presence;
 mod protocol;
 mod requests;
 mod service;
+mod sockets;
 mod statistics;
 mod stream_tube;
 mod tree;

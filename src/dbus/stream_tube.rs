@@ -10,6 +10,7 @@ use zbus::{OwnedVariant, Variant, object_server::SignalEmitter};
 
 use super::{
     error::{Result, answered, read},
+    sockets,
     values::{self, ReceivedMap},
 };
 use crate::connection::ConnectionHandle;
@@ -33,8 +34,8 @@ impl StreamTube {
         address_type: u32,
         access_control: u32,
     ) -> Outcome<(actors::model::AddressType, AccessControl)> {
-        let kind = values::address_type(address_type)?;
-        let access = values::access_control(access_control)?;
+        let kind = sockets::address_type(address_type)?;
+        let access = sockets::access_control(access_control)?;
         let supported = self
             .object
             .description
@@ -65,7 +66,7 @@ impl StreamTube {
     #[zbus(property(emits_changed_signal = "const"))]
     fn supported_socket_types(&self) -> Result<HashMap<u32, Vec<u32>>> {
         read("SupportedSocketTypes", || {
-            values::socket_types(&self.object.description.sockets)
+            sockets::socket_types(&self.object.description.sockets)
         })
     }
 
@@ -78,7 +79,7 @@ impl StreamTube {
     ) -> Result<()> {
         answered("Offer", async {
             let (kind, access) = self.supported(address_type, access_control)?;
-            let address = values::given_address(kind, &address)?;
+            let address = sockets::given_address(kind, &address)?;
             let parameters = values::given_tube_parameters(&parameters)?;
             self.connection
                 .offer(&self.object, address, access, parameters)
@@ -109,7 +110,7 @@ impl StreamTube {
                 }
             }
             let address = self.connection.accept(&self.object, kind, access).await?;
-            Ok(values::address(&address))
+            Ok(sockets::address(&address))
         })
         .await
     }
