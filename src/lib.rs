@@ -23,6 +23,7 @@ pub mod cli;
 pub mod client;
 pub mod connection;
 mod dbus;
+pub mod names;
 mod packaging;
 mod runtime;
 mod service_main;

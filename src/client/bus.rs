@@ -6,10 +6,8 @@ use actors::runtime::{Clock, Spawner};
 use serde::{Serialize, de::DeserializeOwned};
 use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Type, connection::Builder};
 
-use super::{
-    error::{Error, Kind, Result},
-    names,
-};
+use super::error::{Error, Kind, Result};
+use crate::names;
 use crate::runtime::OurRuntime;
 
 /// How long one method call may take. The service bounds what it does on the network well below

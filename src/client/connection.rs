@@ -10,9 +10,9 @@ use super::{
     contact::{Contact, Trust, dictionary},
     error::{Error, Kind, Result},
     event::{Event, Events},
-    names,
     tube::{Tube, TubeDescription, tube_from_properties},
 };
+use crate::names;
 
 /// `Connection_Status`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +98,7 @@ impl Connection {
     /// parameters it does not take.
     pub async fn request(bus: &Bus, account: &Account) -> Result<Self> {
         let (name, object): (String, OwnedObjectPath) = bus
-            .remote(names::MANAGER, path(names::MANAGER_PATH)?)
+            .remote(names::MANAGER_BUS_NAME, path(names::MANAGER_PATH)?)
             .call(
                 names::MANAGER_INTERFACE,
                 "RequestConnection",

@@ -4,10 +4,8 @@ use std::collections::HashMap;
 
 use zbus::{OwnedVariant, Variant};
 
-use super::{
-    error::{Error, Kind, Result},
-    names,
-};
+use super::error::{Error, Kind, Result};
+use crate::names;
 
 /// `Connection_Presence_Type`, as far as link-local contacts have them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -161,7 +159,7 @@ impl Contact {
     pub(super) const INTERFACES: [&'static str; 4] = [
         names::ALIASING,
         names::SIMPLE_PRESENCE,
-        names::CAPABILITIES,
+        names::CONTACT_CAPABILITIES,
         names::TRUST,
     ];
 
@@ -201,7 +199,7 @@ impl Contact {
             contact.message = message.as_str().to_owned();
         }
         if let Some(Variant::Array(classes)) = attributes
-            .get(&attribute(names::CAPABILITIES, "capabilities"))
+            .get(&attribute(names::CONTACT_CAPABILITIES, "capabilities"))
             .map(|value| &**value)
         {
             classes.iter().for_each(|class| contact.take_class(class));
@@ -313,7 +311,7 @@ mod tests {
                 ])),
             ),
             (
-                format!("{}/capabilities", names::CAPABILITIES),
+                format!("{}/capabilities", names::CONTACT_CAPABILITIES),
                 owned(vec![
                     class(&[(
                         "org.freedesktop.Telepathy.Channel.ChannelType",
@@ -364,7 +362,7 @@ mod tests {
                 owned("away"),
             ),
             (
-                format!("{}/capabilities", names::CAPABILITIES),
+                format!("{}/capabilities", names::CONTACT_CAPABILITIES),
                 owned(vec![1u32]),
             ),
         ]);

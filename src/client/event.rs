@@ -8,9 +8,9 @@ use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, mes
 use super::{
     bus::Bus,
     error::{Error, Kind, Result},
-    names,
     tube::{TubeDescription, TubeState, tube_from_properties},
 };
+use crate::names;
 
 /// Most signals that wait for whoever reads [`Events`]. When it is full the bus library reads no
 /// further from the socket until there is room; nothing is lost.
@@ -167,7 +167,7 @@ fn read(message: &Message) -> Result<Option<Event>> {
         (names::CONTACT_LIST, "ContactsChangedWithID")
         | (names::SIMPLE_PRESENCE, "PresencesChanged")
         | (names::ALIASING, "AliasesChanged")
-        | (names::CAPABILITIES, "ContactCapabilitiesChanged")
+        | (names::CONTACT_CAPABILITIES, "ContactCapabilitiesChanged")
         | (names::TRUST, "TrustChanged") => Event::Contacts,
         (names::REQUESTS, "NewChannels") => {
             let channels: Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)> =

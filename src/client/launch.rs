@@ -10,8 +10,8 @@ use zbus::{MatchRule, MessageStream, message};
 use super::{
     bus::{Bus, within},
     error::{Error, Kind, Result},
-    names,
 };
+use crate::names;
 
 /// How long a started service may take until it owns its name.
 const START_DEADLINE: Duration = Duration::from_secs(15);
@@ -41,7 +41,7 @@ pub struct Program {
 /// # Errors
 /// What the bus answers.
 pub async fn is_running(bus: &Bus) -> Result<bool> {
-    Ok(bus.owner(names::MANAGER).await?.is_some())
+    Ok(bus.owner(names::MANAGER_BUS_NAME).await?.is_some())
 }
 
 /// Makes sure that the connection manager runs.
@@ -53,7 +53,7 @@ pub async fn start(bus: &Bus, program: Option<&Program>) -> Result<Started> {
         return Ok(Started::Running);
     }
     let activated: Result<u32> = bus
-        .call_daemon("StartServiceByName", &(names::MANAGER, 0u32))
+        .call_daemon("StartServiceByName", &(names::MANAGER_BUS_NAME, 0u32))
         .await;
     match (activated, program) {
         (Ok(_), _) => Ok(Started::Activated),
@@ -100,7 +100,7 @@ pub async fn appears(bus: &Bus, shown: &str, child: &mut Child) -> Result<()> {
         .sender("org.freedesktop.DBus")
         .interface("org.freedesktop.DBus")
         .member("NameOwnerChanged")
-        .arg(0, names::MANAGER)
+        .arg(0, names::MANAGER_BUS_NAME)
         .build()?;
     let mut owners = MessageStream::for_match_rule(rule, bus.connection(), None).await?;
     let owned = async {

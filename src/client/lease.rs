@@ -5,7 +5,8 @@
 //! connection, and the bus drops whoever vanishes. A connection without that name was brought
 //! online by somebody who does not take part (Mission Control, `--detach`), and stays.
 
-use super::{bus::Bus, error::Result, names};
+use super::{bus::Bus, error::Result};
+use crate::names;
 
 /// Our place in the queue.
 #[derive(Debug)]

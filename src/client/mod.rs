@@ -22,7 +22,6 @@ mod error;
 mod event;
 mod launch;
 mod lease;
-pub mod names;
 mod tube;
 
 pub use account::Account;

@@ -15,8 +15,8 @@ use super::{
     bus::Remote,
     contact::text,
     error::{Error, Kind, Result},
-    names,
 };
+use crate::names;
 
 /// `Socket_Access_Control` Localhost.
 const LOCALHOST: u32 = 0;

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use actors::model::ServiceName;
 
 use super::{
-    protocol::{ChannelClass, HANDLE_TYPE_CONTACT, interface, property, stream_tube_class},
+    protocol::{ChannelClass, HANDLE_TYPE_CONTACT, property, stream_tube_class},
     value::{Given, GivenMap},
 };
+use crate::names;
 use crate::xmpp::ns;
 
 /// Most services of one contact that are shown; the others are not there.
@@ -136,7 +137,7 @@ impl OwnCapabilities {
 fn announced_service(filter: &GivenMap) -> Option<String> {
     let is = |name: &str, wanted: &Given| filter.get(name).is_none_or(|given| given == wanted);
     let stream_tube =
-        filter.get(property::CHANNEL_TYPE) == Some(&Given::Text(interface::STREAM_TUBE.into()));
+        filter.get(property::CHANNEL_TYPE) == Some(&Given::Text(names::STREAM_TUBE.into()));
     let to_contacts = filter
         .get(property::TARGET_HANDLE_TYPE)
         .is_none_or(|given| {
@@ -165,7 +166,7 @@ mod tests {
         let mut filter = GivenMap::from([
             (
                 property::CHANNEL_TYPE.to_owned(),
-                Given::Text(interface::STREAM_TUBE.into()),
+                Given::Text(names::STREAM_TUBE.into()),
             ),
             (property::TARGET_HANDLE_TYPE.to_owned(), Given::Uint(1)),
             (property::SERVICE.to_owned(), Given::Text(service.into())),

@@ -5,15 +5,11 @@
 use actors::model::ChannelId;
 
 use super::value::Given;
+use crate::names;
+pub use crate::names::{MANAGER_BUS_NAME, MANAGER_PATH, PROTOCOL};
 
 /// `Connection_Manager_Name`.
 pub const MANAGER: &str = "pneuma";
-/// The manager's bus name (`ConnectionManager`).
-pub const MANAGER_BUS_NAME: &str = "org.freedesktop.Telepathy.ConnectionManager.pneuma";
-/// The manager's object path (`ConnectionManager`).
-pub const MANAGER_PATH: &str = "/org/freedesktop/Telepathy/ConnectionManager/pneuma";
-/// The protocol, as `.manager` files, `Protocols` and RequestConnection name it.
-pub const PROTOCOL: &str = "local-xmpp";
 /// The same where a name must be an identifier: in object paths and bus names.
 pub const PROTOCOL_IDENTIFIER: &str = "local_xmpp";
 /// The Protocol object's path.
@@ -25,69 +21,34 @@ pub const ICON: &str = "im-local-xmpp";
 /// `Protocol.VCardField`: there is none.
 pub const VCARD_FIELD: &str = "";
 
-/// Interface names, each as the specification spells it.
-pub mod interface {
-    /// Protocol.Interface.Presence
-    pub const PROTOCOL_PRESENCE: &str = "org.freedesktop.Telepathy.Protocol.Interface.Presence";
-    /// Connection
-    pub const CONNECTION: &str = "org.freedesktop.Telepathy.Connection";
-    /// Connection.Interface.Requests
-    pub const REQUESTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Requests";
-    /// Connection.Interface.Contacts
-    pub const CONTACTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Contacts";
-    /// Connection.Interface.ContactList
-    pub const CONTACT_LIST: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactList";
-    /// Connection.Interface.SimplePresence
-    pub const SIMPLE_PRESENCE: &str =
-        "org.freedesktop.Telepathy.Connection.Interface.SimplePresence";
-    /// Connection.Interface.Aliasing
-    pub const ALIASING: &str = "org.freedesktop.Telepathy.Connection.Interface.Aliasing";
-    /// Connection.Interface.ContactCapabilities
-    pub const CONTACT_CAPABILITIES: &str =
-        "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";
-    /// Our own: what is known of contacts' keys.
-    pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
-    /// Channel
-    pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
-    /// Channel.Interface.Tube
-    pub const TUBE: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube";
-    /// Channel.Type.StreamTube
-    pub const STREAM_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube";
-    /// Our own: what went through a channel.
-    pub const STATISTICS: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Statistics1";
-    /// Our own: a channel that lives as long as its caller.
-    pub const CLAIM: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1";
-}
-
 /// `ConnectionManager.Interfaces`: none are defined.
 pub const MANAGER_INTERFACES: &[&str] = &[];
 /// `Protocol.Interfaces`.
-pub const PROTOCOL_INTERFACES: &[&str] = &[interface::PROTOCOL_PRESENCE];
+pub const PROTOCOL_INTERFACES: &[&str] = &[names::PROTOCOL_PRESENCE];
 /// `Protocol.AuthenticationTypes`: nothing is ever asked before Connected.
 pub const AUTHENTICATION_TYPES: &[&str] = &[];
 /// `Protocol.ConnectionInterfaces` and `Connection.Interfaces`: all of them are there from the
 /// start, so the property never changes.
 pub const CONNECTION_INTERFACES: &[&str] = &[
-    interface::REQUESTS,
-    interface::CONTACTS,
-    interface::CONTACT_LIST,
-    interface::SIMPLE_PRESENCE,
-    interface::ALIASING,
-    interface::CONTACT_CAPABILITIES,
-    interface::TRUST,
+    names::REQUESTS,
+    names::CONTACTS,
+    names::CONTACT_LIST,
+    names::SIMPLE_PRESENCE,
+    names::ALIASING,
+    names::CONTACT_CAPABILITIES,
+    names::TRUST,
 ];
 /// `Contacts.ContactAttributeInterfaces`.
 pub const ATTRIBUTE_INTERFACES: &[&str] = &[
-    interface::CONNECTION,
-    interface::CONTACT_LIST,
-    interface::SIMPLE_PRESENCE,
-    interface::ALIASING,
-    interface::CONTACT_CAPABILITIES,
-    interface::TRUST,
+    names::CONNECTION,
+    names::CONTACT_LIST,
+    names::SIMPLE_PRESENCE,
+    names::ALIASING,
+    names::CONTACT_CAPABILITIES,
+    names::TRUST,
 ];
 /// `Channel.Interfaces` of a stream tube.
-pub const STREAM_TUBE_INTERFACES: &[&str] =
-    &[interface::TUBE, interface::STATISTICS, interface::CLAIM];
+pub const STREAM_TUBE_INTERFACES: &[&str] = &[names::TUBE, names::STATISTICS, names::CLAIM];
 
 /// Names of channel properties, as requests and channel classes carry them.
 pub mod property {
@@ -141,7 +102,7 @@ pub fn stream_tube_class(service: Option<&str>) -> ChannelClass {
         fixed: vec![
             (
                 property::CHANNEL_TYPE,
-                Given::Text(interface::STREAM_TUBE.into()),
+                Given::Text(names::STREAM_TUBE.into()),
             ),
             (
                 property::TARGET_HANDLE_TYPE,

@@ -4,9 +4,10 @@ use actors::model::{ContactHandle, Error, ServiceName};
 
 use super::{
     contacts::shortened,
-    protocol::{HANDLE_TYPE_CONTACT, STREAM_TUBE_INTERFACES, interface, property},
+    protocol::{HANDLE_TYPE_CONTACT, STREAM_TUBE_INTERFACES, property},
     value::GivenMap,
 };
+use crate::names;
 
 /// Whom a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl ChannelRequest {
             ));
         };
         let channel_type = channel_type.text("ChannelType")?;
-        if channel_type != interface::STREAM_TUBE {
+        if channel_type != names::STREAM_TUBE {
             return Err(Error::NotImplemented(format!(
                 "channels of type '{}' cannot be requested here",
                 shortened(channel_type)
@@ -121,7 +122,7 @@ mod tests {
         let mut request = GivenMap::from([
             (
                 property::CHANNEL_TYPE.to_owned(),
-                Given::Text(interface::STREAM_TUBE.into()),
+                Given::Text(names::STREAM_TUBE.into()),
             ),
             (property::TARGET_HANDLE_TYPE.to_owned(), Given::Uint(1)),
             (property::TARGET_HANDLE.to_owned(), Given::Uint(7)),

@@ -6,10 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use zbus::Variant;
 
 use super::values::{self, Class, Map};
+use crate::names;
 use crate::{
     connection::{
         contacts::Contact,
-        protocol::{ATTRIBUTE_INTERFACES, PresenceType, STATUSES, interface},
+        protocol::{ATTRIBUTE_INTERFACES, PresenceType, STATUSES},
     },
     session::{self, Show},
 };
@@ -109,24 +110,24 @@ pub fn of(contact: &Contact, interfaces: &[&'static str]) -> Map {
         map.insert(format!("{interface}/{attribute}"), value);
     };
     let id = Variant::new(contact.id.as_ref().to_owned());
-    set(interface::CONNECTION, "contact-id", id);
+    set(names::CONNECTION, "contact-id", id);
     for wanted in interfaces {
         match *wanted {
-            name @ interface::CONTACT_LIST => {
+            name @ names::CONTACT_LIST => {
                 set(name, "subscribe", Variant::new(subscription(contact)));
                 set(name, "publish", Variant::new(subscription(contact)));
             }
-            name @ interface::SIMPLE_PRESENCE => {
+            name @ names::SIMPLE_PRESENCE => {
                 set(name, "presence", Variant::new(presence(contact)));
             }
-            name @ interface::ALIASING => {
+            name @ names::ALIASING => {
                 set(name, "alias", Variant::new(contact.alias.clone()));
             }
             // Left out while it is unknown.
-            name @ interface::CONTACT_CAPABILITIES if contact.capabilities.is_some() => {
+            name @ names::CONTACT_CAPABILITIES if contact.capabilities.is_some() => {
                 set(name, "capabilities", Variant::new(classes(contact)));
             }
-            name @ interface::TRUST => set(name, "trust", Variant::new(trust(contact))),
+            name @ names::TRUST => set(name, "trust", Variant::new(trust(contact))),
             _ => {}
         }
     }

@@ -12,7 +12,8 @@ use super::{
     sockets,
     values::{self, Map},
 };
-use crate::connection::protocol::{self, interface, property};
+use crate::connection::protocol::{self, property};
+use crate::names;
 
 /// What is fixed about a channel, by full names: in NewChannels, `Channels` and the answers of
 /// CreateChannel and EnsureChannel.
@@ -21,7 +22,7 @@ pub fn immutable_properties(description: &StreamTubeDescription) -> Map {
     let mut set = |name: &str, value: Variant<'static>| {
         map.insert(name.to_owned(), value);
     };
-    set(property::CHANNEL_TYPE, Variant::new(interface::STREAM_TUBE));
+    set(property::CHANNEL_TYPE, Variant::new(names::STREAM_TUBE));
     set(
         property::INTERFACES,
         Variant::new(values::strings(protocol::STREAM_TUBE_INTERFACES)),
@@ -83,7 +84,7 @@ impl Channel {
 impl Channel {
     #[zbus(property(emits_changed_signal = "const"))]
     fn channel_type(&self) -> Result<String> {
-        read("ChannelType", || interface::STREAM_TUBE.to_owned())
+        read("ChannelType", || names::STREAM_TUBE.to_owned())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::connection::{
     ConnectionHandle,
-    protocol::interface,
     view::{ConnectionView, ContactListState},
 };
+use crate::names;
 
 /// `Contact_Subscriptions`.
 pub type Subscriptions = (u32, u32, String);
@@ -93,7 +93,7 @@ impl ContactList {
             // Handles are immortal: holding them changes nothing.
             tracing::trace!(hold, "contact list attributes");
             let mut interfaces = interfaces;
-            interfaces.push(interface::CONTACT_LIST.to_owned());
+            interfaces.push(names::CONTACT_LIST.to_owned());
             let interfaces = attributes::wanted(&interfaces);
             let attributes = view
                 .contacts

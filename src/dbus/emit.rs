@@ -21,6 +21,7 @@ use super::{
     values::Map,
 };
 use crate::connection::{contacts::Contact, protocol, view::ConnectionSignal};
+use crate::names;
 
 /// A signal that cannot be sent has nobody to hear it: the bus is gone.
 pub fn lost(outcome: zbus::Result<()>) {
@@ -91,7 +92,7 @@ async fn connection_signal(
             Connection::new_channel(
                 &emitter,
                 path,
-                protocol::interface::STREAM_TUBE,
+                names::STREAM_TUBE,
                 protocol::HANDLE_TYPE_CONTACT,
                 details.description.target.0,
                 details.description.requested,

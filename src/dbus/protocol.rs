@@ -10,6 +10,7 @@ use super::{
     values::{self, Class, Map, ParamSpec, ReceivedMap, StatusSpec},
 };
 use crate::connection::{parameters::Account, protocol};
+use crate::names;
 
 /// `Protocol`.
 #[derive(Debug)]
@@ -136,7 +137,7 @@ pub fn immutable_properties() -> Map {
             strings(protocol::AUTHENTICATION_TYPES),
         ),
         (
-            format!("{}.Statuses", protocol::interface::PROTOCOL_PRESENCE),
+            format!("{}.Statuses", names::PROTOCOL_PRESENCE),
             Variant::new(values::statuses()),
         ),
     ])

@@ -1,21 +1,22 @@
-//! Names on the bus, as clients write them. Each stands in the specification's page of the same
-//! name, except those with `Pneuma` in them, which are ours.
+//! Names on D-Bus, for both of its sides: what the service serves is what the client library asks for.
+//! Each stands in the specification's page of the same name, except those with `Pneuma` in them,
+//! which are ours.
 
-/// Prefix of every interface and error of the specification.
-pub const TELEPATHY: &str = "org.freedesktop.Telepathy";
 /// The bus name of the connection manager.
-pub const MANAGER: &str = "org.freedesktop.Telepathy.ConnectionManager.pneuma";
+pub const MANAGER_BUS_NAME: &str = "org.freedesktop.Telepathy.ConnectionManager.pneuma";
 /// The object path of the connection manager.
 pub const MANAGER_PATH: &str = "/org/freedesktop/Telepathy/ConnectionManager/pneuma";
 /// `ConnectionManager`
 pub const MANAGER_INTERFACE: &str = "org.freedesktop.Telepathy.ConnectionManager";
-/// The protocol, as `RequestConnection` takes it.
+/// The protocol, as `.manager` files, `Protocols` and `RequestConnection` name it.
 pub const PROTOCOL: &str = "local-xmpp";
 /// What the bus name of each of our connections begins with.
 pub const CONNECTION_PREFIX: &str = "org.freedesktop.Telepathy.Connection.pneuma.local_xmpp.";
-/// What the bus names that keep a connection online begin with; see [`super::Lease`]. Deliberately
-/// outside the namespaces whose names other clients list.
+/// What the bus names that keep a connection online begin with; see [`Lease`](crate::client::Lease).
+/// Deliberately outside the namespaces whose names other clients list.
 pub const LEASE_PREFIX: &str = "org.freedesktop.Telepathy.Pneuma.Lease.";
+/// `Protocol.Interface.Presence`
+pub const PROTOCOL_PRESENCE: &str = "org.freedesktop.Telepathy.Protocol.Interface.Presence";
 /// `Connection`
 pub const CONNECTION: &str = "org.freedesktop.Telepathy.Connection";
 /// `Connection.Interface.Requests`
@@ -29,7 +30,8 @@ pub const SIMPLE_PRESENCE: &str = "org.freedesktop.Telepathy.Connection.Interfac
 /// `Connection.Interface.Aliasing`
 pub const ALIASING: &str = "org.freedesktop.Telepathy.Connection.Interface.Aliasing";
 /// `Connection.Interface.ContactCapabilities`
-pub const CAPABILITIES: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";
+pub const CONTACT_CAPABILITIES: &str =
+    "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";
 /// Ours: whom a connection trusts, and why.
 pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
 /// `Channel`
