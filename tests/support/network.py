@@ -2,7 +2,7 @@
 import itertools
 import os
 
-from world import run, to_close
+from world import run, to_close, until
 
 numbers = itertools.count(1)
 
@@ -22,6 +22,40 @@ class Machine:
             command += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
                         "--no-new-privs", "--"]
         return command
+
+
+class Cable:
+    """Two machines joined by a veth pair, with IPv6 link-local addresses and no others (no IPv4 but
+    loopback's); needs root. Each has a second interface that leads nowhere, with such an address too:
+    an address without its scope id says nothing."""
+
+    def __init__(self, *names):
+        one, other = self.machines = [Machine(self, None, "eth0") for _ in names]
+        to_close.append(self)
+        for machine, name in zip(self.machines, names):
+            setattr(self, name, machine)
+            run("ip", "netns", "add", machine.namespace)
+            # Addresses can be used at once rather than a second later.
+            run("ip", "netns", "exec", machine.namespace, "sh", "-c",
+                "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad")
+        run("ip", "-n", one.namespace, "link", "add", "eth0", "type", "veth",
+            "peer", "name", "eth0", "netns", other.namespace)
+        for machine in self.machines:
+            inside = ["ip", "-n", machine.namespace]
+            run(*inside, "link", "add", "eth1", "type", "veth", "peer", "name", "eth2")
+            for interface in ("lo", "eth0", "eth1", "eth2"):
+                run(*inside, "link", "set", interface, "up")
+        # An interface gets its address once both its ends are up.
+        until("there are link-local addresses", lambda: all(
+            len(run("ip", "-n", machine.namespace, "-6", "-brief", "addr", "show", "scope", "link",
+                    "-tentative").splitlines()) == 3
+            for machine in self.machines))
+
+    def close(self):
+        for machine in self.machines:
+            run("ip", "netns", "del", machine.namespace, check=False)
+        if self in to_close:
+            to_close.remove(self)
 
 
 class Lan:
