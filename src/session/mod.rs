@@ -124,7 +124,7 @@ pub enum SessionEvent {
     /// A contact that is not pinned disappeared from the network and is forgotten.
     ContactRemoved(ContactId),
     /// A contact has had no live authenticated stream for the grace period since it was last seen,
-    /// or its name belongs to another key now: its tubes close.
+    /// or its program was started anew, or its name belongs to another key now: its tubes close.
     ContactLost(ContactId),
     /// A contact offers a stream tube.
     TubeOffered {

@@ -25,7 +25,7 @@ use rustls::{
     version::TLS13,
 };
 
-use super::trust::{Identity, KeyId, key_of_certificate};
+use super::trust::{Identity, KeyId, RunId, key_of_certificate};
 
 /// The exporter label of an XML stream's value ([`super::link::LinkSecurity::exporter`]).
 pub const STREAM_EXPORTER: &[u8] = b"EXPORTER-pneuma-stream-1";
@@ -88,6 +88,14 @@ pub fn peer_key(connection: &CommonState) -> Option<KeyId> {
     }
     let certificate = connection.peer_certificates()?.first()?;
     key_of_certificate(certificate).ok()
+}
+
+/// Which run of the peer's program this is. `None` before the handshake is complete.
+pub fn peer_run(connection: &CommonState) -> Option<RunId> {
+    if connection.is_handshaking() {
+        return None;
+    }
+    connection.peer_certificates()?.first().map(RunId::of)
 }
 
 /// Whether both sides agreed on this protocol.

@@ -141,6 +141,9 @@ fn start_with(
         clock,
         faults,
     } = surroundings;
+    let identity = identity
+        .for_this_run()
+        .map_err(|error| Error::Confused(error.to_string()))?;
     let identity = Arc::new(identity);
     let contacts = Contacts::new(identity.id(), config.require_encryption, trust);
     let identification = Identification {

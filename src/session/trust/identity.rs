@@ -1,8 +1,10 @@
-//! Our own key: a self-signed ECDSA P-256 certificate. Only its key means anything; names and dates
-//! in it are empty or wide, and no peer of ours looks at them.
+//! Our own key: a self-signed ECDSA P-256 certificate. Its key is who we are, and its hash which run of
+//! the program this is ([`RunId`]); names and dates in it are empty or wide, and no peer of ours looks
+//! at them.
 
 use std::fmt;
 
+use actors::model::BytestreamId;
 use rcgen::PublicKeyData as _;
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
@@ -47,12 +49,7 @@ impl Identity {
     pub fn generate() -> Result<Self, IdentityError> {
         let failed = |error: rcgen::Error| IdentityError::Generate(error.to_string());
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        let mut params = rcgen::CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, "pneuma");
-        let certificate = params.self_signed(&key).map_err(failed)?;
+        let certificate = parameters().self_signed(&key).map_err(failed)?;
         let pem = format!("{}{}", key.serialize_pem(), certificate.pem());
         Ok(Identity {
             id: key_of_spki(&key.subject_public_key_info()),
@@ -90,6 +87,25 @@ impl Identity {
         })
     }
 
+    /// The same key under a certificate that no other run of the program has: its hash is the
+    /// [`RunId`] that peers see. What [`Identity::to_pem`] gives stays as it was.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub fn for_this_run(self) -> Result<Self, IdentityError> {
+        let failed = |error: rcgen::Error| IdentityError::Generate(error.to_string());
+        let serial =
+            BytestreamId::random().map_err(|error| IdentityError::Generate(error.to_string()))?;
+        let key = rcgen::KeyPair::try_from(self.key.secret_pkcs8_der()).map_err(failed)?;
+        let mut params = parameters();
+        params.serial_number = Some(serial.0.to_vec().into());
+        let certificate = params.self_signed(&key).map_err(failed)?;
+        Ok(Identity {
+            certificate: certificate.der().clone(),
+            ..self
+        })
+    }
+
     /// Key and certificate, as the profile keeps them. Secret.
     pub fn to_pem(&self) -> &str {
         &self.pem
@@ -108,6 +124,28 @@ impl Identity {
     /// The private key, for TLS.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(self.key.clone_key())
+    }
+}
+
+fn parameters() -> rcgen::CertificateParams {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "pneuma");
+    params
+}
+
+/// One run of a peer's program, from going online to its end. It is the hash of the certificate the
+/// peer showed in TLS, which its key signed with the handshake: nobody else can say it. A peer that
+/// shows another one has been started anew and knows nothing of what was agreed on before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunId([u8; 32]);
+
+impl RunId {
+    /// The run that this certificate was made for.
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        RunId(Sha256::digest(certificate).into())
     }
 }
 
@@ -141,6 +179,23 @@ mod tests {
         assert_eq!(made.id(), read.id());
         assert_eq!(made.certificate(), read.certificate());
         assert_eq!(key_of_certificate(&read.certificate()).unwrap(), read.id());
+    }
+
+    #[test]
+    fn each_run_has_a_certificate_of_its_own_for_the_same_key() {
+        let kept = Identity::generate().unwrap();
+        let run = || {
+            let read = Identity::from_pem(kept.to_pem()).unwrap();
+            read.for_this_run().unwrap()
+        };
+        let (one, other) = (run(), run());
+        assert_ne!(
+            RunId::of(&one.certificate()),
+            RunId::of(&other.certificate())
+        );
+        assert_eq!(RunId::of(&one.certificate()), RunId::of(&one.certificate()));
+        assert_eq!(key_of_certificate(&one.certificate()).unwrap(), kept.id());
+        assert_eq!((one.id(), one.to_pem()), (kept.id(), kept.to_pem()));
     }
 
     #[test]

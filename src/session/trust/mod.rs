@@ -18,7 +18,7 @@ mod profile;
 mod table;
 
 pub use code::{ComparisonCode, ParseCodeError};
-pub use identity::{BadCertificate, Identity, IdentityError, key_of_certificate};
+pub use identity::{BadCertificate, Identity, IdentityError, RunId, key_of_certificate};
 pub use profile::Profile;
 pub use table::{MAX_ROWS, TableError, TrustRow, TrustTable};
 

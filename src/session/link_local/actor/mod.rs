@@ -53,7 +53,7 @@ use super::{
 use crate::{
     session::{
         ContactId, SessionEvent,
-        trust::{KeyId, TrustTable},
+        trust::{KeyId, RunId, TrustTable},
     },
     xmpp::stream::Role,
 };
@@ -132,6 +132,8 @@ struct StreamEntry {
     role: Role,
     contact: Option<ContactId>,
     key: Option<KeyId>,
+    /// Which run of the contact's program is at the other end, once it is believed.
+    run: Option<RunId>,
     commands: Address<Command>,
     link: Option<Arc<StreamLink>>,
     /// Ends the stream's task when it is dropped.

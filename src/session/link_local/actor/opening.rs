@@ -179,6 +179,7 @@ impl SessionActor {
                 role: Role::Initiator,
                 contact: Some(id.clone()),
                 key: route.key,
+                run: None,
                 commands: commands.clone(),
                 link: None,
                 _stopper: stopper,

@@ -14,7 +14,10 @@ use super::super::{
     },
 };
 use crate::{
-    session::{ContactId, PeerId, SessionEvent, TubeId},
+    session::{
+        ContactId, PeerId, SessionEvent, TubeId,
+        trust::{KeyId, RunId},
+    },
     xmpp::{ns, stream::Role},
 };
 
@@ -37,6 +40,7 @@ impl SessionActor {
                 role: Role::Recipient,
                 contact: None,
                 key: None,
+                run: None,
                 commands: commands.clone(),
                 link: None,
                 _stopper: stopper,
@@ -212,6 +216,15 @@ impl SessionActor {
         };
         entry.contact = Some(contact.clone());
         entry.key = admission.key;
+        entry.run = admission.run;
+        // Before anything that is said on this stream, so that it ends what was and not what comes.
+        if let Some((key, run)) = admission.key.zip(admission.run) {
+            let changes = self.parts.contacts.runs_as(key, run);
+            if !changes.is_empty() {
+                self.drop_streams_of_other_runs(key, run);
+                self.follow(changes);
+            }
+        }
         let pneuma = self
             .parts
             .contacts
@@ -369,6 +382,16 @@ impl SessionActor {
             peer.dialling = peer.dialling.filter(|id| self.streams.contains_key(id));
         }
         self.serve(id);
+    }
+
+    /// The contact's program was started anew: what it had open before leads nowhere.
+    fn drop_streams_of_other_runs(&mut self, key: KeyId, run: RunId) {
+        self.streams.retain(|_, entry| {
+            entry.key != Some(key) || entry.run.is_none_or(|other| other == run)
+        });
+        for peer in self.peers.values_mut() {
+            peer.current = peer.current.filter(|id| self.streams.contains_key(id));
+        }
     }
 
     // --- time ----------------------------------------------------------------------------------

@@ -248,6 +248,7 @@ impl Contacts {
             .filter_map(|entry| entry.key)
             .collect();
         self.features.retain(|key, _| keys.contains(key));
+        self.runs.retain(|key, _| keys.contains(key));
         changes
     }
 }

@@ -38,7 +38,7 @@ use actors::{model::Error, runtime::Time};
 use super::discovery::{MAX_ADDRESSES, Sighting};
 use crate::session::{
     Contact, ContactId, Presence, Show, Trust,
-    trust::{KeyId, TrustTable},
+    trust::{KeyId, RunId, TrustTable},
 };
 
 /// Telepathy's name of the protocol, as in trust rows.
@@ -63,7 +63,7 @@ pub enum Change {
     Changed(ContactId),
     /// The contact is forgotten.
     Removed(ContactId),
-    /// [`GRACE`] has passed: tubes with the contact close.
+    /// [`GRACE`] has passed, or its program was started anew: tubes with the contact close.
     Lost(ContactId),
     /// Its features are not known or have changed: ask.
     Ask(ContactId),
@@ -128,6 +128,8 @@ pub struct Contacts {
     by_instance: BTreeMap<String, ContactId>,
     /// Features by key and the `ver` they were asked under; only of keys that are in the table.
     features: BTreeMap<KeyId, (String, Arc<BTreeSet<String>>)>,
+    /// The run of the program that each key was last seen in; only of keys that are in the table.
+    runs: BTreeMap<KeyId, RunId>,
     next_order: u64,
 }
 
@@ -143,6 +145,7 @@ impl Contacts {
             entries: BTreeMap::new(),
             by_instance: BTreeMap::new(),
             features: BTreeMap::new(),
+            runs: BTreeMap::new(),
             next_order: 0,
         };
         // Nobody is told yet: whoever begins to listen asks for everybody.
@@ -237,6 +240,19 @@ impl Contacts {
             changes.push(Change::Changed(id.clone()));
         }
         changes
+    }
+
+    /// Whoever has this key is at this run of its program, as it proved in TLS. If it was at another
+    /// one, that has ended without a word, and tubes that were agreed on with it lead nowhere.
+    pub fn runs_as(&mut self, key: KeyId, run: RunId) -> Vec<Change> {
+        match self.runs.insert(key, run) {
+            Some(before) if before != run => {
+                let same = |(_, entry): &(&ContactId, &Entry)| entry.key == Some(key);
+                let ids = self.entries.iter().filter(same).map(|(id, _)| id.clone());
+                ids.map(Change::Lost).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The contact's last stream ended.

@@ -26,7 +26,7 @@ use crate::{
         ContactId,
         bytestreams::Bytestreams,
         link::LinkSecurity,
-        trust::{Identity, KeyId},
+        trust::{Identity, KeyId, RunId},
     },
     xmpp::{StreamCondition, payload::disco, stream::Role},
 };
@@ -65,6 +65,8 @@ pub struct Admission {
     pub from: String,
     /// The key it proved.
     pub key: Option<KeyId>,
+    /// Which run of the peer's program proved it.
+    pub run: Option<RunId>,
     /// Where it is.
     pub peer: SocketAddr,
     /// Who opened it.
@@ -182,6 +184,7 @@ pub async fn establish(
     let admission = Admission {
         from: them.clone(),
         key: opened.key,
+        run: opened.run,
         peer: request.peer,
         role: request.role,
         reply,

@@ -16,7 +16,7 @@ use super::{Carrier, wire::Wire};
 use crate::{
     session::{
         tls,
-        trust::{Identity, KeyId},
+        trust::{Identity, KeyId, RunId},
     },
     xmpp::{
         StreamCondition, StreamError,
@@ -46,6 +46,8 @@ pub struct Opened {
     pub peer: Header,
     /// The key it proved.
     pub key: Option<KeyId>,
+    /// Which run of the peer's program proved it.
+    pub run: Option<RunId>,
     /// The stream's exporter value.
     pub exporter: Option<[u8; 32]>,
     /// What the peer's first stanzas already ask for.
@@ -93,7 +95,7 @@ pub async fn open(carrier: Box<dyn Carrier>, opening: Opening) -> Result<Opened,
         require_tls: opening.require_tls,
     });
     let mut wire = Wire::Plain(carrier);
-    let (mut key, mut exporter) = (None, None);
+    let (mut key, mut run, mut exporter) = (None, None, None);
     let mut actions: VecDeque<Action> = actions.into();
     loop {
         while let Some(action) = actions.pop_front() {
@@ -105,6 +107,7 @@ pub async fn open(carrier: Box<dyn Carrier>, opening: Opening) -> Result<Opened,
                 Action::StartTls => {
                     let tls = secure(wire, &opening).await?;
                     key = tls::peer_key(tls.get_ref().1);
+                    run = tls::peer_run(tls.get_ref().1);
                     exporter = tls::stream_exporter(&tls, tls::STREAM_EXPORTER, b"");
                     if key.is_none() || exporter.is_none() {
                         return Err(Error::CertInvalid(
@@ -125,6 +128,7 @@ pub async fn open(carrier: Box<dyn Carrier>, opening: Opening) -> Result<Opened,
                         stream,
                         peer,
                         key,
+                        run,
                         exporter,
                         left: actions,
                     });

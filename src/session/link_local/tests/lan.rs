@@ -37,6 +37,8 @@ struct Air {
     present: BTreeMap<String, Sighting>,
     /// Who hears of it, by name.
     hearing: BTreeMap<String, Sender<DiscoveryEvent>>,
+    /// What those would hear that were killed, who must not notice it and say goodbye.
+    killed: Vec<Sender<DiscoveryEvent>>,
     listening: BTreeMap<SocketAddr, (Sender<Connection>, Strangers)>,
     wires: Vec<Wire>,
     next_host: u8,
@@ -111,6 +113,8 @@ pub struct Person {
     pub id: ContactId,
     pub host: Host,
     pub key: KeyId,
+    name: String,
+    pem: String,
     pub faults: Faults,
     pub store: Arc<MemoryStore>,
 }
@@ -146,7 +150,22 @@ impl Lan {
     }
 
     pub fn person_with(&self, name: &str, require_encryption: bool) -> Person {
-        let mut person = self.offline(name, require_encryption);
+        self.connected(self.offline(name, require_encryption))
+    }
+
+    /// A person's program is killed, so that it says nothing to anybody, and started anew.
+    pub fn restarted(&self, whom: &Person) -> Person {
+        let mut air = self.air.lock().unwrap();
+        air.listening.remove(&whom.host.address);
+        let heard = air.hearing.remove(&whom.id.0);
+        air.killed.extend(heard);
+        drop(air);
+        self.break_all();
+        let identity = Identity::from_pem(&whom.pem).unwrap();
+        self.connected(self.made(&whom.name, true, identity, whom.host.clone()))
+    }
+
+    fn connected(&self, mut person: Person) -> Person {
         let side = &person.side;
         person.id = self.sim.run(async {
             side.session.connect().await.unwrap();
@@ -161,13 +180,16 @@ impl Lan {
 
     /// The same before they go online; the id is a guess.
     pub fn offline(&self, name: &str, require_encryption: bool) -> Person {
+        let identity = Identity::generate().unwrap();
+        self.made(name, require_encryption, identity, self.host())
+    }
+
+    fn made(&self, name: &str, require_encryption: bool, identity: Identity, host: Host) -> Person {
         let config = LinkLocalConfig {
             require_encryption,
             ..super::support::config(name, std::path::Path::new("/nowhere"), 0)
         };
-        let identity = Identity::generate().unwrap();
-        let key = identity.id();
-        let host = self.host();
+        let (key, pem) = (identity.id(), identity.to_pem().to_owned());
         let faults = Faults::counting();
         let store = Arc::<MemoryStore>::default();
         let discovery = Arc::new(FakeDiscovery {
@@ -193,7 +215,9 @@ impl Lan {
             side,
             id: ContactId(super::super::instance_name(name).unwrap()),
             host,
+            name: name.into(),
             key,
+            pem,
             faults,
             store,
         }

@@ -226,6 +226,55 @@ fn who_comes_back_is_answered_though_its_old_stream_never_ended() {
 }
 
 #[test]
+fn a_program_that_was_started_anew_is_taken_for_another_run() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    juliet.discovers(&lan, &romeo.id);
+    offer(&lan, &romeo, &juliet, 1);
+    // A stream that broke is not the end of a run.
+    lan.break_all();
+    offer(&lan, &juliet, &romeo, 2);
+    assert!(!romeo.lost(&lan, &juliet.id) && !juliet.lost(&lan, &romeo.id));
+    let again = lan.restarted(&juliet);
+    assert_eq!((again.key, &again.id), (juliet.key, &juliet.id));
+    // Her old tubes have gone before her new ones come, once, and he does not wait for the grace.
+    let before = lan.sim.now();
+    again.sees(&lan, &romeo.id, |_| true);
+    offer(&lan, &again, &romeo, 3);
+    let seen: Vec<SessionEvent> = romeo.happened(&lan);
+    let lost = |event: &SessionEvent| matches!(event, SessionEvent::ContactLost(_));
+    assert_eq!(seen.iter().filter(|event| lost(event)).count(), 1);
+    assert!(lan.sim.now() - before < Duration::from_secs(5));
+    offer(&lan, &romeo, &again, 4);
+    lan.advance(60);
+    assert!(!romeo.lost(&lan, &juliet.id) && !again.lost(&lan, &romeo.id));
+}
+
+#[test]
+fn the_end_of_a_run_is_told_before_what_the_next_one_says() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    let again = lan.restarted(&juliet);
+    again.sees(&lan, &romeo.id, |_| true);
+    let ports = again.side.session.tube(&peer(&romeo.id), TubeId(3));
+    let service = ServiceName::new("rfb").unwrap();
+    let offered = ports.signalling.offer(&service, &TubeParameters::default());
+    lan.sim.run(offered).unwrap();
+    let told: Vec<&str> = romeo
+        .happened(&lan)
+        .iter()
+        .filter_map(|event| match event {
+            SessionEvent::ContactLost(_) => Some("lost"),
+            SessionEvent::TubeOffered { .. } => Some("offered"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["lost", "offered"]);
+}
+
+#[test]
 fn a_connection_is_opened_though_the_stream_died_in_silence() {
     let lan = Lan::new();
     let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
