@@ -56,9 +56,8 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
         };
         let accepted = app
             .interruptible(async {
-                let address = tube.accept(socket).await?;
                 app.same_key(connection, &contact).await?;
-                Ok(address)
+                Ok(tube.accept(socket).await?)
             })
             .await;
         let address = match accepted {

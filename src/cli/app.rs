@@ -303,28 +303,26 @@ impl App {
         ))
     }
 
-    /// After an offer or an accept, which pinned a key: whether it is the one that the contact was
-    /// chosen by. Anybody can change a stranger's record while our user looks at its key. One that is
-    /// another is forgotten again; the caller closes the tube.
+    /// Before an offer or an accept, which would pin whatever key the contact has by then: pins the
+    /// one it was chosen by. Anybody can change a stranger's record while our user looks at its key.
     ///
     /// # Errors
-    /// Code 4 when it is not the same key.
+    /// Code 4 when it has another key by now, and what the service answers.
     pub async fn same_key(&self, connection: &Connection, contact: &Contact) -> Outcome {
-        let now = connection.trust(contact.handle).await?;
-        if still_the_same(&contact.trust, &now) {
+        let Some(key) = key_to_pin(&contact.trust) else {
             return Ok(());
+        };
+        match connection.pin(contact.handle, key).await {
+            Err(error) if error.kind == Kind::FingerprintMismatch => Err(Failure::new(
+                Code::Refused,
+                "fingerprint-mismatch",
+                format!(
+                    "{} has another key now than when it was chosen, so nothing was done; somebody may be posing as it",
+                    text::safe(&contact.id)
+                ),
+            )),
+            answer => Ok(answer?),
         }
-        if now.is_pinned() {
-            connection.forget(contact.handle).await?;
-        }
-        Err(Failure::new(
-            Code::Refused,
-            "fingerprint-mismatch",
-            format!(
-                "{} has another key now than when it was chosen, so nothing was done; somebody may be posing as it",
-                text::safe(&contact.id)
-            ),
-        ))
     }
 
     /// Asks whether to deal with somebody new, and gives what was said of its key.
@@ -395,10 +393,11 @@ impl App {
     }
 }
 
-/// Whether a contact that was a stranger when it was chosen has the key it had then. Other contacts'
-/// keys do not change by themselves, and where there was no key there is none to compare.
-fn still_the_same(chosen: &Trust, now: &Trust) -> bool {
-    chosen.is_pinned() || chosen.fingerprint.is_none() || chosen.fingerprint == now.fingerprint
+/// The key that a stranger was chosen by. Other contacts' keys do not change by themselves, and where
+/// there was no key there is none to pin.
+fn key_to_pin(chosen: &Trust) -> Option<&str> {
+    let key = chosen.fingerprint.as_deref();
+    key.filter(|_| !chosen.is_pinned())
 }
 
 /// Whether there is somebody to ask.
@@ -458,22 +457,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_whose_key_changed_meanwhile_is_somebody_else() {
+    fn only_a_stranger_s_key_is_pinned() {
         let trust = |level, key: Option<&str>| Trust {
             level,
             fingerprint: key.map(str::to_owned),
             ..Trust::default()
         };
         let (new, own) = (client::TrustLevel::Unpinned, client::TrustLevel::Pinned);
-        let shown = trust(new, Some("aa"));
-        assert!(still_the_same(&shown, &trust(own, Some("aa"))));
-        assert!(!still_the_same(&shown, &trust(own, Some("bb"))));
-        assert!(!still_the_same(&shown, &trust(new, None)));
-        assert!(still_the_same(
-            &trust(own, Some("aa")),
-            &trust(own, Some("aa"))
-        ));
-        assert!(still_the_same(&trust(new, None), &trust(new, None)));
+        assert_eq!(key_to_pin(&trust(new, Some("aa"))), Some("aa"));
+        assert_eq!(key_to_pin(&trust(own, Some("aa"))), None);
+        assert_eq!(key_to_pin(&trust(client::TrustLevel::NoKey, None)), None);
     }
 
     #[test]

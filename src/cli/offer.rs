@@ -69,8 +69,8 @@ async fn once(
             if !app.global.detach {
                 claim(app, &tube).await?;
             }
-            tube.offer(local).await?;
-            app.same_key(connection, &contact).await
+            app.same_key(connection, &contact).await?;
+            Ok(tube.offer(local).await?)
         })
         .await;
     if let Err(error) = offered {

@@ -262,6 +262,18 @@ impl Connection {
             .await
     }
 
+    /// Pins the key our user was shown, and no other: before an offer or an accept, which pin whatever
+    /// key the contact has by then.
+    ///
+    /// # Errors
+    /// [`Kind::FingerprintMismatch`] when the contact has another key by now, and what the service
+    /// answers for one that cannot be reached.
+    pub async fn pin(&self, contact: u32, fingerprint: &str) -> Result<()> {
+        self.remote
+            .call(names::TRUST, "Pin", &(contact, fingerprint))
+            .await
+    }
+
     /// Forgets the contact's key.
     ///
     /// # Errors

@@ -21,7 +21,10 @@ use super::{
     requests::ChannelRequest,
     view::{ChannelDetails, ConnectionView},
 };
-use crate::session::{Presence, Session, Trust, trust::ComparisonCode};
+use crate::session::{
+    Presence, Session, Trust,
+    trust::{ComparisonCode, KeyId, ParseKeyIdError},
+};
 
 /// The answer to a request for a channel.
 pub struct CreatedChannel {
@@ -164,7 +167,7 @@ impl ConnectionHandle {
         self.sockets.check(&address, access)?;
         if channel.view.get().state == TubeState::NotOffered {
             let contact = self.capable(channel.description.target)?;
-            self.session.pin(&contact.contact_id()).await?;
+            self.session.pin(&contact.contact_id(), None).await?;
         }
         channel
             .address
@@ -190,7 +193,7 @@ impl ConnectionHandle {
         if channel.view.get().state == TubeState::LocalPending {
             let view = self.view.get();
             let contact = view.contacts.get(channel.description.target)?;
-            self.session.pin(&contact.contact_id()).await?;
+            self.session.pin(&contact.contact_id(), None).await?;
         }
         channel
             .address
@@ -239,6 +242,19 @@ impl ConnectionHandle {
         self.session
             .verify(&contact.contact_id(), code, replace)
             .await
+    }
+
+    /// `Trust1.Pin`: our user means the key that was shown, and no other.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no fingerprint, what [`Session::pin`] answers, `Disconnected`,
+    /// `InvalidHandle`.
+    pub async fn pin(&self, contact: u32, fingerprint: &str) -> Result<()> {
+        let key: KeyId = fingerprint
+            .parse()
+            .map_err(|error: ParseKeyIdError| Error::InvalidArgument(error.to_string()))?;
+        let contact = self.contact(contact)?;
+        self.session.pin(&contact.contact_id(), Some(key)).await
     }
 
     /// `Trust1.Forget`

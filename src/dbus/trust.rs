@@ -66,6 +66,15 @@ impl Trust {
         .await
     }
 
+    /// What Offer and Accept do by themselves, with the key that the person was shown: no other one
+    /// is pinned, whatever the contact announces by then.
+    async fn pin(&self, contact: u32, fingerprint: String) -> Result<()> {
+        answered("Pin", async move {
+            self.connection.pin(contact, &fingerprint).await
+        })
+        .await
+    }
+
     async fn verify(&self, contact: u32, code: String, replace: bool) -> Result<()> {
         answered("Verify", async move {
             self.connection.verify(contact, &code, replace).await

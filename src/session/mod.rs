@@ -201,12 +201,17 @@ pub trait Session: Send + Sync + 'static {
     fn self_key(&self) -> KeyId;
 
     /// Our user deals with this contact: pins the key it proves (an offer, an accept). A contact
-    /// without a key stays as it is where plaintext is allowed.
+    /// without a key stays as it is where plaintext is allowed. `expected` is the key our user was
+    /// shown, where that is known: no other one is pinned.
     ///
     /// # Errors
-    /// `CertFingerprintMismatch` for a blocked contact, `EncryptionNotAvailable` for one without a
-    /// key where encryption is required, `Offline`.
-    fn pin(&self, contact: &ContactId) -> BoxFuture<'static, Result<(), Error>>;
+    /// `CertFingerprintMismatch` for a blocked contact or another key than the expected one,
+    /// `EncryptionNotAvailable` for one without a key where encryption is required, `Offline`.
+    fn pin(
+        &self,
+        contact: &ContactId,
+        expected: Option<KeyId>,
+    ) -> BoxFuture<'static, Result<(), Error>>;
 
     /// Marks a contact verified: `code` is what our user compared. With `replace`, the key of a
     /// blocked contact takes the place of the pinned one.

@@ -30,6 +30,7 @@ fn arguments_of_the_wrong_type_are_an_error_of_the_bus() {
         (name::SIMPLE_PRESENCE, "GetPresences"),
         (name::ALIASING, "SetAliases"),
         (name::CONTACT_CAPABILITIES, "UpdateCapabilities"),
+        (name::TRUST, "Pin"),
         (name::TRUST, "Verify"),
     ];
     for (interface, method) in calls {

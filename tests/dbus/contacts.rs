@@ -350,6 +350,19 @@ fn trust_is_shown_compared_and_changed() {
         account.refused(name::TRUST, "GetTrust", &4711_u32),
         "InvalidHandle"
     );
+    let shown = THEIR_KEY.to_string();
+    account.call(name::TRUST, "Pin", &(bob, &shown)).unwrap();
+    assert_eq!(
+        account.session.log().last().unwrap(),
+        &format!("pin bob@there {shown}")
+    );
+    for (contact, key, error) in [
+        (bob, "f00", "InvalidArgument"),
+        (4711, &*shown, "InvalidHandle"),
+    ] {
+        let refused = account.refused(name::TRUST, "Pin", &(contact, key));
+        assert_eq!(refused, error);
+    }
     account
         .call(name::TRUST, "Verify", &(bob, &code, false))
         .unwrap();

@@ -165,8 +165,11 @@ impl Session for FakeSession {
         OWN_KEY
     }
 
-    fn pin(&self, contact: &ContactId) -> BoxFuture<'static, Result<()>> {
-        self.note(format!("pin {contact}"));
+    fn pin(&self, contact: &ContactId, expected: Option<KeyId>) -> BoxFuture<'static, Result<()>> {
+        match expected {
+            None => self.note(format!("pin {contact}")),
+            Some(key) => self.note(format!("pin {contact} {key}")),
+        }
         Self::done(self.refuse_pin.lock().unwrap().take().map_or(Ok(()), Err))
     }
 

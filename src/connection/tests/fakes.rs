@@ -274,7 +274,7 @@ impl Session for TestSession {
         KeyId([1; 32])
     }
 
-    fn pin(&self, _: &ContactId) -> BoxFuture<'static, Result<()>> {
+    fn pin(&self, _: &ContactId, _: Option<KeyId>) -> BoxFuture<'static, Result<()>> {
         Box::pin(async { Ok(()) })
     }
 

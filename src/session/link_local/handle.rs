@@ -99,9 +99,17 @@ impl Session for LocalSession {
         self.key
     }
 
-    fn pin(&self, contact: &ContactId) -> BoxFuture<'static, Result<(), Error>> {
+    fn pin(
+        &self,
+        contact: &ContactId,
+        expected: Option<KeyId>,
+    ) -> BoxFuture<'static, Result<(), Error>> {
         let contact = contact.clone();
-        self.ask(|reply| Message::Pin(contact, reply))
+        self.ask(move |reply| Message::Pin {
+            contact,
+            expected,
+            reply,
+        })
     }
 
     fn verify(

@@ -105,14 +105,15 @@ enum State {
 
 enum Waiter {
     Link(Reply<Result<Linked, Error>>),
-    Pin(Reply<Result<(), Error>>),
+    /// And the key that has to be proved.
+    Pin(Option<KeyId>, Reply<Result<(), Error>>),
 }
 
 impl Waiter {
     fn fail(self, error: Error) {
         match self {
             Waiter::Link(reply) => forget(reply.send(Err(error))),
-            Waiter::Pin(reply) => forget(reply.send(Err(error))),
+            Waiter::Pin(_, reply) => forget(reply.send(Err(error))),
         }
     }
 }
@@ -414,8 +415,12 @@ impl SessionActor {
                 }
                 self.want(contact, Waiter::Link(reply));
             }
-            Message::Pin(id, reply) => match self.parts.contacts.needs_proof(&id) {
-                Ok(true) => self.want(id, Waiter::Pin(reply)),
+            Message::Pin {
+                contact,
+                expected,
+                reply,
+            } => match self.parts.contacts.needs_proof(&contact, expected) {
+                Ok(true) => self.want(contact, Waiter::Pin(expected, reply)),
                 // Its pin may be what is being written.
                 Ok(false) if self.saving.is_some() => self.to_save.push(reply),
                 Ok(false) => forget(reply.send(Ok(()))),

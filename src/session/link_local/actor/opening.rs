@@ -72,14 +72,11 @@ impl SessionActor {
                 };
                 forget(reply.send(Ok(linked)));
             }
-            Waiter::Pin(reply) => {
-                let result = match link.security() {
-                    Some(security) => {
-                        let (wall, now) = (self.parts.clock.wall(), self.now());
-                        self.parts.contacts.pin(id, security.peer, wall, now)
-                    }
-                    None => Ok(Vec::new()),
-                };
+            Waiter::Pin(expected, reply) => {
+                let (wall, now) = (self.parts.clock.wall(), self.now());
+                let proved = link.security().map(|security| security.peer);
+                let contacts = &mut self.parts.contacts;
+                let result = contacts.pin(id, proved, expected, wall, now);
                 self.trust_changed(result, reply);
             }
         }

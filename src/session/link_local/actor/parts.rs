@@ -17,7 +17,7 @@ use super::super::{
 use crate::{
     session::{
         ContactId, Presence, SessionEvent,
-        trust::{Profile, TrustTable},
+        trust::{KeyId, Profile, TrustTable},
     },
     xmpp::{ns, payload::disco},
 };
@@ -57,7 +57,14 @@ pub enum Message {
         reply: Reply<Result<Linked, Error>>,
     },
     /// [`crate::session::Session::pin`]
-    Pin(ContactId, Reply<Result<(), Error>>),
+    Pin {
+        /// Whom.
+        contact: ContactId,
+        /// The key our user was shown.
+        expected: Option<KeyId>,
+        /// Done when it is stored.
+        reply: Reply<Result<(), Error>>,
+    },
     /// [`crate::session::Session::verify`]
     Verify {
         /// Whom.

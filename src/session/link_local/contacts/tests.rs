@@ -43,7 +43,7 @@ fn pinned() -> Contacts {
     let mut contacts = table();
     contacts.seen(sighting(NAME, Some(ROMEO)), at(0));
     contacts
-        .pin(&id(NAME), ROMEO, SystemTime::UNIX_EPOCH, at(0))
+        .pin(&id(NAME), Some(ROMEO), None, SystemTime::UNIX_EPOCH, at(0))
         .unwrap();
     contacts
 }
@@ -63,6 +63,44 @@ fn a_newcomer_is_told_of_and_asked_and_not_pinned() {
     assert_eq!(changes, [Change::Changed(id(NAME)), Change::Ask(id(NAME))]);
     assert_eq!(trust(&contacts, NAME), Trust::Unpinned);
     assert!(contacts.trust().rows().is_empty());
+}
+
+#[test]
+fn only_the_key_that_our_user_was_shown_is_pinned() {
+    let mut contacts = table();
+    contacts.seen(sighting(NAME, Some(MALLORY)), at(0));
+    // Mallory took the place of Romeo, whose key our user saw, and proves her own.
+    assert!(matches!(
+        contacts.needs_proof(&id(NAME), Some(ROMEO)),
+        Err(Error::CertFingerprintMismatch(_))
+    ));
+    let when = SystemTime::UNIX_EPOCH;
+    let pin = contacts.pin(&id(NAME), Some(MALLORY), Some(ROMEO), when, at(1));
+    assert!(matches!(pin, Err(Error::CertFingerprintMismatch(_))));
+    assert!(contacts.trust().rows().is_empty());
+    assert_eq!(contacts.needs_proof(&id(NAME), Some(MALLORY)), Ok(true));
+    contacts
+        .pin(&id(NAME), Some(MALLORY), Some(MALLORY), when, at(1))
+        .unwrap();
+    assert_eq!(contacts.needs_proof(&id(NAME), Some(MALLORY)), Ok(false));
+    let pinned = contacts.needs_proof(&id(NAME), Some(ROMEO));
+    assert!(matches!(pinned, Err(Error::CertFingerprintMismatch(_))));
+}
+
+#[test]
+fn a_contact_with_a_key_is_not_taken_for_pinned_in_plaintext() {
+    let mut contacts = Contacts::new(OWN, false, TrustTable::default());
+    contacts.seen(sighting(NAME, None), at(0));
+    let when = SystemTime::UNIX_EPOCH;
+    assert_eq!(
+        contacts.pin(&id(NAME), None, None, when, at(1)),
+        Ok(Vec::new())
+    );
+    contacts.seen(sighting(NAME, Some(ROMEO)), at(1));
+    assert!(matches!(
+        contacts.pin(&id(NAME), None, None, when, at(1)),
+        Err(Error::EncryptionNotAvailable(_))
+    ));
 }
 
 #[test]
@@ -191,7 +229,7 @@ fn a_contact_without_a_key_is_out_of_reach_where_encryption_is_required() {
         Err(Error::EncryptionNotAvailable(_))
     ));
     assert!(matches!(
-        contacts.needs_proof(&id(NAME)),
+        contacts.needs_proof(&id(NAME), None),
         Err(Error::EncryptionNotAvailable(_))
     ));
 }
@@ -257,7 +295,7 @@ fn the_forgotten_are_strangers_again() {
 fn a_key_that_changed_since_it_was_proved_is_not_pinned() {
     let mut contacts = table();
     contacts.seen(sighting(NAME, Some(MALLORY)), at(0));
-    let pin = contacts.pin(&id(NAME), ROMEO, SystemTime::UNIX_EPOCH, at(1));
+    let pin = contacts.pin(&id(NAME), Some(ROMEO), None, SystemTime::UNIX_EPOCH, at(1));
     assert!(matches!(pin, Err(Error::CertFingerprintMismatch(_))));
     assert!(contacts.trust().rows().is_empty());
 }
@@ -415,7 +453,7 @@ proptest! {
                 Step::Pin(n) => {
                     let key = contacts.contact(&id(&name(n))).and_then(|contact| contact.key);
                     key.and_then(|key| {
-                        contacts.pin(&id(&name(n)), key, SystemTime::UNIX_EPOCH, now).ok()
+                        contacts.pin(&id(&name(n)), Some(key), None, SystemTime::UNIX_EPOCH, now).ok()
                     }).unwrap_or_default()
                 }
                 Step::Forget(n) => contacts.forget(&id(&name(n)), now).unwrap_or_default(),

@@ -12,15 +12,18 @@ use crate::session::{
 use super::{Change, Contacts, PROTOCOL, blocked};
 
 impl Contacts {
-    /// The contact's key needs no more proof: it is pinned already, or there is none to prove.
+    /// Whether the contact's key has to be proved before it is pinned: not when it is pinned already,
+    /// or when there is none to prove. `expected` is the key our user was shown, if one was.
     ///
     /// # Errors
-    /// As [`Contacts::route`].
-    pub fn needs_proof(&self, id: &ContactId) -> Result<bool, Error> {
+    /// As [`Contacts::route`]; `CertFingerprintMismatch` when the contact has another key than the
+    /// expected one.
+    pub fn needs_proof(&self, id: &ContactId, expected: Option<KeyId>) -> Result<bool, Error> {
         let entry = self.entry(id)?;
         match &entry.trust {
-            Trust::Pinned { .. } | Trust::Verified { .. } => Ok(false),
             Trust::Blocked { pinned } => Err(blocked(id, *pinned, entry.key)),
+            _ if expected.is_some() && entry.key != expected => Err(another_key(id)),
+            Trust::Pinned { .. } | Trust::Verified { .. } => Ok(false),
             Trust::NoKey if self.require_encryption => Err(Error::EncryptionNotAvailable(format!(
                 "{id} offers no encryption, and this account requires it"
             ))),
@@ -29,23 +32,32 @@ impl Contacts {
         }
     }
 
-    /// Pins the key the contact has proved.
+    /// Pins the key the contact has proved, `None` on a stream in plaintext: then there is nothing to
+    /// pin, if the contact says so too. `expected` is the key our user was shown, if one was.
     ///
     /// # Errors
-    /// `CertFingerprintMismatch` when the contact has another key by now, `ResourceUnavailable` when
-    /// the table is full.
+    /// `CertFingerprintMismatch` when the contact has another key by now or proved another than the
+    /// expected one, `EncryptionNotAvailable` when it has one and proved none, `ResourceUnavailable`
+    /// when the table is full.
     pub fn pin(
         &mut self,
         id: &ContactId,
-        key: KeyId,
+        proved: Option<KeyId>,
+        expected: Option<KeyId>,
         when: SystemTime,
         now: Time,
     ) -> Result<Vec<Change>, Error> {
         let entry = self.entry(id)?;
-        if entry.key != Some(key) {
-            return Err(Error::CertFingerprintMismatch(format!(
-                "{id} has another key now; look at it again"
+        let Some(key) = proved else {
+            if entry.key.is_none() && expected.is_none() {
+                return Ok(Vec::new());
+            }
+            return Err(Error::EncryptionNotAvailable(format!(
+                "{id} has a key and did not prove it"
             )));
+        };
+        if entry.key != proved || expected.is_some_and(|expected| expected != key) {
+            return Err(another_key(id));
         }
         self.pin_row(id, key, when)?;
         Ok(self.refresh(now))
@@ -135,4 +147,8 @@ impl Contacts {
         }
         Ok(self.refresh(now))
     }
+}
+
+fn another_key(id: &ContactId) -> Error {
+    Error::CertFingerprintMismatch(format!("{id} has another key now; look at it again"))
 }

@@ -45,8 +45,8 @@ fn a_stream_may_die_anywhere() {
                     offer(&lan, romeo, juliet, 1);
                     offer(&lan, juliet, romeo, 2);
                     lan.sim
-                        .run(romeo.side.session.pin(&juliet.id))
-                        .or_else(|_| lan.sim.run(romeo.side.session.pin(&juliet.id)))
+                        .run(romeo.side.session.pin(&juliet.id, None))
+                        .or_else(|_| lan.sim.run(romeo.side.session.pin(&juliet.id, None)))
                         .unwrap();
                     deaths += u32::from(people[victim].faults.fired() == 1);
                     offer(&lan, romeo, juliet, 3);
@@ -131,7 +131,7 @@ fn a_session_that_dies_is_disconnected_and_leaves_nothing() {
                 let session = &romeo.side.session;
                 lan.sim.run(session.connect()).ok();
                 lan.advance(30);
-                lan.sim.run(session.pin(&juliet.id)).ok();
+                lan.sim.run(session.pin(&juliet.id, None)).ok();
                 let ports = session.tube(&peer(&juliet.id), TubeId(1));
                 lan.sim
                     .run(ports.signalling.offer(&service, &parameters))
@@ -144,7 +144,10 @@ fn a_session_that_dies_is_disconnected_and_leaves_nothing() {
                     assert_eq!(told.len(), 1, "{seen}: {told:?}");
                     assert!(told[0].contains("fault at"), "{seen}: {told:?}");
                     assert!(!lan.knows(&romeo), "{seen}: still announced");
-                    assert!(lan.sim.run(session.pin(&juliet.id)).is_err(), "{seen}");
+                    assert!(
+                        lan.sim.run(session.pin(&juliet.id, None)).is_err(),
+                        "{seen}"
+                    );
                     assert!(lan.sim.run(session.connect()).is_err(), "{seen}");
                     lan.sim.run(ports.signalling.close());
                     assert_eq!(lan.open.open(), 0, "{seen}: a connection is left");
@@ -197,11 +200,11 @@ fn a_writing_of_the_trusted_keys_may_die_and_the_next_one_is_done() {
         romeo.discovers(&lan, &juliet.id);
         romeo.faults.arm(Point::SessionSaving, fault, 0, 1);
         let session = &romeo.side.session;
-        assert!(lan.sim.run(session.pin(&juliet.id)).is_err());
+        assert!(lan.sim.run(session.pin(&juliet.id, None)).is_err());
         assert_eq!(romeo.faults.fired(), 1);
         // What is not written has not happened.
         assert!(lan.sim.run(session.forget(&juliet.id)).is_err());
-        lan.sim.run(session.pin(&juliet.id)).unwrap();
+        lan.sim.run(session.pin(&juliet.id, None)).unwrap();
         all_gone(&lan, vec![romeo, juliet], "saving");
     }
 }

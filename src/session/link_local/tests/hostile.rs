@@ -26,7 +26,9 @@ pub(super) fn pinned(lan: &Lan) -> (Person, Person) {
     let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
     romeo.discovers(lan, &juliet.id);
     juliet.discovers(lan, &romeo.id);
-    lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
+    lan.sim
+        .run(romeo.side.session.pin(&juliet.id, None))
+        .unwrap();
     romeo.sees(lan, &juliet.id, |c| matches!(c.trust, Trust::Pinned { .. }));
     (romeo, juliet)
 }
@@ -145,7 +147,7 @@ fn a_pinned_name_with_another_key_is_a_second_contact_and_blocked() {
     };
     assert!(text.contains(&juliet.key.to_string()) && text.contains(&mallory.id().to_string()));
     assert!(matches!(
-        lan.sim.run(romeo.side.session.pin(&second)),
+        lan.sim.run(romeo.side.session.pin(&second, None)),
         Err(Error::CertFingerprintMismatch(_))
     ));
     // Juliet herself is as she was, though nothing announces her any more.
@@ -168,6 +170,29 @@ fn a_pinned_name_with_another_key_is_a_second_contact_and_blocked() {
     verify(true).unwrap();
     let replaced = romeo.sees(&lan, &juliet.id, |c| c.key == Some(mallory.id()));
     assert!(matches!(replaced.trust, Trust::Verified { .. }));
+}
+
+#[test]
+fn what_our_user_was_shown_is_what_is_pinned() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    let mallory = Identity::generate().unwrap().id();
+    let refused = lan
+        .sim
+        .run(romeo.side.session.pin(&juliet.id, Some(mallory)));
+    assert!(matches!(refused, Err(Error::CertFingerprintMismatch(_))));
+    let pinned = |c: &crate::session::Contact| matches!(c.trust, Trust::Pinned { .. });
+    let told = romeo.happened(&lan);
+    assert!(
+        !told
+            .iter()
+            .any(|event| matches!(event, SessionEvent::Contact(c) if pinned(c)))
+    );
+    lan.sim
+        .run(romeo.side.session.pin(&juliet.id, Some(juliet.key)))
+        .unwrap();
+    romeo.sees(&lan, &juliet.id, pinned);
 }
 
 #[test]
@@ -208,7 +233,7 @@ fn a_stripped_starttls_is_an_error_and_nothing_but_the_header_is_said() {
     });
     let id = ContactId("juliet@x".into());
     romeo.sees(&lan, &id, |_| true);
-    let refused = lan.sim.run(romeo.side.session.pin(&id)).unwrap_err();
+    let refused = lan.sim.run(romeo.side.session.pin(&id, None)).unwrap_err();
     assert!(
         matches!(refused, Error::EncryptionNotAvailable(_)),
         "{refused}"
@@ -411,7 +436,9 @@ fn a_peer_with_plaintext_allowed_still_encrypts_with_who_can() {
     let (romeo, juliet) = (lan.person_with("romeo", false), lan.person("juliet"));
     let contact = romeo.discovers(&lan, &juliet.id);
     assert_eq!(contact.trust, Trust::Unpinned);
-    lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
+    lan.sim
+        .run(romeo.side.session.pin(&juliet.id, None))
+        .unwrap();
     assert_eq!(
         romeo
             .sees(&lan, &juliet.id, |c| matches!(

@@ -56,7 +56,7 @@ fn two_meet_offer_a_tube_and_bytes_flow_both_ways() {
             })
             .await;
 
-        romeo.session.pin(&juliet_id).await.unwrap();
+        romeo.session.pin(&juliet_id, None).await.unwrap();
         romeo
             .sees(&juliet_id, |c| matches!(c.trust, Trust::Pinned { .. }))
             .await;

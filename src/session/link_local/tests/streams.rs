@@ -125,7 +125,9 @@ fn pinning_proves_the_key_first_and_the_pinned_stay_when_they_leave() {
     let lan = Lan::new();
     let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
     romeo.sees(&lan, &juliet.id, |contact| contact.trust == Trust::Unpinned);
-    lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
+    lan.sim
+        .run(romeo.side.session.pin(&juliet.id, None))
+        .unwrap();
     let pinned = romeo.sees(&lan, &juliet.id, |c| {
         matches!(c.trust, Trust::Pinned { .. })
     });
@@ -297,7 +299,7 @@ fn a_key_that_cannot_be_stored_is_not_pinned() {
         *romeo.store.trouble.lock().unwrap() = trouble;
         // Not the second time either, when it might be taken for pinned already.
         for _ in 0..2 {
-            let pinned = lan.sim.run(romeo.side.session.pin(&juliet.id));
+            let pinned = lan.sim.run(romeo.side.session.pin(&juliet.id, None));
             assert!(matches!(pinned, Err(Error::Confused(_))), "{pinned:?}");
             lan.advance(1);
         }
@@ -309,7 +311,9 @@ fn a_key_that_cannot_be_stored_is_not_pinned() {
         assert_eq!(trust.take(1).collect::<Vec<_>>(), [Trust::Unpinned]);
     }
     *romeo.store.trouble.lock().unwrap() = Trouble::Nothing;
-    lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
+    lan.sim
+        .run(romeo.side.session.pin(&juliet.id, None))
+        .unwrap();
     romeo.sees(&lan, &juliet.id, |contact| {
         matches!(contact.trust, Trust::Pinned { .. })
     });
@@ -318,7 +322,9 @@ fn a_key_that_cannot_be_stored_is_not_pinned() {
     *romeo.store.trouble.lock().unwrap() = Trouble::Full;
     let forgotten = lan.sim.run(romeo.side.session.forget(&juliet.id));
     assert!(matches!(forgotten, Err(Error::Confused(_))));
-    lan.sim.run(romeo.side.session.pin(&juliet.id)).unwrap();
+    lan.sim
+        .run(romeo.side.session.pin(&juliet.id, None))
+        .unwrap();
 }
 
 #[test]
