@@ -39,6 +39,7 @@ use super::{
     outgoing::{Ending, Outgoing},
     parameters::Account,
     ports::ChannelOpener,
+    protocol::MAX_ALIAS,
     tubes::Tubes,
     view::{
         ChannelDetails, ConnectionSignal, ConnectionView, ContactListState, Status, StatusReason,
@@ -55,10 +56,6 @@ const MAX_CHORES: usize = 64;
 /// How long a connection may be Connecting, whatever its session waits for. The session's own limits
 /// are shorter; this one is for what has none. Past it the connection ends with a network error.
 const CONNECTING: Duration = Duration::from_secs(60);
-/// Most bytes a status message may have; the rest is cut off, as `MaximumStatusMessageLength` says.
-pub const MAX_STATUS_MESSAGE: usize = 250;
-/// Most bytes an alias may have.
-pub const MAX_ALIAS: usize = 200;
 
 /// What a connection is made of.
 pub(super) struct Parts {

@@ -160,7 +160,7 @@ impl ManagerHandle {
     ///
     /// # Errors
     /// `NotAvailable` when the account or its profile has a connection, or while shutting down;
-    /// `ResourceUnavailable` at [`MAX_CONNECTIONS`]; what the session adds.
+    /// `ResourceUnavailable` at `MAX_CONNECTIONS`; what the session adds.
     pub async fn request(&self, account: Account) -> Result<ConnectionHandle> {
         self.address
             .ask(|reply| ManagerMessage::Request(account, reply))

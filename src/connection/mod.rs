@@ -8,32 +8,32 @@
 //! ```
 //!
 //! A caller in `dbus/` parses its arguments into the types of this floor, sends one question to an
-//! actor, or reads a published [`view::ConnectionView`]. Upward everything goes through the ports
+//! actor, or reads a published `ConnectionView`. Upward everything goes through the ports
 //! in [`ports`]; downward a connection speaks to its [`crate::session::Session`] and to the
 //! supervisor of channels.
 
-pub mod actor;
-pub mod capabilities;
+mod actor;
+pub(crate) mod capabilities;
 mod changes;
 mod channels;
-pub mod contacts;
+pub(crate) mod contacts;
 mod events;
 pub mod fault;
 mod lifecycle;
-pub mod manager;
-pub mod message;
+pub(crate) mod manager;
+pub(crate) mod message;
 mod offer_rate;
 mod outgoing;
 pub mod parameters;
 pub mod ports;
-pub mod protocol;
-pub mod requests;
-pub mod sessions;
+pub(crate) mod protocol;
+pub(crate) mod requests;
+pub(crate) mod sessions;
 mod tubes;
-pub mod value;
-pub mod view;
+pub(crate) mod value;
+pub(crate) mod view;
 
-pub use manager::{ManagerConfig, ManagerHandle};
+pub(crate) use manager::{ManagerConfig, ManagerHandle};
 pub use message::ConnectionHandle;
 
 #[cfg(test)]

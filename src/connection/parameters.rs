@@ -44,8 +44,8 @@ pub struct Account {
 }
 
 impl Account {
-    /// Checks the parameters against [`PARAMETERS`]. `login` is what `published-name` is when it
-    /// is not given.
+    /// Checks the parameters against the table of the protocol. `login` is what `published-name` is
+    /// when it is not given.
     ///
     /// # Errors
     /// `InvalidArgument` for an unknown parameter, a value of the wrong type, and text that is too

@@ -21,6 +21,10 @@ pub const ICON: &str = "im-local-xmpp";
 /// `Protocol.VCardField`: there is none.
 pub const VCARD_FIELD: &str = "";
 
+/// Most bytes a status message may have; the rest is cut off, as `MaximumStatusMessageLength` says.
+pub const MAX_STATUS_MESSAGE: usize = 250;
+/// Most bytes an alias may have; a longer one is refused.
+pub const MAX_ALIAS: usize = 200;
 /// `ConnectionManager.Interfaces`: none are defined.
 pub const MANAGER_INTERFACES: &[&str] = &[];
 /// `Protocol.Interfaces`.

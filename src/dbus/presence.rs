@@ -14,10 +14,9 @@ use super::{
 use crate::{
     connection::{
         ConnectionHandle,
-        actor::MAX_STATUS_MESSAGE,
         contacts::shortened,
         message::ConnectionMessage,
-        protocol::{PresenceType, STATUSES},
+        protocol::{MAX_STATUS_MESSAGE, PresenceType, STATUSES},
         view::Status,
     },
     session::{Presence, Show},

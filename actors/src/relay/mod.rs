@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Between two sockets of the kernel (no TLS on either side) the buffer is a pipe in the kernel,
-//! [`splice`] moves the bytes, and everything else is the same: measured 1.2 to 1.5 times the
+//! `splice(2)` moves the bytes, and everything else is the same: measured 1.2 to 1.5 times the
 //! throughput over TCP and about twice over Unix sockets (`benches/relay.rs`).
 //!
 //! # One direction

@@ -9,7 +9,7 @@
 //!  any other name                  ──  nothing             ──▶  "name", not pinned
 //! ```
 //!
-//! The whole table is worked out anew from sightings and trust after each change ([`Contacts::refresh`]),
+//! The whole table is worked out anew from sightings and trust after each change (`Contacts::refresh`),
 //! so that no order of events can leave it in a state that another order would not.
 //!
 //! A contact that nobody sees any more and that has no live stream is offline; after [`GRACE`] it is

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! mdns-sd drops a subscription whose channel (1,000 events) is full, so the driver does nothing but
-//! empty it into [`Pending`]; when it is dropped all the same, the driver browses again and, ten
+//! empty it into `Pending`; when it is dropped all the same, the driver browses again and, ten
 //! seconds later, takes those it did not hear of for gone. mdns-sd's thread and its cache are not
 //! ours: the cache of a flooded network grows until the records' lifetimes end.
 //!
