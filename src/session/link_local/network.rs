@@ -2,10 +2,12 @@
 //!
 //! The listener is open to the whole network. What has not authenticated is counted by a [`Permit`]:
 //! at most [`MAX_STRANGERS`] in all and [`MAX_STRANGERS_EACH`] from one address; one more is closed as
-//! soon as it is accepted. A process that is out of descriptors stops accepting for a moment.
+//! soon as it is accepted. Addresses are free, so some places are kept ([`Strangers::keep_for`]) for
+//! those of pinned contacts: [`KEPT_FOR_CLAIMED`] and [`KEPT_FOR_PROVEN`]. A process that is out of
+//! descriptors stops accepting for a moment.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
@@ -22,6 +24,11 @@ use super::stream::Carrier;
 pub const MAX_STRANGERS: usize = 64;
 /// Most of them from one address.
 pub const MAX_STRANGERS_EACH: usize = 8;
+/// Of these places, those kept for addresses where records say that a pinned contact is. Anybody can
+/// publish such a record.
+pub const KEPT_FOR_CLAIMED: usize = 8;
+/// And those kept for addresses from which a pinned contact has proved its key.
+pub const KEPT_FOR_PROVEN: usize = 8;
 /// How long one attempt to connect may take.
 const DIAL: Duration = Duration::from_secs(4);
 /// After an error of accept.
@@ -47,6 +54,8 @@ pub struct Listening {
     pub port: u16,
     /// They come through here.
     pub accepted: Receiver<Connection>,
+    /// Who of those that come has a place.
+    pub strangers: Strangers,
     /// Closes the listeners when it is dropped.
     pub tasks: Vec<Task<()>>,
 }
@@ -160,6 +169,7 @@ impl Network for Tcp {
         Ok(Listening {
             port,
             accepted,
+            strangers,
             tasks,
         })
     }
@@ -212,16 +222,50 @@ async fn accept(
 
 /// Counts those that have not authenticated. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Strangers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+pub struct Strangers(Arc<Mutex<Places>>);
+
+#[derive(Debug, Default)]
+struct Places {
+    counts: HashMap<IpAddr, usize>,
+    known: Known,
+}
+
+/// Where pinned contacts are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// As records say.
+    pub claimed: BTreeSet<IpAddr>,
+    /// Where one has proved its key.
+    pub proven: BTreeSet<IpAddr>,
+}
+
+impl Known {
+    /// How many places there are for an address.
+    fn places(&self, address: IpAddr) -> usize {
+        if self.proven.contains(&address) {
+            MAX_STRANGERS
+        } else if self.claimed.contains(&address) {
+            MAX_STRANGERS - KEPT_FOR_PROVEN
+        } else {
+            MAX_STRANGERS - KEPT_FOR_PROVEN - KEPT_FOR_CLAIMED
+        }
+    }
+}
 
 impl Strangers {
+    /// Keeps places for these addresses, and for no others any more.
+    pub fn keep_for(&self, known: Known) {
+        // The places are valid whoever panicked: each change is one insertion, removal or assignment.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).known = known;
+    }
+
     /// One more from `address`, if there is room.
     pub fn admit(&self, address: IpAddr) -> Option<Permit> {
-        // The map is valid whoever panicked: each change is one insertion or removal.
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Places { counts, known } = &mut *places;
         let total: usize = counts.values().sum();
         let count = counts.entry(address).or_default();
-        if total >= MAX_STRANGERS || *count >= MAX_STRANGERS_EACH {
+        if total >= known.places(address) || *count >= MAX_STRANGERS_EACH {
             if *count == 0 {
                 counts.remove(&address);
             }
@@ -244,11 +288,12 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = self
+        let mut places = self
             .strangers
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let counts = &mut places.counts;
         if let Some(count) = counts.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
@@ -273,10 +318,34 @@ mod tests {
         let others: Vec<_> = (2..200)
             .filter_map(|n| strangers.admit(address(n)))
             .collect();
-        assert_eq!(from_one.len() + others.len(), MAX_STRANGERS);
+        let room = MAX_STRANGERS - KEPT_FOR_CLAIMED - KEPT_FOR_PROVEN;
+        assert_eq!(from_one.len() + others.len(), room);
         drop(from_one);
         assert!(strangers.admit(address(1)).is_some());
         drop(others);
-        assert!(strangers.0.lock().unwrap().is_empty());
+        assert!(strangers.0.lock().unwrap().counts.is_empty());
+    }
+
+    #[test]
+    fn places_are_kept_for_where_pinned_contacts_are() {
+        let strangers = Strangers::default();
+        let address = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let many = |addresses: std::ops::Range<u8>| -> Vec<_> {
+            let places = addresses.flat_map(|n| [n; 2]);
+            places.filter_map(|n| strangers.admit(address(n))).collect()
+        };
+        let proven = BTreeSet::from([address(1)]);
+        let claimed: BTreeSet<IpAddr> = (1..100).map(address).collect();
+        strangers.keep_for(Known { claimed, proven });
+        let unknown = many(100..200);
+        // Claims are as free as addresses.
+        let of_claimed = many(2..100);
+        assert_eq!(
+            unknown.len() + of_claimed.len() + KEPT_FOR_PROVEN,
+            MAX_STRANGERS
+        );
+        assert_eq!(of_claimed.len(), KEPT_FOR_CLAIMED);
+        assert_eq!(many(1..2).len(), 2);
+        assert!(many(2..200).is_empty());
     }
 }

@@ -76,6 +76,8 @@ impl SessionActor {
                 self.port = listening.port;
                 self.accepted = Some(listening.accepted);
                 self.accepting = listening.tasks;
+                self.strangers = listening.strangers;
+                self.strangers.keep_for(self.known.clone());
                 self.sightings = Some(sightings);
                 // What was set in the meantime.
                 self.announce();

@@ -47,7 +47,7 @@ use super::{
     contacts::Change,
     discovery::DiscoveryEvent,
     fault::Point,
-    network::Connection,
+    network::{Connection, Known, Strangers},
     stream::{Admission, Command, StreamEvent, StreamId, StreamLink},
 };
 use crate::{
@@ -67,6 +67,8 @@ pub const MAX_WAITERS: usize = 64;
 pub const MAX_BACKGROUND: usize = 8;
 /// Most inbound streams that wait for the record that vouches for them.
 pub const MAX_UNKNOWN: usize = 64;
+/// Most of them from one address; one more takes the place of the oldest of these.
+pub const MAX_UNKNOWN_EACH: usize = 4;
 /// Most streams in all; more connections are closed at once.
 pub const MAX_STREAMS: usize = 1024;
 /// Most streams with one contact, those that are being retired included; one more is refused.
@@ -186,6 +188,9 @@ pub struct SessionActor {
     port: u16,
     accepted: Option<Receiver<Connection>>,
     accepting: Vec<Task<()>>,
+    /// Who may wait among the accepted, and for whom places are kept there.
+    strangers: Strangers,
+    known: Known,
     sightings: Option<Receiver<DiscoveryEvent>>,
     streams: BTreeMap<StreamId, StreamEntry>,
     peers: BTreeMap<ContactId, Peer>,
@@ -224,6 +229,8 @@ impl SessionActor {
             port: 0,
             accepted: None,
             accepting: Vec::new(),
+            strangers: Strangers::default(),
+            known: Known::default(),
             sightings: None,
             streams: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -524,8 +531,18 @@ impl SessionActor {
                 }
             }
         }
+        self.keep_places();
         if self.is_online() {
             self.ask_around();
+        }
+    }
+
+    /// Who is pinned gets a place before those who are not.
+    pub(super) fn keep_places(&mut self) {
+        let known = self.parts.contacts.known();
+        if known != self.known {
+            self.known = known.clone();
+            self.strangers.keep_for(known);
         }
     }
 

@@ -22,8 +22,8 @@ use crate::{
 };
 
 use super::{
-    MAX_RETRIES, MAX_STREAMS, MAX_STREAMS_EACH, MAX_STREAMS_OF_STRANGERS, MAX_UNKNOWN, RECORD,
-    RETRY, SessionActor, StreamEntry, Unknown, forget,
+    MAX_RETRIES, MAX_STREAMS, MAX_STREAMS_EACH, MAX_STREAMS_OF_STRANGERS, MAX_UNKNOWN,
+    MAX_UNKNOWN_EACH, RECORD, RETRY, SessionActor, StreamEntry, Unknown, forget,
 };
 
 impl SessionActor {
@@ -153,17 +153,29 @@ impl SessionActor {
             .claim(&admission.from, admission.key, address);
         match claim {
             Claim::Is(contact) => self.believe(id, contact, admission),
-            Claim::Unknown if self.unknown.len() < MAX_UNKNOWN => {
-                let until = self.now() + RECORD;
-                self.unknown.push(Unknown {
-                    stream: id,
-                    admission,
-                    until,
-                });
-            }
-            Claim::Unknown => refuse(admission, "too many strangers wait for their records"),
+            Claim::Unknown => self.wait_for_record(id, admission),
             Claim::Refused(why) => refuse(admission, why),
         }
+    }
+
+    fn wait_for_record(&mut self, stream: StreamId, admission: Admission) {
+        const TOO_MANY: &str = "too many strangers wait for their records";
+        let address = admission.peer.ip();
+        let same = |unknown: &Unknown| unknown.admission.peer.ip() == address;
+        if self.unknown.iter().filter(|unknown| same(unknown)).count() >= MAX_UNKNOWN_EACH {
+            if let Some(oldest) = self.unknown.iter().position(same) {
+                refuse(self.unknown.remove(oldest).admission, TOO_MANY);
+            }
+        } else if self.unknown.len() >= MAX_UNKNOWN {
+            refuse(admission, TOO_MANY);
+            return;
+        }
+        let until = self.now() + RECORD;
+        self.unknown.push(Unknown {
+            stream,
+            admission,
+            until,
+        });
     }
 
     pub(super) fn look_again_at_unknown(&mut self) {

@@ -158,6 +158,7 @@ impl Contacts {
                         instances,
                         last,
                         proven: None,
+                        proven_from: None,
                         live: false,
                         lost_at: None,
                         probed_twice: false,
@@ -171,6 +172,7 @@ impl Contacts {
             if entry.key != key {
                 entry.key = key;
                 entry.proven = None;
+                entry.proven_from = None;
                 entry.asked = None;
                 entry.plain_features = None;
                 entry.live = false;

@@ -28,14 +28,17 @@ mod trust;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use actors::{model::Error, runtime::Time};
 
-use super::discovery::{MAX_ADDRESSES, Sighting};
+use super::{
+    discovery::{MAX_ADDRESSES, Sighting},
+    network::Known,
+};
 use crate::session::{
     Contact, ContactId, Presence, Show, Trust,
     trust::{KeyId, RunId, TrustTable},
@@ -107,8 +110,10 @@ struct Entry {
     instances: Vec<String>,
     /// The last sighting there was, kept for a contact out of sight.
     last: Option<Sighting>,
-    /// Where it last proved its key.
+    /// Where it last proved its key to us who dialled.
     proven: Option<SocketAddr>,
+    /// Where it last proved its key, whoever dialled.
+    proven_from: Option<IpAddr>,
     live: bool,
     lost_at: Option<Time>,
     probed_twice: bool,
@@ -228,6 +233,7 @@ impl Contacts {
         let Some(entry) = self.entries.get_mut(id) else {
             return Vec::new();
         };
+        entry.proven_from = Some(peer.ip());
         if port_is_its {
             entry.proven = Some(peer);
         }
@@ -360,6 +366,25 @@ impl Contacts {
         let pinned =
             |entry: &Entry| matches!(entry.trust, Trust::Pinned { .. } | Trust::Verified { .. });
         self.entries.get(id).is_some_and(pinned)
+    }
+
+    /// The addresses of the pinned contacts.
+    pub fn known(&self) -> Known {
+        let mut known = Known::default();
+        for (id, entry) in &self.entries {
+            if !self.has_pin(id) {
+                continue;
+            }
+            known.proven.extend(entry.proven_from);
+            let seen = entry.instances.iter();
+            let claims = seen
+                .filter_map(|instance| self.sightings.get(instance))
+                .map(|seen| &seen.sighting)
+                .chain(&entry.last);
+            let addresses = claims.flat_map(|claim| &claim.addresses);
+            known.claimed.extend(addresses.map(SocketAddr::ip));
+        }
+        known
     }
 
     /// Everybody.

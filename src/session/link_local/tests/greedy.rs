@@ -17,7 +17,7 @@ use futures_lite::{
 };
 
 use super::{
-    hostile::{greet, header, offered, pinned},
+    hostile::{greet, header, intrude, offered, pinned},
     lan::{Host, Lan},
     support::peer,
 };
@@ -25,8 +25,9 @@ use crate::{
     session::{
         ContactId, SessionEvent, TubeId,
         link_local::{
-            actor::{MAX_BACKGROUND, MAX_STREAMS_EACH, MAX_STREAMS_OF_STRANGERS},
+            actor::{MAX_BACKGROUND, MAX_STREAMS_EACH, MAX_STREAMS_OF_STRANGERS, MAX_UNKNOWN_EACH},
             discovery::DiscoveryEvent,
+            network::MAX_STRANGERS,
         },
         trust::{ComparisonCode, Identity, KeyId},
     },
@@ -138,6 +139,52 @@ fn strangers_with_streams_without_end_do_not_keep_the_pinned_out() {
     let offer = ports.signalling.offer(&service, &TubeParameters::default());
     lan.sim.run(offer).unwrap();
     assert_eq!(offered(&romeo.happened(&lan)), Some(&juliet.id));
+}
+
+#[test]
+fn strangers_who_say_nothing_do_not_keep_the_pinned_out() {
+    let lan = Lan::new();
+    let (romeo, juliet) = pinned(&lan);
+    lan.advance(300);
+    romeo.happened(&lan);
+    let hosts: Vec<Host> = (0..2 * MAX_STRANGERS).map(|_| lan.host()).collect();
+    let connect = |host: &Host| host.connect(&romeo).unwrap();
+    let held: Vec<_> = hosts.iter().map(connect).collect();
+    lan.sim.settle();
+    let ports = juliet.side.session.tube(&peer(&romeo.id), TubeId(9));
+    let service = ServiceName::new("rfb").unwrap();
+    let offer = ports.signalling.offer(&service, &TubeParameters::default());
+    lan.sim.run(offer).unwrap();
+    assert_eq!(offered(&romeo.happened(&lan)), Some(&juliet.id));
+    drop(held);
+}
+
+#[test]
+fn of_those_at_one_address_who_wait_for_their_records_the_oldest_make_room() {
+    let lan = Lan::new();
+    let romeo = lan.person("romeo");
+    let host = lan.host();
+    let mallory = Identity::generate().unwrap();
+    let names: Vec<String> = (0..MAX_UNKNOWN_EACH + 2)
+        .map(|n| format!("mallory {n}@x"))
+        .collect();
+    let mut waiting = Vec::new();
+    let mut refused = vec![false; names.len()];
+    for name in &names {
+        let stream = host.connect(&romeo).unwrap();
+        waiting.push(Box::pin(intrude(stream, &romeo, name, &mallory)));
+        for _ in 0..100 {
+            lan.sim.settle();
+            for (task, refused) in waiting.iter_mut().zip(&mut refused) {
+                if !*refused && let Some(end) = block_on(poll_once(task)) {
+                    assert!(end.contains("not-authorized"), "{end}");
+                    *refused = true;
+                }
+            }
+        }
+    }
+    let expected: Vec<bool> = (0..refused.len()).map(|n| n < 2).collect();
+    assert_eq!(refused, expected);
 }
 
 /// Always has one more stanza, and takes whatever is written; ends after very many.

@@ -79,7 +79,12 @@ pub(super) async fn greet(
 }
 
 /// Offers a tube as `from`, and gives what the victim said until the end.
-async fn intrude(stream: FakeStream, victim: &Person, from: &str, identity: &Identity) -> String {
+pub(super) async fn intrude(
+    stream: FakeStream,
+    victim: &Person,
+    from: &str,
+    identity: &Identity,
+) -> String {
     let mut stream = greet(stream, victim, from, identity).await;
     let offer = format!(
         "<message from='{from}'><tube xmlns='{}' type='stream' service='rfb' id='5'/></message>",

@@ -366,9 +366,12 @@ impl Network for Host {
     }
 
     fn listen(&self) -> io::Result<Listening> {
+        let accepted = self.accept_all();
+        let strangers = self.air.lock().unwrap().listening[&self.address].1.clone();
         Ok(Listening {
             port: self.address.port(),
-            accepted: self.accept_all(),
+            accepted,
+            strangers,
             tasks: Vec::new(),
         })
     }
