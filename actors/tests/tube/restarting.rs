@@ -176,3 +176,18 @@ fn a_tree_that_panics_loses_no_signal() {
     });
     world.finish();
 }
+
+#[test]
+fn a_tube_that_fails_before_it_is_offered_tells_nobody() {
+    let world = World::new();
+    world.sim.run(async {
+        let channel = world.open(true).await;
+        world
+            .faults
+            .arm(FaultPoint::TubeWaiting, Fault::Error, 0, ALWAYS);
+        world.tree.wait_withdrawn(channel.id).await;
+    });
+    world.sim.settle();
+    assert_eq!(world.signalling.log(), []);
+    world.finish();
+}
