@@ -469,3 +469,17 @@ fn a_tube_the_contact_does_not_know_any_more_closes() {
     let closed = format!("closed{}:ConnectionRefused!", id.0);
     assert_eq!(words, [closed.as_str(), "stop", "finish"]);
 }
+
+#[test]
+fn a_failure_while_closing_is_what_ends_the_connections() {
+    let mut state = state_at(At::Cutting);
+    state.apply(failed());
+    let effects = state.apply(ended());
+    assert_eq!(word(&effects[0]), "closed1:ConnectionLost!");
+}
+
+#[test]
+fn a_closing_tube_concerns_the_contact_unless_it_closed_it() {
+    assert!(state_at(At::Telling).concerns_the_contact());
+    assert!(!state_at(At::Cutting).concerns_the_contact());
+}
