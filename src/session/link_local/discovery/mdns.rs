@@ -32,7 +32,7 @@ use mdns_sd::{DaemonEvent, IfKind, RRType, ScopedIp, ServiceDaemon, ServiceEvent
 
 use super::{
     Announcement, Discovery, DiscoveryEvent, MAX_ADDRESSES, MAX_INSTANCE, PresenceText, Sighting,
-    next_name, pending::Pending, truncated,
+    next_name, pending::Pending, subnets::Subnets, truncated,
 };
 use crate::session::{
     link_local::fault::{Faults, Point},
@@ -157,6 +157,7 @@ impl Discovery for Mdns {
                 wanted: wanted.get(),
                 snapshot: wanted,
                 pending: Pending::default(),
+                subnets: Subnets::new(self.interface.clone()),
                 next: None,
                 browse: daemon.browse(SERVICE).map_err(network)?,
                 monitor: daemon.monitor().map_err(network)?,
@@ -257,6 +258,7 @@ struct DriverTask {
     snapshot: Snapshot<Wanted>,
     wanted: Arc<Wanted>,
     pending: Pending,
+    subnets: Subnets,
     next: Option<DiscoveryEvent>,
     events: Sender<DiscoveryEvent>,
     clock: Arc<dyn Clock>,
@@ -434,7 +436,8 @@ impl DriverTask {
     fn browsed(&mut self, event: ServiceEvent) {
         match event {
             ServiceEvent::ServiceResolved(service) => {
-                if let Some(sighting) = sighting(&service) {
+                let (now, subnets) = (self.clock.now(), &mut self.subnets);
+                if let Some(sighting) = sighting(&service, |ip| subnets.hold(ip, now)) {
                     if self.register_at.is_some()
                         && self.taken.len() < MAX_TAKEN
                         && sighting.text.key != Some(self.key)
@@ -572,11 +575,14 @@ fn unescaped(name: &str) -> String {
     text
 }
 
-fn sighting(service: &mdns_sd::ResolvedService) -> Option<Sighting> {
+fn sighting(
+    service: &mdns_sd::ResolvedService,
+    mut on_our_links: impl FnMut(IpAddr) -> bool,
+) -> Option<Sighting> {
     let mut addresses: Vec<SocketAddr> = service
         .addresses
         .iter()
-        .filter_map(|address| reachable(address, service.port))
+        .filter_map(|address| reachable(address, service.port, &mut on_our_links))
         .collect();
     // The set has no order; ours is the same each time, so that unchanged news is seen to be unchanged.
     addresses.sort_by_key(|address| (address.is_ipv6(), *address));
@@ -594,12 +600,26 @@ fn sighting(service: &mdns_sd::ResolvedService) -> Option<Sighting> {
     })
 }
 
-/// An address we would dial. Loopback counts only when it was heard on loopback: nobody on the
-/// network sends us to our own ports.
-fn reachable(address: &ScopedIp, port: u16) -> Option<SocketAddr> {
+/// Ports below this one are those of the system's own services, which no contact listens on.
+const FIRST_PORT: u16 = 1024;
+
+/// An address we would dial: one that is on our links, so that nobody sends us to third parties.
+/// Loopback counts only when it was heard on loopback: nobody on the network sends us to our own ports.
+fn reachable(
+    address: &ScopedIp,
+    port: u16,
+    on_our_links: &mut impl FnMut(IpAddr) -> bool,
+) -> Option<SocketAddr> {
     let on_loopback = |name: &str| name == "lo" || name.starts_with("lo:");
     let ip = address.to_ip_addr();
-    if port == 0 || ip.is_unspecified() || ip.is_multicast() {
+    if port < FIRST_PORT || ip.is_unspecified() || ip.is_multicast() {
+        return None;
+    }
+    let by_itself = match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
+    };
+    if !by_itself && !on_our_links(ip) {
         return None;
     }
     match address {

@@ -242,3 +242,26 @@ fn a_driver_that_dies_ends_the_events_and_its_daemon() {
         }
     }
 }
+
+#[test]
+fn nobody_sends_us_to_those_who_are_not_on_our_links() {
+    let ours: IpAddr = "192.0.2.7".parse().unwrap();
+    let dialled = |ip: &str, port| {
+        let address = ScopedIp::from(ip.parse::<IpAddr>().unwrap());
+        reachable(&address, port, &mut |ip| ip == ours).is_some()
+    };
+    assert!(dialled("192.0.2.7", 5298));
+    assert!(dialled("192.0.2.7", 40_000));
+    assert!(dialled("169.254.3.4", 5298));
+    assert!(dialled("fe80::1", 5298));
+    for (ip, port) in [
+        ("203.0.113.80", 8080),
+        ("2001:db8::80", 8080),
+        ("192.0.2.7", 22),
+        ("fe80::1", 80),
+        ("127.0.0.1", 5298),
+        ("::1", 5298),
+    ] {
+        assert!(!dialled(ip, port), "{ip} {port}");
+    }
+}

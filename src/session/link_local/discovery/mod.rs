@@ -13,6 +13,7 @@ use crate::session::trust::KeyId;
 
 pub mod mdns;
 mod pending;
+mod subnets;
 mod txt;
 
 pub use txt::{PresenceText, clean};
