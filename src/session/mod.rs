@@ -124,7 +124,8 @@ pub enum SessionEvent {
     /// A contact that is not pinned disappeared from the network and is forgotten.
     ContactRemoved(ContactId),
     /// A contact has had no live authenticated stream for the grace period since it was last seen,
-    /// or its program was started anew, or its name belongs to another key now: its tubes close.
+    /// or its program was started anew, or its name belongs to another key now, or our user had its key forgotten:
+    /// its tubes close.
     ContactLost(ContactId),
     /// A contact offers a stream tube.
     TubeOffered {
@@ -226,7 +227,7 @@ pub trait Session: Send + Sync + 'static {
         replace: bool,
     ) -> BoxFuture<'static, Result<(), Error>>;
 
-    /// Forgets a contact's key.
+    /// Forgets a contact's key; its tubes close ([`SessionEvent::ContactLost`]).
     ///
     /// # Errors
     /// `NotAvailable` when nothing is pinned.

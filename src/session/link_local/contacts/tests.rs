@@ -282,7 +282,8 @@ fn who_comes_back_in_time_is_not_lost() {
 #[test]
 fn the_forgotten_are_strangers_again() {
     let mut contacts = pinned();
-    contacts.forget(&id(NAME), at(1)).unwrap();
+    let changes = contacts.forget(&id(NAME), at(1)).unwrap();
+    assert_eq!(changes.first(), Some(&Change::Lost(id(NAME))));
     assert_eq!(trust(&contacts, NAME), Trust::Unpinned);
     assert!(contacts.forget(&id(NAME), at(1)).is_err());
     contacts.gone(NAME, at(2));

@@ -137,7 +137,7 @@ impl Contacts {
         Ok(self.refresh(now))
     }
 
-    /// Our user wants a contact's key forgotten.
+    /// Our user wants a contact's key forgotten. Its tubes close.
     ///
     /// # Errors
     /// `NotAvailable` when nothing is pinned.
@@ -145,7 +145,10 @@ impl Contacts {
         if self.trust.forget(PROTOCOL, &id.0).is_none() {
             return Err(Error::NotAvailable(format!("no key is pinned for {id}")));
         }
-        Ok(self.refresh(now))
+        // Tubes were agreed on with somebody who is a stranger now.
+        let mut changes = vec![Change::Lost(id.clone())];
+        changes.extend(self.refresh(now));
+        Ok(changes)
     }
 }
 
