@@ -1,8 +1,8 @@
 //! Which streamhosts we offer and which of a peer's we dial. Pure.
 //!
 //! On a LAN a streamhost is the peer itself and nothing else: a literal address equal to the one its
-//! XML stream comes from, so that nobody can make us dial third parties. Loopback is dialled only
-//! when the XML stream itself is on loopback.
+//! XML stream comes from, so that nobody can make us dial third parties. So loopback is dialled only
+//! when the XML stream itself is on loopback, and then at its very address.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -17,9 +17,7 @@ pub(super) fn acceptable(hosts: &[Streamhost], peer: SocketAddr) -> Vec<(SocketA
             continue;
         };
         let address = address.to_canonical();
-        let wanted = peer.ip().to_canonical();
-        let allowed = address == wanted || (address.is_loopback() && wanted.is_loopback());
-        if !allowed || host.port == 0 {
+        if address != peer.ip().to_canonical() || host.port == 0 {
             continue;
         }
         let address = with_scope(address, host.port, peer);
@@ -106,11 +104,21 @@ mod tests {
 
     #[test]
     fn loopback_is_dialled_from_loopback_only() {
-        let hosts = [host("127.0.0.1", 1), host("::1", 2), host("192.0.2.2", 3)];
-        let found = acceptable(&hosts, address("127.0.0.1:5298"));
-        assert_eq!(found.len(), 2);
-        assert_eq!(found[1].0, address("[::1]:2"));
-        assert!(acceptable(&hosts[..2], address("192.0.2.2:5298")).is_empty());
+        let hosts = [
+            host("127.0.0.1", 1),
+            host("::1", 2),
+            host("127.0.0.2", 3),
+            host("192.0.2.2", 4),
+        ];
+        for (stream, dialled) in [
+            ("127.0.0.1:5298", address("127.0.0.1:1")),
+            ("[::1]:5298", address("[::1]:2")),
+        ] {
+            let found = acceptable(&hosts, address(stream));
+            let found: Vec<SocketAddr> = found.into_iter().map(|(address, _)| address).collect();
+            assert_eq!(found, [dialled]);
+        }
+        assert!(acceptable(&hosts[..3], address("192.0.2.2:5298")).is_empty());
     }
 
     #[test]
