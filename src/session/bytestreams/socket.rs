@@ -190,11 +190,16 @@ impl<T: Send + 'static> Door<T> {
                     let from_peer = same_host(address, self.peer);
                     if !from_peer && !strangers {
                         tracing::debug!(%address, "a stranger connected to a bytestream");
+                        // Whoever connects faster than we close must not keep this thread.
+                        drop(stream);
+                        futures_lite::future::yield_now().await;
                         continue;
                     }
                     if self.candidates.keys().count() >= MAX_CANDIDATES {
                         let standings: Vec<&Standing> = self.candidates.keys().collect();
                         let Some(place) = makes_room(standings.into_iter(), from_peer) else {
+                            drop(stream);
+                            futures_lite::future::yield_now().await;
                             continue;
                         };
                         self.candidates.remove(place);
@@ -202,6 +207,7 @@ impl<T: Send + 'static> Door<T> {
                     let named = Arc::new(AtomicBool::new(false));
                     let future = Box::pin(examine(stream, named.clone()));
                     self.candidates.push(Standing { from_peer, named }, future);
+                    futures_lite::future::yield_now().await;
                 }
             }
         }
@@ -217,6 +223,35 @@ mod tests {
             from_peer,
             named: Arc::new(AtomicBool::new(named)),
         }
+    }
+
+    #[test]
+    fn who_connects_faster_than_we_close_leaves_the_thread_to_others() {
+        const CROWD: usize = 60;
+        async_io::block_on(async {
+            let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+            let elsewhere = SocketAddr::from(([127, 0, 0, 9], 0));
+            let mut door: Door<()> = Door::open(loopback, elsewhere).await.unwrap();
+            let address = door.address().unwrap();
+            let crowd: Vec<_> = (0..CROWD)
+                .map(|_| std::net::TcpStream::connect(address).unwrap())
+                .collect();
+            let mut opening = Box::pin(door.authenticated(false, |_, _| async { None }));
+            let mut polls = 0;
+            let closed = |stream: &std::net::TcpStream| {
+                stream.set_nonblocking(true).unwrap();
+                !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            };
+            while !crowd.iter().all(closed) {
+                assert!(
+                    futures_lite::future::poll_once(&mut opening)
+                        .await
+                        .is_none()
+                );
+                polls += 1;
+            }
+            assert!(polls >= CROWD, "{polls}");
+        });
     }
 
     #[test]
