@@ -46,8 +46,9 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_STANZA_BYTES: usize = 256 * 1024;
 /// Most bytes a stream header may have.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Most elements one stanza may have.
-pub const MAX_ELEMENTS: usize = 8192;
+/// Most elements one stanza may have: an element costs far more than its few bytes, and a peer may have
+/// many streams. Service discovery with all the features that are taken needs half of them.
+pub const MAX_ELEMENTS: usize = 2048;
 /// Most elements one stanza may have before the stream is established.
 pub const MAX_EARLY_ELEMENTS: usize = 64;
 /// Most namespace declarations in force at one place, those of all elements around it counted.

@@ -185,6 +185,9 @@ fn elements_attributes_and_namespaces_are_bounded() {
         condition(stanza_error(&elements)),
         Some(StreamCondition::PolicyViolation)
     );
+    let elements = |count: usize| format!("<a>{}</a>", "<b/>".repeat(count));
+    assert_eq!(stanza_error(&elements(1024)), None);
+    assert!(stanza_error(&elements(4096)).is_some());
     let attributes = |count: usize| {
         let list: String = (0..count).map(|n| format!(" a{n}=''")).collect();
         format!("<a{list}/>")
