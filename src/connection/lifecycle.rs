@@ -67,7 +67,15 @@ pub(super) struct Surroundings {
     pub(super) _alive: Sender<Infallible>,
 }
 
-/// Publishes a connection and starts it. `ended` runs after its end, whatever that was.
+/// Whom a connection tells of its end.
+pub(super) struct Mourner<Begun, Over> {
+    /// Runs before anybody else can notice that it ends.
+    pub(super) begun: Begun,
+    /// Runs when nothing of it is left.
+    pub(super) over: Over,
+}
+
+/// Publishes a connection and starts it; `mourner` hears of its end, whatever that was.
 ///
 /// # Errors
 /// What publishing it answers; the session is closed then.
@@ -76,7 +84,10 @@ pub(super) async fn start(
     id: OwnerId,
     account: Account,
     (session, events): StartedSession,
-    ended: impl Future<Output = ()> + Send + 'static,
+    mourner: Mourner<
+        impl Future<Output = ()> + Send + 'static,
+        impl Future<Output = ()> + Send + 'static,
+    >,
 ) -> Result<ConnectionHandle, Error> {
     let (mailbox, address) = Mailbox::new(MAILBOX);
     let (writer, view) = Snapshot::new(ConnectionView::new());
@@ -146,6 +157,7 @@ pub(super) async fn start(
                     failed("the supervisor", "is gone")
                 })
                 .await;
+            mourner.begun.await;
             running.cancel().await;
             let ending = ending.try_recv().unwrap_or_else(|_| Ending {
                 reason: StatusReason::NoneSpecified,
@@ -154,7 +166,7 @@ pub(super) async fn start(
                 outbox: VecDeque::new(),
             });
             conclude(&surroundings, &last, &writer, announcing, ending).await;
-            ended.await;
+            mourner.over.await;
         })
         .detach();
     Ok(handle)

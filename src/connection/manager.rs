@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!            RequestConnection          published
-//!  (nothing) ────────────────> Starting ─────────> Running ──its end──> (nothing)
+//!  (nothing) ────────────────> Starting ─────────> Running ──its end begins──> Ending ──> (nothing)
 //!                                 └──failed──> (nothing)
+//!
+//!  RequestConnection for an account that is Ending waits for (nothing): clients ask again at
+//!  StatusChanged(Disconnected), when the last of the old connection still stands
 //!
 //!  shutdown: no more requests; every connection is disconnected; then the end
 //! ```
@@ -31,7 +34,7 @@ use futures_lite::FutureExt as _;
 
 use super::{
     fault::Point,
-    lifecycle::{self, Surroundings},
+    lifecycle::{self, Mourner, Surroundings},
     message::ConnectionHandle,
     parameters::Account,
     ports::{ChannelOpener, ConnectionTree, SessionFactory, SocketsOf},
@@ -60,6 +63,7 @@ pub struct ManagerConfig {
 enum ManagerMessage {
     Request(Account, Reply<Result<ConnectionHandle>>),
     Started(OwnerId, Result<ConnectionHandle>),
+    Ending(OwnerId),
     Ended(OwnerId),
     Shutdown(Reply<()>),
 }
@@ -71,6 +75,19 @@ struct Entry {
     reply: Option<Reply<Result<ConnectionHandle>>>,
     /// Once it is started.
     handle: Option<ConnectionHandle>,
+    /// Its end has begun.
+    ending: bool,
+}
+
+/// A request that the manager has taken.
+type Request = (Account, Reply<Result<ConnectionHandle>>);
+
+/// Why a request cannot be served now.
+enum NoRoom {
+    /// It can be, once a connection that is ending is over.
+    Yet,
+    /// It cannot.
+    Because(Error),
 }
 
 struct Manager {
@@ -80,6 +97,8 @@ struct Manager {
     address: Address<ManagerMessage>,
     count: SnapshotWriter<usize>,
     entries: BTreeMap<OwnerId, Entry>,
+    /// Wait for the end of a connection; at most `MAX_CONNECTIONS`, one more is `NotAvailable`.
+    waiting: Vec<Request>,
     next: u64,
     shutting_down: Option<Vec<Reply<()>>>,
     /// Ends what is left when the manager is gone.
@@ -130,6 +149,7 @@ impl ManagerHandle {
             address: address.clone(),
             count: writer,
             entries: BTreeMap::new(),
+            waiting: Vec::new(),
             next: 1,
             shutting_down: None,
             _stopper: stopper,
@@ -159,7 +179,8 @@ impl ManagerHandle {
     /// `ConnectionManager.RequestConnection`.
     ///
     /// # Errors
-    /// `NotAvailable` when the account or its profile has a connection, or while shutting down;
+    /// `NotAvailable` when the account or its profile has a connection (one that is ending is waited
+    /// for), or while shutting down;
     /// `ResourceUnavailable` at `MAX_CONNECTIONS`; what the session adds.
     pub async fn request(&self, account: Account) -> Result<ConnectionHandle> {
         self.address
@@ -196,9 +217,10 @@ impl ManagerHandle {
 impl Manager {
     fn request(&mut self, account: Account, reply: Reply<Result<ConnectionHandle>>) {
         let bus_name = protocol::connection_bus_name(account.identifier());
-        if let Err(error) = self.room_for(&account, &bus_name) {
-            reply.answer(Err(error));
-            return;
+        match self.room_for(&account, &bus_name) {
+            Ok(()) => {}
+            Err(NoRoom::Yet) => return self.waiting.push((account, reply)),
+            Err(NoRoom::Because(error)) => return reply.answer(Err(error)),
         }
         let id = OwnerId(self.next);
         self.next += 1;
@@ -209,6 +231,7 @@ impl Manager {
                 profile: account.profile.clone(),
                 reply: Some(reply),
                 handle: None,
+                ending: false,
             },
         );
         let surroundings = self.surroundings.clone();
@@ -217,11 +240,16 @@ impl Manager {
         let starting = async move {
             let session = sessions.start(&account).await?;
             let manager = address.clone();
-            let ended = async move {
+            let tell = move |message| {
+                let manager = manager.clone();
                 // A manager that is gone counts no more.
-                manager.tell_first(ManagerMessage::Ended(id)).await.ok();
+                async move { drop(manager.tell_first(message).await) }
             };
-            lifecycle::start(surroundings, id, account, session, ended).await
+            let mourner = Mourner {
+                begun: tell(ManagerMessage::Ending(id)),
+                over: tell(ManagerMessage::Ended(id)),
+            };
+            lifecycle::start(surroundings, id, account, session, mourner).await
         };
         let address = self.address.clone();
         self.surroundings
@@ -243,30 +271,43 @@ impl Manager {
             .detach();
     }
 
-    fn room_for(&self, account: &Account, bus_name: &str) -> Result<()> {
+    fn room_for(&self, account: &Account, bus_name: &str) -> Result<(), NoRoom> {
+        let no = |error| Err(NoRoom::Because(error));
         if self.shutting_down.is_some() {
-            return Err(Error::NotAvailable("the service is shutting down".into()));
+            return no(Error::NotAvailable("the service is shutting down".into()));
         }
-        if self.entries.len() >= MAX_CONNECTIONS {
-            return Err(Error::ResourceUnavailable(format!(
-                "there are {MAX_CONNECTIONS} connections already"
-            )));
+        let in_the_way =
+            |entry: &&Entry| entry.bus_name == bus_name || entry.profile == account.profile;
+        let mut clashes = self.entries.values().filter(in_the_way);
+        let lasting = clashes.clone().find(|entry| !entry.ending);
+        let ends = clashes.next().is_some();
+        match lasting {
+            Some(entry) if entry.bus_name == bus_name => no(Error::NotAvailable(format!(
+                "'{}' has a connection already",
+                account.identifier()
+            ))),
+            Some(_) => no(Error::NotAvailable(format!(
+                "the profile '{}' belongs to another connection",
+                account.profile
+            ))),
+            None if ends && self.waiting.len() < MAX_CONNECTIONS => Err(NoRoom::Yet),
+            None if ends => no(Error::NotAvailable(format!(
+                "the last connection of '{}' is still ending",
+                account.identifier()
+            ))),
+            None if self.entries.len() >= MAX_CONNECTIONS => no(Error::ResourceUnavailable(
+                format!("there are {MAX_CONNECTIONS} connections already"),
+            )),
+            None => Ok(()),
         }
-        for entry in self.entries.values() {
-            if entry.bus_name == bus_name {
-                return Err(Error::NotAvailable(format!(
-                    "'{}' has a connection already",
-                    account.identifier()
-                )));
-            }
-            if entry.profile == account.profile {
-                return Err(Error::NotAvailable(format!(
-                    "the profile '{}' belongs to another connection",
-                    account.profile
-                )));
-            }
+    }
+
+    /// A connection is over: those that waited for it have another try, in their order.
+    fn ended(&mut self, id: OwnerId) {
+        self.entries.remove(&id);
+        for (account, reply) in std::mem::take(&mut self.waiting) {
+            self.request(account, reply);
         }
-        Ok(())
     }
 
     fn started(&mut self, id: OwnerId, outcome: Result<ConnectionHandle>) {
@@ -318,9 +359,12 @@ impl Actor for Manager {
             None => return Flow::Exit(Exit::Stopped),
             Some(ManagerMessage::Request(account, reply)) => self.request(account, reply),
             Some(ManagerMessage::Started(id, outcome)) => self.started(id, outcome),
-            Some(ManagerMessage::Ended(id)) => {
-                self.entries.remove(&id);
+            Some(ManagerMessage::Ending(id)) => {
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.ending = true;
+                }
             }
+            Some(ManagerMessage::Ended(id)) => self.ended(id),
             Some(ManagerMessage::Shutdown(reply)) => {
                 self.shutting_down.get_or_insert_default().push(reply);
                 for entry in self.entries.values() {

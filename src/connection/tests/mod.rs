@@ -148,6 +148,33 @@ fn a_session_that_says_no_goodbye_is_given_up() {
 }
 
 #[test]
+fn who_asks_again_while_a_connection_ends_gets_the_next_one() {
+    let world = World::with(TestNetwork {
+        stuck: true,
+        ..TestNetwork::default()
+    });
+    let (connection, _) = world.online();
+    assert!(matches!(world.request("ada"), Err(Error::NotAvailable(_))));
+    let (first, second) = (connection.clone(), world.manager.clone());
+    let leaving = world
+        .sim
+        .spawner
+        .spawn("leaving", async move { first.disconnect().await });
+    world.sim.settle();
+    assert!(!leaving.is_finished());
+    let coming = world.sim.spawner.spawn("coming", async move {
+        // Sent while the session is slow to say goodbye.
+        second.request(World::account("ada")).await
+    });
+    let next = world.sim.run(coming).unwrap().unwrap();
+    world.sim.run(leaving).unwrap();
+    assert_ne!(next.id, connection.id);
+    assert_eq!(*world.manager.connections().get(), 1);
+    assert!(connection.address.is_gone() && !next.address.is_gone());
+    world.ends();
+}
+
+#[test]
 fn a_session_that_ends_without_a_word_is_a_network_error() {
     let world = World::new();
     let (connection, _) = world.online();
