@@ -54,6 +54,10 @@ impl Link for End {
         (Ipv4Addr::LOCALHOST, 2).into()
     }
 
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     fn security(&self) -> Option<LinkSecurity> {
         Some(self.security.clone())
     }

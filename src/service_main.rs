@@ -94,7 +94,10 @@ async fn serve(
     arguments: &Arguments,
     executor: Arc<Executor<'static>>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut signals = Signals::new([Signal::Term, Signal::Int])?;
+    let ending = [Signal::Term, Signal::Int].into_iter();
+    // A terminal that is closed takes us with it, in order, unless somebody (nohup) said otherwise.
+    let hangup = (!hangup_is_ignored()).then_some(Signal::Hup);
+    let mut signals = Signals::new(ending.chain(hangup))?;
     let starting = Service::builder()
         .persist(arguments.persist)
         .idle(Duration::from_secs(arguments.leave_after))
@@ -117,6 +120,18 @@ async fn serve(
         }
         End::Stopped | End::Idle | End::BusGone => Ok(()),
     }
+}
+
+/// Whether SIGHUP was being ignored when we were started. `/proc` tells it; where there is none, it was
+/// not, as is the rule.
+fn hangup_is_ignored() -> bool {
+    let ignored = |status: &str| {
+        let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // Signal number n is bit n - 1; SIGHUP is number one everywhere.
+    ignored(&status).is_some_and(|mask| mask & 1 != 0)
 }
 
 /// Waits until somebody wants us to end.

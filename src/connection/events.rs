@@ -99,6 +99,9 @@ impl Connection {
         let Ok(handle) = self.contacts.ensure(&id.0, true) else {
             return;
         };
+        if handle == old {
+            return;
+        }
         let Ok(before) = self.contacts.get(old).cloned() else {
             return;
         };

@@ -61,6 +61,9 @@ pub trait Link: Send + Sync + 'static {
     fn local_address(&self) -> SocketAddr;
     /// The peer's address of the stream's TCP connection.
     fn peer_address(&self) -> SocketAddr;
+    /// Whether the stream has ended: nothing comes or goes through it any more. True before
+    /// [`super::bytestreams::Bytestreams::link_ended`] is called, and for ever.
+    fn has_ended(&self) -> bool;
     /// What TLS proved; `None` for a plaintext stream (allowed only by the account's parameter).
     fn security(&self) -> Option<LinkSecurity>;
     /// Sends `<iq type='set'>` with this payload and waits, for a bounded time, for its result's

@@ -403,6 +403,24 @@ fn another_name_of_our_own_is_told() {
 }
 
 #[test]
+fn the_name_we_have_already_changes_nothing() {
+    let world = World::new();
+    let account = world.online(vec![]);
+    let before: u32 = account.property(name::CONNECTION, "SelfHandle");
+    let id: String = account.property(name::CONNECTION, "SelfID");
+    for own in [&id, "ada2@here"] {
+        let own = ContactId(own.into());
+        account.session.happens(SessionEvent::SelfIdChanged(own));
+    }
+    let (handle, told) = world.wait("SelfContactChanged", |event| {
+        event.arguments::<(u32, String)>()
+    });
+    assert_eq!(told, "ada2@here");
+    assert_ne!(handle, before);
+    assert_eq!(account.property::<String>(name::CONNECTION, "SelfID"), told);
+}
+
+#[test]
 fn no_answer_lags_behind_the_signals() {
     let world = World::new();
     let account = world.online(vec![]);

@@ -23,6 +23,15 @@ fn command(dir: &tempfile::TempDir, bus: &Bus, arguments: &[&str]) -> Command {
 }
 
 fn start(arguments: &[&str]) -> Program {
+    start_with(arguments, |service| service)
+}
+
+/// The service that stays, by a command made of its own.
+fn start_as(command: impl FnOnce(Command) -> Command) -> Program {
+    start_with(&["--persist"], command)
+}
+
+fn start_with(arguments: &[&str], by: impl FnOnce(Command) -> Command) -> Program {
     let dir = tempfile::Builder::new()
         .prefix("pneuma-")
         .tempdir_in("/tmp")
@@ -37,7 +46,7 @@ fn start(arguments: &[&str]) -> Program {
         &"type='signal'",
     )
     .unwrap();
-    let process = Process::start("service", &mut command(&dir, &bus, arguments));
+    let process = Process::start("service", &mut by(command(&dir, &bus, arguments)));
     let program = Program {
         process,
         bus,
@@ -73,14 +82,34 @@ impl Program {
 }
 
 #[test]
-fn both_signals_end_it_in_order() {
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+fn signals_end_it_in_order() {
+    use rustix::process::Signal;
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut program = start(&["--persist"]);
         program.process.signal(signal);
         let status = program.process.wait(PATIENCE);
         assert!(status.success(), "{status}: {}", program.process.output());
         program.waits(false);
     }
+}
+
+#[test]
+fn under_nohup_the_end_of_a_terminal_does_not_end_it() {
+    use rustix::process::Signal;
+    let mut program = start_as(|service| {
+        let mut nohup = Command::new("nohup");
+        nohup.arg(service.get_program()).args(service.get_args());
+        nohup.envs(service.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        nohup
+    });
+    // The kernel throws the signal away, so that there is nothing to wait for.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.process.id())).unwrap();
+    let ignored = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let ignored = u64::from_str_radix(ignored.unwrap().trim(), 16).unwrap();
+    assert_eq!(ignored & 1, 1, "{status}");
+    program.process.signal(Signal::HUP);
+    program.process.signal(Signal::TERM);
+    assert!(program.process.wait(PATIENCE).success());
 }
 
 #[test]

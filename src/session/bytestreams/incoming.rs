@@ -148,6 +148,11 @@ impl Bytestreams {
                 "the contact used the name of one bytestream for two".into(),
             ));
         };
+        // It may have ended while the service was dialled. It says so before what waits is taken out,
+        // so either this is noticed here or the wait that has just begun ends.
+        if link.has_ended() {
+            return Err(gone());
+        }
         let agreed = si::Answer {
             methods: vec![ns::BYTESTREAMS.to_owned()],
             multiple: false,

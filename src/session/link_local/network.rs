@@ -185,17 +185,27 @@ fn connection(stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
     })
 }
 
+/// Whether this failure, counted from one, is written to the log: what fails once (no descriptors, say)
+/// fails again after each pause, for hours perhaps.
+fn worth_a_line(count: u64) -> bool {
+    count.is_power_of_two()
+}
+
 async fn accept(
     listener: TcpListener,
     sender: Sender<Connection>,
     strangers: Strangers,
     clock: Arc<dyn Clock>,
 ) {
+    let mut refused: u64 = 0;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                refused += 1;
+                if worth_a_line(refused) {
+                    tracing::warn!(%error, refused, "a connection could not be accepted");
+                }
                 clock.sleep(PAUSE).await;
                 continue;
             }
@@ -306,6 +316,12 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_for_hours_is_a_few_lines_in_the_log() {
+        let lines = (1..=100_000).filter(|n| worth_a_line(*n)).count();
+        assert!((1..20).contains(&lines) && worth_a_line(1), "{lines}");
+    }
 
     #[test]
     fn strangers_are_counted_in_all_and_for_each_address() {

@@ -4,6 +4,12 @@
 //! side with the smaller key opened stays (in plaintext: the smaller name); of two opened from the same
 //! side, the newer, because whoever opens another one has lost the first. The other is retired: used
 //! for nothing new, closed once it is quiet, so that no stanza on its way is lost.
+//!
+//! Opening another one though there is one is what a side does also whose own address has changed, for
+//! bytestreams need an address that is still there. If both sides' addresses have changed (a network
+//! that was renumbered) each opens another; of the two newcomers the rule keeps the same one on both
+//! sides, but each side compares it with what it has at that moment, so for a round trip one may use a
+//! stream that the other retires. A retired stream still carries what is said on it, so nothing is lost.
 
 use crate::{session::trust::KeyId, xmpp::stream::Role};
 

@@ -459,6 +459,10 @@ impl Link for Played {
         self.side.peer_address()
     }
 
+    fn has_ended(&self) -> bool {
+        self.side.has_ended()
+    }
+
     fn security(&self) -> Option<LinkSecurity> {
         self.side.security()
     }

@@ -150,6 +150,10 @@ impl Link for Side {
         self.peer
     }
 
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     fn security(&self) -> Option<LinkSecurity> {
         self.security.clone()
     }

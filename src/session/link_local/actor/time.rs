@@ -2,6 +2,8 @@
 
 use actors::{model::Error, runtime::Time};
 
+use async_channel::Receiver;
+
 use super::streams::refuse;
 use super::{MAX_BACKGROUND, SessionActor, State};
 
@@ -40,6 +42,15 @@ impl SessionActor {
     }
 
     pub(super) fn timers(&mut self) {
+        // After a sleep of the machine the time comes with all that happened before it, and what
+        // happened counts: who was seen, or answered, is not lost. As much as the queues hold may
+        // exceed the outbox's bound, once.
+        while let Ok((id, event)) = self.parts.stream_events.try_next() {
+            self.stream_event(id, event);
+        }
+        while let Some(Ok(event)) = self.sightings.as_ref().map(Receiver::try_recv) {
+            self.discovered(event);
+        }
         let now = self.now();
         if matches!(&self.state, State::Starting { until, .. } if *until <= now) {
             self.leave(

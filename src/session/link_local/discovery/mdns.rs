@@ -70,7 +70,15 @@ pub struct Mdns {
 
 struct Shared {
     wanted: Mutex<(Wanted, SnapshotWriter<Wanted>)>,
-    driver: Mutex<Option<Driver>>,
+    driver: Mutex<Running>,
+}
+
+/// What runs; a goodbye is the last of it.
+enum Running {
+    Nothing,
+    Announced(Driver),
+    /// Said goodbye: a start that comes late announces nothing, not even for a moment.
+    Stopped,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -109,7 +117,7 @@ impl Mdns {
             clock,
             shared: Arc::new(Shared {
                 wanted: Mutex::new((Wanted::default(), writer)),
-                driver: Mutex::new(None),
+                driver: Mutex::new(Running::Nothing),
             }),
             faults: Faults::default(),
         }
@@ -129,6 +137,10 @@ impl Discovery for Mdns {
         announcement: Announcement,
     ) -> BoxFuture<'static, Result<Receiver<DiscoveryEvent>, Error>> {
         let begin = || -> Result<Receiver<DiscoveryEvent>, Error> {
+            let stopped = || Error::Cancelled("discovery was stopped before it began".into());
+            if matches!(*lock(&self.shared.driver), Running::Stopped) {
+                return Err(stopped());
+            }
             // mdns-sd waits for an interface that it does not find.
             if let Some(interface) = &self.interface {
                 exists(interface)?;
@@ -182,10 +194,16 @@ impl Discovery for Mdns {
                     }
                 })
                 .detach();
-            *lock(&self.shared.driver) = Some(Driver {
+            let mut running = lock(&self.shared.driver);
+            if matches!(*running, Running::Stopped) {
+                // Stopped meanwhile. The driver ends with its stopper, before it has announced us.
+                return Err(stopped());
+            }
+            *running = Running::Announced(Driver {
                 stopper,
                 done: finished,
             });
+            drop(running);
             Ok(receiver)
         };
         Box::pin(future::ready(begin()))
@@ -200,10 +218,10 @@ impl Discovery for Mdns {
     }
 
     fn stop(&self) -> BoxFuture<'static, ()> {
-        let driver = lock(&self.shared.driver).take();
+        let running = std::mem::replace(&mut *lock(&self.shared.driver), Running::Stopped);
         let timeout = self.clock.sleep(2 * GOODBYE);
         Box::pin(async move {
-            if let Some(driver) = driver {
+            if let Running::Announced(driver) = running {
                 driver.stopper.stop();
                 let done = async {
                     // Gone without an answer is gone too.

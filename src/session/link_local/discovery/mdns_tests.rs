@@ -265,3 +265,23 @@ fn nobody_sends_us_to_those_who_are_not_on_our_links() {
         assert!(!dialled(ip, port), "{ip} {port}");
     }
 }
+
+#[test]
+fn a_start_that_comes_after_the_goodbye_announces_nothing() {
+    let executor = Arc::new(Executor::new());
+    smol::block_on(executor.run(async {
+        let spawner = Spawner::new(executor.clone());
+        let key = KeyId([1; 32]);
+        let lo = Some("lo".into());
+        let mdns = Mdns::new(port(), lo, key, spawner.clone(), SystemClock::new());
+        mdns.stop().await;
+        let announcement = Announcement {
+            name: "late@forza".into(),
+            port: 5298,
+            text: PresenceText::default(),
+        };
+        let started = mdns.start(announcement).await;
+        assert!(matches!(started, Err(Error::Cancelled(_))));
+        assert_eq!(spawner.running(), 0);
+    }));
+}

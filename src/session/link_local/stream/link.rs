@@ -22,6 +22,7 @@ pub struct StreamLink {
     addresses: (SocketAddr, SocketAddr),
     security: Option<LinkSecurity>,
     pneuma: AtomicBool,
+    ended: AtomicBool,
     address: Address<Command>,
 }
 
@@ -39,12 +40,18 @@ impl StreamLink {
             addresses,
             security,
             pneuma: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             address,
         }
     }
 
     pub(super) fn set_pneuma(&self, pneuma: bool) {
         self.pneuma.store(pneuma, Ordering::Release);
+    }
+
+    /// The stream's actor is at its end.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     /// Whether the peer is one of us, which answers pings.
@@ -73,6 +80,10 @@ impl Link for StreamLink {
 
     fn peer_address(&self) -> SocketAddr {
         self.addresses.1
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire) || self.address.is_gone()
     }
 
     fn security(&self) -> Option<LinkSecurity> {

@@ -13,7 +13,10 @@ use super::{
     lan::{Lan, Person, Trouble},
     support::peer,
 };
-use crate::session::{Presence, SessionEvent, Show, Trust, TubeId};
+use crate::session::{
+    ContactId, Presence, SessionEvent, Show, Trust, TubeId, link_local::discovery::DiscoveryEvent,
+    trust::Identity,
+};
 
 fn offer(lan: &Lan, from: &Person, to: &Person, tube: u32) {
     let ports = from.side.session.tube(&peer(&to.id), TubeId(tube));
@@ -288,6 +291,51 @@ fn a_connection_is_opened_though_the_stream_died_in_silence() {
     connect(&lan, &romeo, &juliet);
     let taken = lan.sim.now() - before;
     assert!(taken < Duration::from_secs(20), "{taken:?}");
+}
+
+#[test]
+fn a_connection_whose_stream_ended_before_it_was_accepted_holds_nothing() {
+    let lan = Lan::new();
+    let (romeo, juliet) = (lan.person("romeo"), lan.person("juliet"));
+    romeo.discovers(&lan, &juliet.id);
+    juliet.discovers(&lan, &romeo.id);
+    let ports = romeo.side.session.tube(&peer(&juliet.id), TubeId(9));
+    let id = actors::model::BytestreamId::random().unwrap();
+    let asked = async {
+        let asked = juliet.side.find(|event| match event {
+            SessionEvent::StreamOffered { stream, .. } => Break(stream),
+            other => Continue(other),
+        });
+        Some(asked.await)
+    };
+    let opening = async {
+        drop(ports.connector.connect(id).await);
+        None
+    };
+    let offered = lan.sim.run(future::or(asked, opening)).unwrap();
+    // Her service is slow to answer, and the stream breaks meanwhile.
+    lan.break_all();
+    lan.advance(2);
+    let before = lan.sim.now();
+    let accepted = lan.sim.run(offered.accept());
+    assert!(matches!(accepted, Err(Error::Offline(_))));
+    assert_eq!(lan.sim.now(), before);
+}
+
+#[test]
+fn who_was_seen_again_in_time_is_not_lost_after_a_sleep() {
+    let lan = Lan::new();
+    let romeo = lan.person("romeo");
+    let (nurse, host) = (ContactId("nurse@x".into()), lan.host());
+    let key = Identity::generate().unwrap().id();
+    host.announce(&nurse.0, Some(key));
+    romeo.sees(&lan, &nurse, |_| true);
+    lan.forge(&romeo, DiscoveryEvent::Gone(nurse.0.clone()));
+    lan.sim.settle();
+    // Nothing of ours runs while the machine sleeps. When it wakes up, her record is there.
+    lan.sim.clock.advance(Duration::from_secs(3600));
+    host.announce(&nurse.0, Some(key));
+    assert!(!romeo.lost(&lan, &nurse));
 }
 
 #[test]

@@ -244,6 +244,7 @@ impl Running {
     /// Tells the session what the peer said last, writes what is left, for a second at most, and
     /// lets everybody who waits know.
     async fn finish(mut self) {
+        self.link.end();
         self.bytestreams.link_ended(&*self.link);
         for waiter in self.tracker.drain() {
             answer_waiter(waiter, Err(RequestError::Gone));
