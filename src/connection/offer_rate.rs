@@ -27,10 +27,10 @@ pub const OF_A_STRANGER: Rate = Rate {
     burst: MAX_OFFERS_OF_ONE as u32,
     each: Duration::from_secs(2),
 };
-/// Of a pinned contact.
+/// Of a pinned contact, whose programs may well offer one short tube after the other.
 pub const OF_A_PINNED_CONTACT: Rate = Rate {
-    burst: 4 * OF_A_STRANGER.burst,
-    each: Duration::from_millis(500),
+    burst: 16 * OF_A_STRANGER.burst,
+    each: Duration::from_millis(250),
 };
 /// Of all strangers together: names and keys cost nothing.
 pub const OF_STRANGERS: Rate = Rate {
