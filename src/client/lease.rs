@@ -2,7 +2,8 @@
 //! online; the last to go takes it offline.
 //!
 //! The bus keeps the list: everybody queues for one well-known name that belongs to the
-//! connection, and the bus drops whoever vanishes. A connection without that name was brought
+//! connection, and the bus drops whoever vanishes. If the last one vanishes without a word, the
+//! service takes the connection offline. A connection without that name was brought
 //! online by somebody who does not take part (Mission Control, `--detach`), and stays.
 
 use super::{bus::Bus, error::Result};
@@ -33,8 +34,12 @@ impl Lease {
     /// What the bus answers.
     pub async fn join(bus: &Bus, connection: &str) -> Result<Option<Lease>> {
         let lease = Lease::new(bus, connection);
+        // Not by trying: a name that was owned and is no more takes the connection offline.
+        if bus.owner(&lease.name).await?.is_none() {
+            return Ok(None);
+        }
         if lease.queue().await? {
-            // First in the queue: there was none.
+            // First in the queue: the last has left it meanwhile, and the connection ends.
             lease.leave().await?;
             return Ok(None);
         }

@@ -92,6 +92,7 @@ pub(super) async fn start(
     let (mailbox, address) = Mailbox::new(MAILBOX);
     let (writer, view) = Snapshot::new(ConnectionView::new());
     let writer = Arc::new(writer);
+    let (left, gone) = async_channel::bounded(1);
     let handle = ConnectionHandle {
         id,
         bus_name: protocol::connection_bus_name(account.identifier()).into(),
@@ -101,6 +102,7 @@ pub(super) async fn start(
         view,
         order: Arc::default(),
         session: session.clone(),
+        gone,
         sockets: (surroundings.sockets)(&account),
     };
     let published = catch("publish", surroundings.tree.publish(handle.clone())).await;
@@ -166,6 +168,7 @@ pub(super) async fn start(
                 outbox: VecDeque::new(),
             });
             conclude(&surroundings, &last, &writer, announcing, ending).await;
+            drop(left);
             mourner.over.await;
         })
         .detach();

@@ -1,6 +1,6 @@
 //! What a connection is told and asked, and the handle through which `dbus/` does so.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, fmt, sync::Arc};
 
 use actors::{
     model::{
@@ -13,6 +13,7 @@ use actors::{
     supervisor::LocalSockets,
 };
 
+use async_channel::Receiver;
 use smol::lock::RwLock;
 
 use super::{
@@ -110,6 +111,8 @@ pub struct ConnectionHandle {
     /// See [`ConnectionHandle::order`].
     pub(super) order: Arc<RwLock<()>>,
     pub(super) session: Arc<dyn Session>,
+    /// Nothing is sent: closed once nothing of the connection is left.
+    pub(super) gone: Receiver<Infallible>,
     pub(super) sockets: Arc<dyn LocalSockets>,
 }
 
@@ -148,6 +151,8 @@ impl ConnectionHandle {
             .ask_first(|reply| ConnectionMessage::Disconnect { reply })
             .await
             .ok();
+        // One whose end has begun already answers nobody new, and is not gone yet.
+        self.gone.recv().await.ok();
     }
 
     /// `StreamTube.Offer`: our user deals with the contact, so its key is pinned; then the tube is

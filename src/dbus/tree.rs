@@ -20,7 +20,7 @@ use std::{
 use actors::{
     model::{ChannelId, Error, OwnerId, Result},
     ports::{ChannelObject, ChannelSignal, ObjectTree},
-    runtime::{BoxFuture, Spawner},
+    runtime::{BoxFuture, Spawner, Task},
 };
 use zbus::object_server::SignalEmitter;
 
@@ -60,6 +60,8 @@ struct Shared {
 struct Places {
     connections: BTreeMap<OwnerId, ConnectionHandle>,
     channels: BTreeMap<ChannelId, (OwnerId, String)>,
+    /// For each connection: waits until nobody wants it any more. Dropped with the connection.
+    watches: BTreeMap<OwnerId, Task<()>>,
 }
 
 impl std::fmt::Debug for Tree {
@@ -112,6 +114,18 @@ impl Tree {
         put(server, path, ContactCapabilities::new(connection.clone())).await?;
         put(server, path, Trust::new(connection.clone())).await?;
         name::own(bus, &connection.bus_name).await?;
+        // Before anybody hears of the connection, so that no moment is missed.
+        let unwanted = super::lease::watch(bus, &connection.bus_name).await?;
+        let watched = connection.clone();
+        let watch = self
+            .0
+            .spawner
+            .spawn("watch over those who want a connection", async move {
+                unwanted.await;
+                tracing::debug!("whoever kept a connection online is gone: it goes offline");
+                watched.disconnect().await;
+            });
+        self.places().watches.insert(connection.id, watch);
         let announced = async {
             let manager = SignalEmitter::new(bus, protocol::MANAGER_PATH)?;
             let path = zbus::ObjectPath::try_from(path)?;
@@ -131,6 +145,8 @@ impl Tree {
         let Some(connection) = self.places().connections.remove(&id) else {
             return;
         };
+        let watch = self.places().watches.remove(&id);
+        drop(watch);
         let path = &*connection.path;
         let server = self.0.bus.object_server();
         take::<Trust>(server, path).await;

@@ -111,6 +111,27 @@ fn the_last_of_two_commands_lets_the_account_go() {
 }
 
 #[test]
+fn the_last_command_lets_the_account_go_though_it_is_killed() {
+    let two = Two::new();
+    two.bob.stay_online();
+    let mut first = two.alice.start(&["contacts", "--watch", "--json"]);
+    first.event("appeared");
+    // Who only looks takes nothing away, and neither does one of two that is killed.
+    let mut second = two.alice.start(&["contacts", "--watch", "--json"]);
+    second.event("appeared");
+    first.signal(rustix::process::Signal::KILL);
+    assert_eq!(first.finish().code, None);
+    let mut bob = two.bob.start(&["contacts", "--watch", "--json"]);
+    bob.event("appeared");
+    second.signal(rustix::process::Signal::KILL);
+    assert_eq!(second.finish().code, None);
+    bob.event("disappeared");
+    // Bob's own was not brought online by a command that stays.
+    assert_eq!(bob.interrupt().code, Some(0));
+    assert!(two.bob.id().starts_with("bob@"));
+}
+
+#[test]
 fn profiles_are_told_apart() {
     let world = World::new();
     let alice = Pneuma::of(Person::new(&world, "alice", service!()), world.port());
