@@ -212,9 +212,12 @@ impl Connection {
     }
 
     pub(super) fn channel_closed(&mut self, id: ChannelId) {
-        if let Some(details) = self.tubes.closed(id) {
+        if let Some(closed) = self.tubes.closed(id) {
+            if let Some(contact) = closed.taken_up {
+                self.offer_rate.give_back(contact);
+            }
             self.channels.remove(&id);
-            self.signal(ConnectionSignal::ChannelClosed(details));
+            self.signal(ConnectionSignal::ChannelClosed(closed.details));
         }
     }
 

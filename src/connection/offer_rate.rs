@@ -2,7 +2,8 @@
 //! our user never dealt with together.
 //!
 //! [`super::tubes`] bounds how many offers wait at once. Whoever offers and closes in turn stays within
-//! that, and yet each offer makes a channel, two signals and work for every client on the bus.
+//! that, and yet each offer makes a channel, two signals and work for every client on the bus. An offer
+//! that our user took up was welcome, so the token comes back when that tube has closed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -75,6 +76,14 @@ impl OfferRate {
         }
         Ok(())
     }
+
+    /// Puts the token of one offer back. To take a tube up pins the contact, so it is the rate of
+    /// pinned contacts, and nothing comes back to the strangers' bucket.
+    pub fn give_back(&mut self, contact: ContactHandle) {
+        if let Some(full_at) = self.full_at.get_mut(&contact) {
+            *full_at = full_at.saturating_sub(OF_A_PINNED_CONTACT.each);
+        }
+    }
 }
 
 impl Rate {
@@ -106,6 +115,18 @@ mod tests {
         let later = later + 3 * OF_A_STRANGER.each;
         assert_eq!(taken(&mut rate, 1, false, later), 3);
         assert_eq!(taken(&mut rate, 2, true, later), OF_A_PINNED_CONTACT.burst);
+    }
+
+    #[test]
+    fn what_our_user_takes_up_costs_nothing() {
+        let mut rate = OfferRate::default();
+        for _ in 0..1000 {
+            rate.take(ContactHandle(1), true, START).unwrap();
+            rate.give_back(ContactHandle(1));
+        }
+        // Never more than a full bucket.
+        rate.give_back(ContactHandle(1));
+        assert_eq!(taken(&mut rate, 1, true, START), OF_A_PINNED_CONTACT.burst);
     }
 
     #[test]

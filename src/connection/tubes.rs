@@ -57,6 +57,14 @@ pub struct Opening {
     pub task: Option<Task<()>>,
 }
 
+/// What is left of a channel.
+pub struct ClosedTube {
+    /// What it was.
+    pub details: Arc<ChannelDetails>,
+    /// The contact, if it offered the tube and our user took it up.
+    pub taken_up: Option<ContactHandle>,
+}
+
 struct Open {
     wire: WireId,
     object: ChannelObject,
@@ -202,13 +210,18 @@ impl Tubes {
     }
 
     /// Forgets a channel that has closed.
-    pub fn closed(&mut self, channel: ChannelId) -> Option<Arc<ChannelDetails>> {
+    pub fn closed(&mut self, channel: ChannelId) -> Option<ClosedTube> {
         let open = self.open.remove(&channel);
         // Not more than there are openings: only one of those can be meant.
         if open.is_none() && self.closed_early.len() < self.opening.len() {
             self.closed_early.push(channel);
         }
-        open.map(|open| open.details)
+        open.map(|open| ClosedTube {
+            taken_up: (!open.details.description.requested
+                && open.object.view.get().state == TubeState::Open)
+                .then_some(open.wire.0),
+            details: open.details,
+        })
     }
 
     /// The channel of a tube on the wire.

@@ -7,7 +7,7 @@
 //!      ▲                 │     │
 //!      └── offer failed ─┘     │ offer sent                     any state but Closed
 //!                              ▼                                        │ Close, RemoteClosed,
-//!                        RemotePending                                  │ ContactGone, Stopped,
+//!                        RemotePending                                  │ ContactGone (not before it was offered), Stopped,
 //!                              │ first connection dialled               ▼ SiblingFailed
 //!                              ▼                                     Closing ──last connection ended──▶ Closed
 //!                        Open(Offering)
@@ -166,7 +166,8 @@ pub enum Input {
     Stopped,
     /// The contact closed the tube.
     RemoteClosed,
-    /// The contact has been gone for longer than the grace period.
+    /// The contact has been gone for longer than the grace period, or its program was started anew:
+    /// what was agreed on with it is void.
     ContactGone,
     /// The contact has had its time to be told of the close and to cut the connections.
     Overdue,
@@ -309,7 +310,7 @@ impl State {
             Input::Ended(id, end) => self.ended(id, end),
             Input::Close | Input::Stopped => self.close(Closing::Ours),
             Input::RemoteClosed => self.close(Closing::Theirs),
-            Input::ContactGone => self.close(Closing::ContactGone),
+            Input::ContactGone => self.contact_gone(),
             Input::SiblingFailed(what) => self.close(Closing::Failed(what)),
             Input::Overdue => self.overdue(),
         }
@@ -465,6 +466,15 @@ impl State {
             effects.extend(self.finish_if_empty());
         }
         effects
+    }
+
+    /// A tube that is not offered yet stays: nothing was agreed on, and it may be this very offer that
+    /// found the contact's program started anew. Where the contact is really gone, offering fails.
+    fn contact_gone(&mut self) -> Vec<Effect> {
+        match self.phase {
+            Phase::NotOffered | Phase::Offering(..) => Vec::new(),
+            _ => self.close(Closing::ContactGone),
+        }
     }
 
     fn close(&mut self, why: Closing) -> Vec<Effect> {

@@ -350,8 +350,8 @@ table! {
         Closed => "", LocalPending;
     }
     gone {
-        NotOffered => "stop finish", NotOffered;
-        Offering => "abandon:Cancelled stop finish", NotOffered;
+        NotOffered => "", NotOffered;
+        Offering => "", NotOffered;
         RemotePending => "stop finish", RemotePending;
         Dialled => "stop cut", Open;
         LocalPending => "stop finish", LocalPending;
