@@ -1,11 +1,13 @@
 //! Every way a tube ends.
 
+use std::time::Duration;
+
 use actors::{
     model::{Error, TubeState},
     ports::Duplex as _,
-    runtime::Reply,
+    runtime::{Clock as _, Reply},
     stream_tube::StreamTubeMessage,
-    testing::{Answer, IncomingOutcome, Signalled, TreeEvent},
+    testing::{Answer, Fault, FaultPoint, IncomingOutcome, Signalled, TreeEvent},
 };
 
 use crate::support::*;
@@ -94,7 +96,7 @@ fn the_contact_hears_of_the_close_before_its_connections_break() {
         hear(&mut contact, "and now").await;
         contact.reset();
         closed.wait().await.unwrap();
-        assert_eq!(world.sim.now(), std::time::Duration::ZERO);
+        assert_eq!(world.sim.now(), Duration::ZERO);
         assert_eq!(closed_with(&world.tree, channel.id, 1), Some("Cancelled"));
         assert_eq!(
             hear_break(&mut application).await,
@@ -112,7 +114,7 @@ fn a_contact_that_was_told_and_cuts_nothing_is_cut_off() {
         let _application = world.sockets.connect(&address).unwrap();
         let mut contact = world.connector.opened().await;
         close(&channel).await;
-        assert_eq!(world.sim.now(), std::time::Duration::from_secs(2));
+        assert_eq!(world.sim.now(), Duration::from_secs(2));
         assert_eq!(closed_with(&world.tree, channel.id, 1), Some("Cancelled"));
         assert_eq!(
             hear_break(&mut contact).await,
@@ -132,7 +134,7 @@ fn a_contact_that_cannot_be_told_does_not_hold_the_close_up() {
         let (answer, _never) = Answer::held();
         world.signalling.next_close(answer);
         close(&channel).await;
-        assert!(world.sim.now() <= std::time::Duration::from_secs(2));
+        assert!(world.sim.now() <= Duration::from_secs(2));
         assert_eq!(closed_with(&world.tree, channel.id, 1), Some("Cancelled"));
     });
     world.finish();
@@ -202,7 +204,7 @@ fn both_sides_close_at_once() {
             .unwrap();
         closed.wait().await.unwrap();
         // Nobody waited for the contact to be told.
-        assert_eq!(world.sim.now(), std::time::Duration::ZERO);
+        assert_eq!(world.sim.now(), Duration::ZERO);
     });
     world.finish();
 }
@@ -296,6 +298,59 @@ fn closing_while_a_dial_is_under_way_refuses_the_contact() {
         }
         assert_eq!(world.tree.signals(channel.id).len(), 1);
     });
+    world.finish();
+}
+
+#[test]
+fn a_request_that_waits_to_be_dialled_does_not_wait_for_the_close() {
+    let world = World::new();
+    world.sim.run(async {
+        let _service = world.sockets.serve(service_address());
+        let channel = world.offered().await;
+        let _contact = world.connected(&channel, 1).await;
+        let (answer, _never) = Answer::held();
+        world.sockets.next_dial(answer);
+        let (last_word, _never) = Answer::held();
+        world.signalling.next_close(last_word);
+        let first = world.incoming(&channel, 2, None).await;
+        let second = world.incoming(&channel, 3, None).await;
+        let (reply, closed) = Reply::new();
+        channel
+            .address
+            .tell(StreamTubeMessage::Close { reply })
+            .await
+            .unwrap();
+        for outcome in [first, second] {
+            assert!(outcome.wait().await.is_err());
+        }
+        // The open connection still has its time.
+        assert_eq!(world.sim.now(), Duration::ZERO);
+        assert_eq!(world.tree.present(), [channel.id]);
+        closed.wait().await.unwrap();
+    });
+    world.finish();
+}
+
+#[test]
+fn a_stop_comes_before_what_was_asked() {
+    let world = World::with(|config| {
+        config.restart.first_pause = Duration::from_secs(3600);
+        config.restart.longest_pause = config.restart.first_pause;
+    });
+    world.sim.run(async {
+        let channel = world.open(true).await;
+        // While the tube pauses both arrive, and its successor finds them together.
+        world
+            .faults
+            .arm(FaultPoint::TubeWaiting, Fault::Error, 0, 1);
+        world.sim.clock.sleep(Duration::from_millis(1)).await;
+        let closing = world.supervisor.close_owner(OWNER);
+        let (offered, ()) = futures_lite::future::zip(offer(&channel), closing).await;
+        assert!(offered.is_err());
+    });
+    world.sim.settle();
+    // Nobody was offered anything, so nobody is told that it is void.
+    assert_eq!(world.signalling.log(), []);
     world.finish();
 }
 

@@ -1,13 +1,18 @@
 //! What survives a failure, case by case, and what happens past the limit.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use actors::{
-    model::{AccessControl, TubeState},
-    runtime::{Clock as _, Reply},
+    model::{AccessControl, Error, ServiceName, TubeParameters, TubeState},
+    ports::TubeSignalling,
+    runtime::{BoxFuture, Clock as _, Reply},
     stream_tube::StreamTubeMessage,
-    testing::{Answer, Fault, FaultPoint, IncomingOutcome, Signalled},
+    testing::{Answer, Fault, FaultPoint, IncomingOutcome, Signalled, StreamCounter},
 };
+use futures_lite::AsyncReadExt as _;
 
 use crate::support::*;
 
@@ -189,5 +194,159 @@ fn a_tube_that_fails_before_it_is_offered_tells_nobody() {
     });
     world.sim.settle();
     assert_eq!(world.signalling.log(), []);
+    world.finish();
+}
+
+#[test]
+fn an_application_that_waits_when_the_tube_dies_is_told_of_again() {
+    let world = World::new();
+    world.sim.run(async {
+        let (_channel, address) = world.accepted().await;
+        world.faults.arm(FaultPoint::TubeDecide, Fault::Panic, 0, 1);
+        let mut application = world.sockets.connect(&address).unwrap();
+        let mut contact = world.connector.opened().await;
+        assert_eq!(world.supervisor.restarts().tubes, 1);
+        say(&mut application, "still here").await;
+        hear(&mut contact, "still here").await;
+    });
+    world.finish();
+}
+
+#[test]
+fn a_service_that_waits_when_the_tube_dies_is_told_of_again() {
+    let world = World::new();
+    world.sim.run(async {
+        let service = world.sockets.serve(service_address());
+        let channel = world.offered().await;
+        // The request is decided; what dies is the decision about the socket it led to.
+        world.faults.arm(FaultPoint::TubeDecide, Fault::Panic, 1, 1);
+        let mut contact = world.connected(&channel, 1).await;
+        assert_eq!(world.supervisor.restarts().tubes, 1);
+        say(&mut contact, "still here").await;
+        hear(&mut service.accept().await, "still here").await;
+        assert_eq!(service.waiting(), 0);
+    });
+    world.finish();
+}
+
+#[test]
+fn a_listener_that_failed_when_the_tube_dies_still_closes_the_tube() {
+    let world = World::new();
+    world.sim.run(async {
+        let (channel, _address) = world.accepted().await;
+        world.faults.arm(FaultPoint::TubeDecide, Fault::Panic, 0, 1);
+        world
+            .faults
+            .arm(FaultPoint::ListenerWaiting, Fault::Error, 0, ALWAYS);
+        world.tree.wait_withdrawn(channel.id).await;
+        let restarts = world.supervisor.restarts();
+        assert_eq!((restarts.listeners, restarts.tubes), (5, 1));
+    });
+    world.sim.settle();
+    assert_eq!(world.signalling.log(), [Signalled::Closed]);
+    world.finish();
+}
+
+#[test]
+fn a_dialler_that_failed_when_the_tube_dies_still_closes_the_tube() {
+    let world = World::new();
+    world.sim.run(async {
+        let _service = world.sockets.serve(service_address());
+        let channel = world.offered().await;
+        let contact = world.connected(&channel, 1).await;
+        world.faults.arm(FaultPoint::TubeDecide, Fault::Panic, 0, 1);
+        world
+            .faults
+            .arm(FaultPoint::DiallerWaiting, Fault::Error, 0, ALWAYS);
+        world.tree.wait_withdrawn(channel.id).await;
+        let restarts = world.supervisor.restarts();
+        assert_eq!((restarts.diallers, restarts.tubes), (5, 1));
+        assert_eq!(
+            closed_with(&world.tree, channel.id, 1),
+            Some("ConnectionLost")
+        );
+        drop(contact);
+    });
+    world.finish();
+}
+
+#[test]
+fn a_contact_that_was_overdue_when_the_tube_dies_is_cut_off() {
+    let world = World::new();
+    world.sim.run(async {
+        let (channel, address) = world.accepted().await;
+        let _application = world.sockets.connect(&address).unwrap();
+        let _contact = world.connector.opened().await;
+        // After the close itself.
+        world.faults.arm(FaultPoint::TubeDecide, Fault::Panic, 1, 1);
+        close(&channel).await;
+        assert_eq!(world.supervisor.restarts().tubes, 1);
+        assert_eq!(closed_with(&world.tree, channel.id, 1), Some("Cancelled"));
+    });
+    world.finish();
+}
+
+/// A tree that stands still holds the channel's end up, but not the applications nobody will serve.
+#[test]
+fn a_channel_that_gives_up_lets_those_who_wait_go_at_once() {
+    let world = World::new();
+    world.sim.run(async {
+        let (channel, address) = world.accepted().await;
+        world.tree.wait_for_signals(channel.id, 1).await;
+        world
+            .faults
+            .arm(FaultPoint::TubeDecide, Fault::Error, 0, ALWAYS);
+        world.tree.hold(true);
+        let mut application = world.sockets.connect(&address).unwrap();
+        let mut rest = Vec::new();
+        // Nobody has joined it to anything: how its socket closes is of no matter.
+        application.read_to_end(&mut rest).await.ok();
+        // 50, 100, 200, 400 and 800 milliseconds of pauses, and no limit of the tree's.
+        assert_eq!(world.sim.now(), Duration::from_millis(1550));
+        world.tree.hold(false);
+        world.tree.wait_withdrawn(channel.id).await;
+    });
+    world.finish();
+}
+
+/// Writes down how many streams are there when the contact is told of the close.
+struct Counting {
+    counter: StreamCounter,
+    seen: Arc<Mutex<Vec<usize>>>,
+}
+
+impl TubeSignalling for Counting {
+    fn offer(&self, _: &ServiceName, _: &TubeParameters) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        self.seen.lock().unwrap().push(self.counter.open());
+        Box::pin(async {})
+    }
+}
+
+#[test]
+fn a_channel_that_gives_up_has_closed_its_streams_before_it_goes_on() {
+    let world = World::new();
+    world.sim.run(async {
+        let seen = Arc::<Mutex<Vec<usize>>>::default();
+        let mut request = world.request(false);
+        request.signalling = Arc::new(Counting {
+            counter: world.counter.clone(),
+            seen: seen.clone(),
+        });
+        let channel = world.supervisor.open_stream_tube(request).await.unwrap();
+        let address = accept(&channel).await.unwrap();
+        let _application = world.sockets.connect(&address).unwrap();
+        let _contact = world.connector.opened().await;
+        assert_eq!(world.counter.open(), 4);
+        world
+            .faults
+            .arm(FaultPoint::TubeWaiting, Fault::Error, 0, ALWAYS);
+        world.tree.wait_withdrawn(channel.id).await;
+        // The two ends that are this test's.
+        assert_eq!(*seen.lock().unwrap(), [2]);
+    });
     world.finish();
 }
