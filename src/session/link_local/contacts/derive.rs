@@ -250,7 +250,15 @@ impl Contacts {
             .filter_map(|entry| entry.key)
             .collect();
         self.features.retain(|key, _| keys.contains(key));
-        self.runs.retain(|key, _| keys.contains(key));
+        // A run that said goodbye closed its tubes itself; whoever waits for the next must not lose
+        // what is offered to that.
+        let present: BTreeSet<KeyId> = self
+            .entries
+            .values()
+            .filter(|entry| entry.live || !entry.instances.is_empty())
+            .filter_map(|entry| entry.key)
+            .collect();
+        self.runs.retain(|key, _| present.contains(key));
         changes
     }
 }
