@@ -355,6 +355,27 @@ fn a_stop_comes_before_what_was_asked() {
 }
 
 #[test]
+fn what_has_happened_comes_before_what_is_asked() {
+    let world = World::new();
+    world.sim.run(async {
+        let (channel, address) = world.accepted().await;
+        world
+            .faults
+            .arm(FaultPoint::TubeWaiting, Fault::Error, 0, 1);
+        world.sim.clock.sleep(Duration::from_millis(1)).await;
+        let _application = world.sockets.connect(&address).unwrap();
+        world.sim.clock.sleep(Duration::from_millis(1)).await;
+        // The tube still pauses: its successor finds the application and this together.
+        close(&channel).await;
+        assert_eq!(
+            world.tree.signals(channel.id)[..2],
+            [state(TubeState::Open), new_local(1)]
+        );
+    });
+    world.finish();
+}
+
+#[test]
 fn closing_while_a_bytestream_opens_cancels_it() {
     let world = World::new();
     world.sim.run(async {

@@ -2,26 +2,22 @@
 
 mod fakes;
 mod faults;
+mod offers;
 
 use std::time::Duration;
 
-use actors::{
-    model::{Error, ServiceName},
-    runtime::Reply,
-    stream_tube::StreamTubeMessage,
-    testing::Signalled,
-};
+use actors::{model::Error, runtime::Reply, stream_tube::StreamTubeMessage};
 
 use self::fakes::{TestNetwork, World, bob, offered};
 use super::{
     contacts::{Contacts, KEPT_FOR_PINNED, MAX_HANDLES},
     message::ConnectionMessage,
-    offer_rate::OF_A_STRANGER,
-    tubes::{MAX_CHANNELS, MAX_OFFERS, MAX_OFFERS_OF_ONE, MAX_OFFERS_OF_STRANGERS},
+    parameters::Account,
+    value::{Given, GivenMap},
     view::Status,
 };
 use crate::session::{
-    Contact, ContactId, PeerId, Presence, SessionEvent, Show, Trust, TubeId, trust::KeyId,
+    Contact, ContactId, Presence, SessionEvent, Show, Trust, TubeId, trust::KeyId,
 };
 
 #[test]
@@ -117,6 +113,30 @@ fn a_tube_that_the_contact_closes_while_it_opens_is_closed_when_it_is_there() {
 }
 
 #[test]
+fn tubes_with_a_contact_that_is_gone_learn_it_those_that_are_opening_too() {
+    let world = World::new();
+    let (_connection, _) = world.online();
+    world.happens(offered(6));
+    *world.opener.hold.lock().unwrap() = true;
+    world.happens(offered(7));
+    world.happens(SessionEvent::ContactLost(bob().contact));
+    let opening = world.opener.held.lock().unwrap().remove(0);
+    opening.answer.answer(Ok(opening.object));
+    world.sim.settle();
+    let mut tubes = world.opener.tubes.lock().unwrap();
+    assert!(matches!(
+        tubes[0].drain()[..],
+        [StreamTubeMessage::ContactGone]
+    ));
+    assert!(matches!(
+        tubes[1].drain()[..],
+        [StreamTubeMessage::RemoteClosed]
+    ));
+    drop(tubes);
+    world.ends();
+}
+
+#[test]
 fn disconnecting_gives_up_what_is_opening() {
     let world = World::new();
     let (connection, bob) = world.online();
@@ -194,6 +214,28 @@ fn a_session_that_ends_without_a_word_is_a_network_error() {
 }
 
 #[test]
+fn what_the_session_told_just_before_its_end_is_told_first() {
+    let world = World::new();
+    let (_connection, _) = world.online();
+    let session = world.session();
+    // Both are there before the connection looks.
+    for event in [
+        offers::contact("carol", Trust::Unpinned),
+        SessionEvent::Disconnected(Error::NetworkError("unplugged".into())),
+    ] {
+        session.events.try_send(event).unwrap();
+    }
+    world.sim.settle();
+    let log = world.tree.log();
+    let end = log.iter().position(|line| line.starts_with("error"));
+    assert_eq!(
+        log[..end.unwrap()],
+        ["ContactsChanged", "PresencesChanged", "TrustChanged"]
+    );
+    world.ends();
+}
+
+#[test]
 fn a_start_that_panics_is_an_error_and_leaves_the_account_free() {
     let world = World::with(TestNetwork {
         panics: true,
@@ -233,108 +275,20 @@ fn shutting_down_waits_for_a_connection_that_is_starting() {
 }
 
 #[test]
-fn offers_are_bounded_for_each_contact_and_closed_beyond() {
+fn a_profile_has_one_connection_whatever_its_names() {
     let world = World::new();
-    let (connection, _) = world.online();
-    for tube in 1..=MAX_OFFERS_OF_ONE as u32 + 1 {
-        world.happens(offered(tube));
-    }
-    assert_eq!(connection.view.get().channels.len(), MAX_OFFERS_OF_ONE);
-    assert_eq!(world.session().signalling.log(), [Signalled::Closed]);
-    const { assert!(MAX_OFFERS_OF_ONE < MAX_OFFERS && MAX_OFFERS < MAX_CHANNELS) };
-    world.ends();
-}
-
-#[test]
-fn a_tube_offered_and_closed_again_and_again_is_soon_refused() {
-    let world = World::new();
-    let (connection, _) = world.online();
-    for tube in 1..=200 {
-        world.happens(offered(tube));
-        let channels: Vec<_> = connection.view.get().channels.keys().copied().collect();
-        for channel in channels {
-            let closed = ConnectionMessage::ChannelClosed(channel);
-            world
-                .sim
-                .run(connection.address.tell_first(closed))
-                .unwrap();
-        }
-        world.sim.settle();
-    }
-    assert_eq!(world.tree.count("new"), OF_A_STRANGER.burst as usize);
-    world.sim.advance(OF_A_STRANGER.each);
-    world.happens(offered(201));
-    assert_eq!(world.tree.count("new"), OF_A_STRANGER.burst as usize + 1);
-    world.ends();
-}
-
-#[test]
-fn an_offer_that_comes_twice_is_one() {
-    let world = World::new();
-    let (connection, _) = world.online();
-    *world.opener.hold.lock().unwrap() = true;
-    world.happens(offered(1));
-    world.happens(offered(1));
-    let opening = world.opener.held.lock().unwrap().remove(0);
-    opening.answer.answer(Ok(opening.object));
-    world.sim.settle();
-    world.happens(offered(1));
-    assert_eq!(connection.view.get().channels.len(), 1);
-    // A close would end the tube it means to keep.
-    assert!(world.session().signalling.log().is_empty());
-    world.ends();
-}
-
-#[test]
-fn many_strangers_leave_room_for_the_offers_of_those_our_user_knows() {
-    let world = World::new();
-    let (connection, _) = world.online();
-    let contact = |name: &str, trust: Trust| Contact {
-        id: ContactId(name.into()),
-        alias: String::new(),
-        presence: Presence {
-            show: Show::Available,
-            message: String::new(),
-        },
-        features: None,
-        key: None,
-        trust,
+    let account = |name: &str| {
+        let given = |text: &str| Given::Text(text.into());
+        let parameters = GivenMap::from([
+            ("published-name".to_owned(), given(name)),
+            ("pneuma-profile".to_owned(), given("home")),
+        ]);
+        Account::new(&parameters, "login").unwrap()
     };
-    let offers = |name: &str, tube| {
-        let SessionEvent::TubeOffered {
-            service,
-            parameters,
-            ..
-        } = offered(tube)
-        else {
-            unreachable!("it is an offer");
-        };
-        world.happens(SessionEvent::TubeOffered {
-            from: PeerId {
-                contact: ContactId(name.into()),
-                resource: None,
-            },
-            tube: TubeId(tube),
-            service,
-            parameters,
-        });
-    };
-    for number in 0..2 * MAX_OFFERS / MAX_OFFERS_OF_ONE {
-        let name = format!("stranger {number}");
-        world.happens(SessionEvent::Contact(contact(&name, Trust::Unpinned)));
-        for tube in 1..=MAX_OFFERS_OF_ONE as u32 {
-            offers(&name, tube);
-        }
-    }
-    let channels = || connection.view.get().channels.len();
-    assert_eq!(channels(), MAX_OFFERS_OF_STRANGERS);
-    let since = std::time::UNIX_EPOCH;
-    world.happens(SessionEvent::Contact(contact(
-        "carol",
-        Trust::Pinned { since },
-    )));
-    offers("carol", 1);
-    assert_eq!(channels(), MAX_OFFERS_OF_STRANGERS + 1);
+    let first = world.sim.run(world.manager.request(account("ada")));
+    assert!(first.is_ok());
+    let second = world.sim.run(world.manager.request(account("eve")));
+    assert!(matches!(second, Err(Error::NotAvailable(_))));
     world.ends();
 }
 
@@ -357,21 +311,6 @@ fn blocked_contacts_do_not_get_the_handles_kept_for_pinned_ones() {
     }
     assert_eq!(contacts.len(), MAX_HANDLES - KEPT_FOR_PINNED);
     assert!(contacts.ensure("ourselves", true).is_ok());
-}
-
-#[test]
-fn an_offer_whose_id_is_taken_is_refused() {
-    let world = World::new();
-    let (connection, _) = world.online();
-    world.happens(offered(1));
-    let mut other = offered(1);
-    if let SessionEvent::TubeOffered { service, .. } = &mut other {
-        *service = ServiceName::new("http").unwrap();
-    }
-    world.happens(other);
-    assert_eq!(connection.view.get().channels.len(), 1);
-    assert_eq!(world.session().signalling.log(), [Signalled::Closed]);
-    world.ends();
 }
 
 #[test]
