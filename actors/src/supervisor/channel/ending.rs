@@ -65,10 +65,7 @@ impl Channel {
         if let Some(failure) = failure {
             self.bury(&failure).await;
         }
-        let relays = std::mem::take(&mut self.relays);
-        for task in relays.into_values().filter_map(|relay| relay.task) {
-            task.cancel().await;
-        }
+        // No relay is left: a tube that finishes has ended every connection before, a burial just has.
         // A tree that never answers must not keep whoever waits for the end.
         let (clock, limit) = (self.world.clock.clone(), self.world.config.tree_limit);
         let said = within(&*clock, limit, self.say_the_rest()).await;
