@@ -430,13 +430,23 @@ fn an_accepted_tube_gives_the_address_that_listens() {
 fn a_contact_that_is_lost_takes_its_tubes_along() {
     let world = World::new();
     let (account, path) = offered(&world);
-    let (other, _) = account.create(account.handle("bob@there"), "http").unwrap();
+    let bob = account.handle("bob@there");
+    let (ours, _) = account.create(bob, "http").unwrap();
+    let address = Variant::new(("127.0.0.1", 1234_u16));
+    world
+        .call(&ours, name::STREAM_TUBE, "Offer", &offer_at(&address, 2))
+        .unwrap();
+    // Nothing was agreed on about this one.
+    let (not_offered, _) = account.create(bob, "later").unwrap();
     account
         .session
         .happens(SessionEvent::ContactLost(peer("bob@there").contact));
-    for path in [path, other] {
+    for path in [path, ours] {
         world.wait("Closed", |event| (event.path == path).then_some(()));
     }
+    world
+        .call(&not_offered, name::CHANNEL, "Close", &())
+        .unwrap();
 }
 
 #[test]
