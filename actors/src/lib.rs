@@ -17,6 +17,7 @@
 //!   supervisor    starts, restarts, carries out
 //!   stream_tube   decides
 //!   endpoint · relay          sockets · bytes
+//!   limits        how many connections, how many bytes a second
 //!   ports         what is needed from above, as traits
 //!   runtime       what an actor is made of
 //!   model         the specification's words; no I/O
@@ -56,6 +57,7 @@
 //! [`SupervisorHandle::shutdown`](supervisor::SupervisorHandle::shutdown).
 
 pub mod endpoint;
+pub mod limits;
 pub mod model;
 pub mod ports;
 pub mod relay;

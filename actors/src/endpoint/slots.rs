@@ -8,6 +8,9 @@ use std::sync::{
 };
 
 use event_listener::Event;
+use futures_lite::FutureExt as _;
+
+use crate::limits::Limits;
 
 /// The permits of one channel. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Slots(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     capacity: usize,
+    /// What may be taken of them, where that is limited further.
+    limits: Option<Limits>,
     taken: AtomicUsize,
     freed: Event,
 }
@@ -28,8 +33,19 @@ pub struct Slot(Arc<Shared>);
 impl Slots {
     /// `capacity` permits. With none, nothing is ever accepted.
     pub fn new(capacity: usize) -> Self {
+        Slots::with(capacity, None)
+    }
+
+    /// `capacity` permits, of which so many can be taken as `limits` allow at that moment. When those
+    /// are lowered, what is taken stays taken.
+    pub fn within(capacity: usize, limits: Limits) -> Self {
+        Slots::with(capacity, Some(limits))
+    }
+
+    fn with(capacity: usize, limits: Option<Limits>) -> Self {
         Slots(Arc::new(Shared {
             capacity,
+            limits,
             taken: AtomicUsize::new(0),
             freed: Event::new(),
         }))
@@ -37,10 +53,12 @@ impl Slots {
 
     /// A permit, if one is free now.
     pub fn try_reserve(&self) -> Option<Slot> {
+        let limit = self.0.limits.as_ref().map_or(usize::MAX, Limits::connections);
+        let most = limit.min(self.0.capacity);
         self.0
             .taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
-                (taken < self.0.capacity).then_some(taken + 1)
+                (taken < most).then_some(taken + 1)
             })
             .ok()
             .map(|_| Slot(self.0.clone()))
@@ -53,10 +71,14 @@ impl Slots {
                 return slot;
             }
             let freed = self.0.freed.listen();
+            let more = self.0.limits.as_ref().map(Limits::more_connections);
             if let Some(slot) = self.try_reserve() {
                 return slot;
             }
-            freed.await;
+            match more {
+                Some(more) => freed.or(more).await,
+                None => freed.await,
+            }
         }
     }
 
@@ -104,6 +126,36 @@ mod tests {
         let slots = Slots::new(0);
         assert!(slots.try_reserve().is_none());
         assert!(future::block_on(future::poll_once(slots.reserve())).is_none());
+    }
+
+    #[test]
+    fn a_limit_is_looked_at_for_each_and_a_raised_one_wakes_who_waits() {
+        let sim = crate::testing::Sim::new();
+        let clock: Arc<dyn crate::runtime::Clock> = sim.clock.clone();
+        let limits = Limits::new(&clock);
+        let cap = |connections| {
+            limits.set(crate::limits::Caps {
+                connections,
+                bytes_per_second: None,
+            });
+        };
+        let slots = Slots::within(3, limits.clone());
+        let first = slots.try_reserve();
+        let second = slots.try_reserve();
+        cap(Some(1));
+        assert!(first.is_some() && second.is_some() && slots.try_reserve().is_none());
+        drop(first);
+        // One is still taken, which is all that is allowed now.
+        assert!(slots.try_reserve().is_none());
+        future::block_on(async {
+            let mut waiting = Box::pin(slots.reserve());
+            assert!(future::poll_once(&mut waiting).await.is_none());
+            cap(Some(2));
+            let _third = waiting.await;
+            assert!(slots.try_reserve().is_none());
+            cap(None);
+            assert!(slots.try_reserve().is_some());
+        });
     }
 
     #[test]

@@ -23,6 +23,11 @@
 //! more to read at once, so a small message is never held back. An end of file is passed on by
 //! closing the writer, the other direction flows on.
 //!
+//! Where bytes per second are [limited](crate::limits), a direction reads when it is its turn, and no
+//! more than that turn allows. What it may not carry yet it does not read, so a limit slows the other
+//! side's writer down and fills nothing here. A half-close, and a reader that broke, are noticed when
+//! it is its turn; a stop at once.
+//!
 //! # Both
 //!
 //! | what happens | what follows | [`RelayEnd`] |
@@ -54,6 +59,7 @@ use std::{
 };
 
 use crate::{
+    limits::{Limits, Share},
     model::Error,
     ports::{Bytestream, Duplex},
     runtime::{Failure, Faults, Stop},
@@ -148,22 +154,46 @@ pub async fn run(
     meters: Arc<Meters>,
     stop: &Stop,
 ) -> RelayEnd {
-    let running = run_until(local, remote, meters, stop, Faults::default());
+    let shares = Shares {
+        sending: Share::unlimited(),
+        receiving: Share::unlimited(),
+    };
+    let running = run_until(local, remote, meters, shares, stop, Faults::default());
     // Nobody kills it, so it does not fail.
     running.await.unwrap_or(RelayEnd::RemoteLost)
 }
 
-/// The same, until a test kills it.
+/// What a relay may carry each second, each way.
+pub(crate) struct Shares {
+    sending: Share,
+    receiving: Share,
+}
+
+impl From<&Limits> for Shares {
+    fn from(limits: &Limits) -> Self {
+        Shares {
+            sending: limits.sending(),
+            receiving: limits.receiving(),
+        }
+    }
+}
+
+/// The same within limits, and until a test kills it.
 pub(crate) async fn run_until(
     local: impl Duplex,
     remote: Bytestream,
     meters: Arc<Meters>,
+    shares: Shares,
     stop: &Stop,
     faults: Faults,
 ) -> Result<RelayEnd, Failure> {
+    let Shares { sending, receiving } = shares;
     let (sending, receiving) = match Pipe::pair(local.socket(), remote.io.socket()) {
-        Some([one, other]) => (Pump::within_the_kernel(one), Pump::within_the_kernel(other)),
-        None => (Pump::new(), Pump::new()),
+        Some([one, other]) => (
+            Pump::within_the_kernel(one, sending),
+            Pump::within_the_kernel(other, receiving),
+        ),
+        None => (Pump::new(sending), Pump::new(receiving)),
     };
     let mut relay = Relay {
         local,

@@ -10,6 +10,7 @@ use std::{
 
 use super::splice::Pipe;
 use crate::{
+    limits::Share,
     ports::Duplex,
     runtime::{Failure, FaultPoint, Faults},
 };
@@ -23,6 +24,8 @@ const TURNS: usize = 16;
 pub(super) struct Pump {
     state: State,
     store: Store,
+    /// Its part of what may be read each second.
+    share: Share,
     /// Something was written and not flushed.
     unflushed: bool,
 }
@@ -56,7 +59,7 @@ enum State {
 /// Where a direction stands after a poll. In every case the task is woken when that may change.
 #[derive(Debug)]
 pub(super) enum Pumped {
-    /// It waits for the writer, or has used its turns up.
+    /// It waits for the writer or for its share, or has used its turns up.
     Busy,
     /// All that could be read has been written and flushed.
     Idle,
@@ -71,19 +74,20 @@ pub(super) enum Pumped {
 }
 
 impl Pump {
-    pub(super) fn new() -> Self {
-        Self::with(Store::Buffer(Buffer::new()))
+    pub(super) fn new(share: Share) -> Self {
+        Self::with(Store::Buffer(Buffer::new()), share)
     }
 
     /// A direction between two sockets of the kernel.
-    pub(super) fn within_the_kernel(pipe: Pipe) -> Self {
-        Self::with(Store::Pipe(pipe))
+    pub(super) fn within_the_kernel(pipe: Pipe, share: Share) -> Self {
+        Self::with(Store::Pipe(pipe), share)
     }
 
-    fn with(store: Store) -> Self {
+    fn with(store: Store, share: Share) -> Self {
         Pump {
             state: State::Flowing,
             store,
+            share,
             unflushed: false,
         }
     }
@@ -138,8 +142,21 @@ impl Pump {
                 State::Closed => return Ok(Pumped::Closed),
                 State::Severed { why, ended: true } => return Ok(Pumped::Severed(why)),
             }
+            let Poll::Ready(most) = self.share.poll_turn(context) else {
+                // Nothing is read that could not be written: it waits where it is.
+                match self.rest(context, writer) {
+                    Some(Pumped::Idle) => return Ok(Pumped::Busy),
+                    Some(pumped) => return Ok(pumped),
+                    None => continue,
+                }
+            };
             faults.hit(FaultPoint::RelayRead)?;
-            match self.store.poll_fill(context, reader) {
+            let filled = self.store.poll_fill(context, reader, most);
+            self.share.spent(match &filled {
+                Poll::Ready(Ok(length)) => *length,
+                Poll::Ready(Err(_)) | Poll::Pending => 0,
+            });
+            match filled {
                 Poll::Ready(Ok(0)) => match &mut self.state {
                     State::Severed { ended, .. } => *ended = true,
                     state => *state = State::Closing,
@@ -198,7 +215,7 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
-    /// There is nothing to read now: flushes. `None` when the writer failed at it.
+    /// Nothing is read now: flushes. `None` when the writer failed at it.
     fn rest(
         &mut self,
         context: &mut Context<'_>,
@@ -258,19 +275,22 @@ impl Store {
         }
     }
 
-    /// Reads into the store, which is empty.
+    /// Reads into the store, which is empty, so many bytes at most.
     fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
         reader: &mut (impl Duplex + ?Sized),
+        most: usize,
     ) -> Poll<io::Result<usize>> {
         match self {
             Store::Buffer(buffer) => {
-                let length = ready!(Pin::new(reader).poll_read(context, &mut buffer.bytes))?;
+                let room = most.min(buffer.bytes.len());
+                let bytes = &mut buffer.bytes[..room];
+                let length = ready!(Pin::new(reader).poll_read(context, bytes))?;
                 (buffer.start, buffer.end) = (0, length);
                 Poll::Ready(Ok(length))
             }
-            Store::Pipe(pipe) => pipe.poll_fill(context, reader.socket()),
+            Store::Pipe(pipe) => pipe.poll_fill(context, reader.socket(), most),
         }
     }
 

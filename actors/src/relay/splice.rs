@@ -60,15 +60,17 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Moves bytes from the socket into the pipe, which is empty; 0 at the end of file.
+    /// Moves bytes from the socket into the pipe, which is empty, so many at most; 0 at the end of file.
     pub(super) fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
         socket: Option<&LocalStream>,
+        most: usize,
     ) -> Poll<io::Result<usize>> {
         let socket = socket.ok_or(io::ErrorKind::Unsupported)?;
+        let most = most.min(PIPE_BYTES);
         loop {
-            match splice(socket, None, &self.inlet, None, PIPE_BYTES, flags()) {
+            match splice(socket, None, &self.inlet, None, most, flags()) {
                 Ok(moved) => {
                     self.held = moved;
                     return Poll::Ready(Ok(moved));

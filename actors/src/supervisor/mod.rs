@@ -22,6 +22,7 @@ mod world;
 use std::sync::Arc;
 
 use crate::{
+    limits::Limits,
     model::OwnerId,
     ports::{BytestreamConnector, StreamTubeDescription, TubeSignalling},
 };
@@ -44,4 +45,6 @@ pub struct StreamTubeRequest {
     pub signalling: Arc<dyn TubeSignalling>,
     /// Where its local sockets come from: one [`SystemSockets`] for each Connection.
     pub sockets: Arc<dyn LocalSockets>,
+    /// What the contact may use of it, changeable while it is open.
+    pub limits: Limits,
 }

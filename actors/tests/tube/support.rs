@@ -7,12 +7,13 @@ use std::{
 };
 
 use actors::{
+    limits::Limits,
     model::{
         AccessControl, AddressType, ChannelId, ConnectionId, ContactHandle, Error, OwnerId,
         ParameterValue, ServiceName, SocketAddress, TubeParameters, TubeState,
     },
     ports::{ChannelObject, ChannelSignal, StreamTubeDescription},
-    runtime::Pending,
+    runtime::{Clock, Pending},
     stream_tube::StreamTubeMessage,
     supervisor::{StreamTubeRequest, Supervisor, SupervisorConfig, SupervisorHandle},
     testing::{
@@ -33,6 +34,7 @@ pub struct World {
     pub connector: Arc<FakeConnector>,
     pub signalling: Arc<FakeSignalling>,
     pub faults: Faults,
+    pub limits: Limits,
     pub supervisor: SupervisorHandle,
 }
 
@@ -69,6 +71,7 @@ impl World {
         );
         World {
             tree,
+            limits: Limits::new(&(sim.clock.clone() as Arc<dyn Clock>)),
             sockets: FakeSockets::new(&counter).with_faults(faults.clone()),
             connector: FakeConnector::new(&counter),
             signalling: FakeSignalling::new(),
@@ -106,6 +109,7 @@ impl World {
             connector: self.connector.clone(),
             signalling: self.signalling.clone(),
             sockets: Arc::new(self.sockets.clone()),
+            limits: self.limits.clone(),
         }
     }
 

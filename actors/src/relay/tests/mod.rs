@@ -1,9 +1,10 @@
-//! What a relay does: with fakes in virtual time ([`ends`], [`flow`], [`chunks`]) and with the
-//! kernel's own sockets ([`sockets`]).
+//! What a relay does: with fakes in virtual time ([`ends`], [`flow`], [`chunks`], [`limits`]) and with
+//! the kernel's own sockets ([`sockets`]).
 
 mod chunks;
 mod ends;
 mod flow;
+mod limits;
 mod sockets;
 
 use std::sync::Arc;

@@ -229,6 +229,7 @@ impl Channel {
             local,
             far,
             meters: self.meters.clone(),
+            limits: self.limits.clone(),
             stop,
             clock: self.world.clock.clone(),
             opening_limit: self.world.config.opening_limit,

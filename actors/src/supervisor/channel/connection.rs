@@ -13,6 +13,7 @@ use futures_lite::{AsyncRead, AsyncWrite, FutureExt as _};
 
 use super::Note;
 use crate::{
+    limits::Limits,
     model::{BytestreamId, Error},
     ports::{Bytestream, BytestreamConnector, Duplex, IncomingBytestream},
     relay::{self, Meters, RelayEnd},
@@ -32,6 +33,7 @@ pub(super) struct Connection {
     pub(super) local: Box<dyn Duplex>,
     pub(super) far: Far,
     pub(super) meters: Arc<Meters>,
+    pub(super) limits: Limits,
     pub(super) stop: Stop,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) opening_limit: Duration,
@@ -80,7 +82,15 @@ impl Connection {
         self.meters.opened(&bytestream);
         // A channel that is gone shows nothing any more.
         self.notes.send(Note::BytestreamOpened).await.ok();
-        let relay = relay::run_until(local, bytestream, self.meters, &self.stop, faults.clone());
+        let shares = (&self.limits).into();
+        let relay = relay::run_until(
+            local,
+            bytestream,
+            self.meters,
+            shares,
+            &self.stop,
+            faults.clone(),
+        );
         let end = faults.survive(FaultPoint::RelayFlowing, relay).await??;
         faults.hit(FaultPoint::RelayEnded)?;
         Ok(match end {

@@ -44,6 +44,7 @@ use super::{
 };
 use crate::{
     endpoint::{Slot, Slots},
+    limits::Limits,
     model::{ChannelId, ConnectionId, Error, Result, SocketAddress},
     ports::{
         BytestreamConnector, ChannelObject, ChannelSignal, Duplex, IncomingBytestream,
@@ -120,6 +121,7 @@ struct Channel {
     commits: Receiver<Commit>,
     notes: (Sender<Note>, Receiver<Note>),
     slots: Slots,
+    limits: Limits,
 
     tube: Sibling,
     listener: Sibling,
@@ -227,7 +229,7 @@ impl Channel {
         let record = State::new(&request.description);
         let meters = Arc::<Meters>::default();
         let (writer, view) = Snapshot::new(view_of(&record, &meters));
-        let slots = Slots::new(connections);
+        let slots = Slots::within(connections, request.limits.clone());
         // Each connection: accepted or dialled, ended. Besides: told, one sibling failed.
         let (facts, facts_out) = async_channel::bounded(2 * connections + 8);
         // One: the tube waits until it is taken.
@@ -260,6 +262,7 @@ impl Channel {
             commits,
             notes,
             slots,
+            limits: request.limits,
             tube: sibling(),
             listener: sibling(),
             dialler: sibling(),
