@@ -3,6 +3,7 @@
 mod accepting;
 mod closing;
 mod killing;
+mod limits;
 mod offering;
 mod restarting;
 mod root;
