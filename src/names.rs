@@ -34,6 +34,8 @@ pub const CONTACT_CAPABILITIES: &str =
     "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";
 /// Ours: whom a connection trusts, and why.
 pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
+/// Ours: what our user lets whom do.
+pub const POLICY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Policy1";
 /// `Channel`
 pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
 /// `Channel.Interface.Tube`

@@ -45,7 +45,12 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
     };
     app.with_connection(async |connection| {
         let contact = app
-            .contact(connection, contact, Need::Present, Confirm::Ask)
+            .contact(
+                connection,
+                contact,
+                Need::Present,
+                Confirm::Service(service),
+            )
             .await?;
         let id = safe(&contact.id);
         let mut events = connection.events().await?;
@@ -101,7 +106,10 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
 }
 
 /// Says where the service is now.
-fn told(app: &App, tube: &Tube, id: &str, address: &str) -> Outcome {
+///
+/// # Errors
+/// When nobody reads it.
+pub fn told(app: &App, tube: &Tube, id: &str, address: &str) -> Outcome {
     let service = &tube.description().service;
     app.out.record(&json!({
         "event": "accepted",
@@ -173,7 +181,10 @@ async fn offered(
 }
 
 /// Whether the tube is ours to accept: still on offer, and claimed by nobody else.
-async fn take(app: &App, tube: &Tube) -> Outcome<bool> {
+///
+/// # Errors
+/// What the service answers.
+pub async fn take(app: &App, tube: &Tube) -> Outcome<bool> {
     let gone = |kind| {
         matches!(
             kind,

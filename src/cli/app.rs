@@ -26,7 +26,8 @@ use super::{
     text,
 };
 use crate::client::{
-    self, Account, Bus, Connection, Contact, Event, Events, Kind, Lease, Program, Status, Trust,
+    self, Account, Bus, Connection, Contact, Decision, Event, Events, Kind, Lease, Program, Status,
+    Trust,
 };
 
 /// How long going online may take where `--timeout` says nothing sensible about it.
@@ -61,9 +62,11 @@ pub enum Need {
 
 /// Whether whoever is selected was confirmed already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Confirm {
+pub enum Confirm<'a> {
     /// A stranger takes a confirmation.
     Ask,
+    /// The same, unless our user's policy allows this service of its key.
+    Service(&'a str),
     /// The command is a confirmation of its own kind.
     Never,
 }
@@ -221,7 +224,7 @@ impl App {
         connection: &Connection,
         wanted: &str,
         need: Need,
-        confirm: Confirm,
+        confirm: Confirm<'_>,
     ) -> Outcome<Contact> {
         let mut events = connection.events().await?;
         let deadline = self.deadline();
@@ -237,7 +240,7 @@ impl App {
                 Selection::Nobody(sentence) => (None, sentence),
             };
             if let Some((contact, stranger)) = found {
-                if is_blocked(contact) && confirm == Confirm::Ask {
+                if is_blocked(contact) && confirm != Confirm::Never {
                     return Err(self.blocked(connection, contact).await?);
                 }
                 let ready = match need {
@@ -246,11 +249,11 @@ impl App {
                     Need::Tubes => contact.show.is_online() && contact.tubes,
                 };
                 if ready {
-                    let mut contact = contact.clone();
-                    if stranger && confirm == Confirm::Ask {
-                        contact.trust = self.confirm_stranger(connection, &contact).await?;
+                    let mut chosen = contact.clone();
+                    if stranger && self.asks(connection, contact, confirm).await? {
+                        chosen.trust = self.confirm_stranger(connection, contact).await?;
                     }
-                    return Ok(contact);
+                    return Ok(chosen);
                 }
             } else if !wanted.contains('@') {
                 // A part of a name selects only who is known already: nothing to wait for.
@@ -269,7 +272,7 @@ impl App {
                     // It is there and has not said what it can do. The service knows best why
                     // that is not enough, and says so.
                     Some((contact, stranger)) if contact.show.is_online() => {
-                        if stranger && confirm == Confirm::Ask {
+                        if stranger && self.asks(connection, contact, confirm).await? {
                             self.confirm_stranger(connection, contact).await?;
                         }
                         Ok(contact.clone())
@@ -285,6 +288,23 @@ impl App {
                     None => Err(Failure::new(Code::NotFound, "not-found", sentence)),
                 };
             }
+        }
+    }
+
+    /// Whether a stranger takes a confirmation.
+    async fn asks(
+        &self,
+        connection: &Connection,
+        contact: &Contact,
+        confirm: Confirm<'_>,
+    ) -> Outcome<bool> {
+        match (confirm, &contact.trust.fingerprint) {
+            (Confirm::Never, _) => Ok(false),
+            (Confirm::Service(service), Some(key)) => {
+                let terms = connection.terms(key, Some(service)).await?;
+                Ok(terms.decision != Decision::Allow)
+            }
+            (Confirm::Ask | Confirm::Service(_), _) => Ok(true),
         }
     }
 

@@ -4,8 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{address::Address, output::Colour};
-use crate::client::Account;
+use super::{
+    address::Address,
+    output::Colour,
+    policy::{self, Cap, Place},
+};
+use crate::client::{Account, Decision};
 
 /// What `pneuma --help` says at its end.
 const AFTER_HELP: &str = "\
@@ -154,15 +158,26 @@ pub enum Command {
     /// Use a service that a contact offers
     Accept {
         /// Whose
-        contact: String,
+        #[arg(required_unless_present = "allowed")]
+        contact: Option<String>,
         /// Which
-        service: String,
+        #[arg(required_unless_present = "allowed")]
+        service: Option<String>,
+        /// Go on: take whatever your policy allows (see `pneuma policy`), from whoever offers it
+        #[arg(long, conflicts_with_all = ["contact", "service", "listen", "stdio", "detach"])]
+        allowed: bool,
         /// Listen at this address of yours: port, host:port, [v6]:port or unix:/path
         #[arg(long, value_name = "ADDRESS", conflicts_with = "detach")]
         listen: Option<Address>,
         /// One connection, on standard input and output; serves as ssh's ProxyCommand
         #[arg(long, conflicts_with_all = ["listen", "json", "detach"])]
         stdio: bool,
+    },
+    /// Show what you let whom do, or change it
+    Policy {
+        /// What to change; without it, all rules are shown
+        #[command(subcommand)]
+        what: Option<PolicyCommand>,
     },
     /// List the tubes that are open or on offer
     Tubes {
@@ -227,6 +242,76 @@ pub enum Command {
         #[arg(allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
+}
+
+/// What to change of the policy.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Make a rule or change it; of several that fit a tube the most specific counts
+    Set {
+        /// For whom and what.
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// What becomes of tubes.
+        #[command(flatten)]
+        decision: DecisionArgs,
+        /// Most connections of a tube at once: a number, or none
+        #[arg(long, value_name = "N", value_parser = policy::connections)]
+        max_connections: Option<Cap<u32>>,
+        /// Most bytes a second each way, all connections together: 500kB, 2MiB, or none
+        #[arg(long, value_name = "RATE", value_parser = policy::rate)]
+        max_rate: Option<Cap<u64>>,
+    },
+    /// Take a rule back
+    Unset {
+        /// For whom and what.
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+}
+
+/// Whom a rule is for, and which service.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// A contact, `pinned` (everybody you dealt with), `everybody`, or a key's fingerprint
+    contact: String,
+    /// The service; any if not given
+    service: Option<String>,
+}
+
+impl PlaceArgs {
+    /// The same for the command.
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            who: &self.contact,
+            service: self.service.as_deref(),
+        }
+    }
+}
+
+/// One of three.
+#[derive(Clone, Copy, Debug, Args)]
+#[group(multiple = false)]
+pub struct DecisionArgs {
+    /// You are asked about each tube
+    #[arg(long)]
+    ask: bool,
+    /// You are not asked; `pneuma accept --allowed` takes such tubes
+    #[arg(long)]
+    allow: bool,
+    /// There are no such tubes: offers are closed at once, and you cannot make any
+    #[arg(long)]
+    deny: bool,
+}
+
+impl DecisionArgs {
+    /// Which, if one was named.
+    pub fn decision(self) -> Option<Decision> {
+        let named = |flag, decision| Option::filter(Some(decision), |_| flag);
+        named(self.ask, Decision::Ask)
+            .or(named(self.allow, Decision::Allow))
+            .or(named(self.deny, Decision::Deny))
+    }
 }
 
 /// How long to wait; `None` is for ever.
@@ -326,6 +411,40 @@ mod tests {
         assert!(parse("pneuma accept bob ssh --stdio --listen 80").is_err());
         assert!(parse("pneuma accept bob ssh --stdio --json").is_err());
         assert!(parse("pneuma accept bob ssh --listen 80 --detach").is_err());
+    }
+
+    #[test]
+    fn a_rule_has_a_place_and_one_decision() {
+        let cli = parse("pneuma policy set bob http --allow --max-rate 2MiB").expect("it is right");
+        let Command::Policy {
+            what:
+                Some(PolicyCommand::Set {
+                    place,
+                    decision,
+                    max_connections,
+                    max_rate,
+                }),
+        } = cli.command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(
+            (place.place().who, place.place().service),
+            ("bob", Some("http"))
+        );
+        assert_eq!(decision.decision(), Some(Decision::Allow));
+        assert_eq!(
+            (max_connections, max_rate),
+            (None, Some(Cap::Most(2 << 20)))
+        );
+        assert!(parse("pneuma policy").is_ok());
+        assert!(parse("pneuma policy unset pinned").is_ok());
+        assert!(parse("pneuma policy set bob --allow --deny").is_err());
+        assert!(parse("pneuma policy set bob --max-connections 0").is_err());
+        assert!(parse("pneuma policy set").is_err());
+        assert!(parse("pneuma accept --allowed").is_ok());
+        assert!(parse("pneuma accept bob http --allowed").is_err());
+        assert!(parse("pneuma accept bob").is_err());
     }
 
     #[test]

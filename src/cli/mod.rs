@@ -15,7 +15,9 @@ mod failure;
 mod install;
 mod offer;
 mod output;
+mod policy;
 mod select;
+mod standing;
 mod status;
 mod stdio;
 mod text;
@@ -30,7 +32,7 @@ use clap::Parser as _;
 use futures_lite::StreamExt as _;
 
 use app::App;
-use args::{Cli, Command};
+use args::{Cli, Command, PolicyCommand};
 use failure::Outcome;
 use output::Output;
 
@@ -106,9 +108,13 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Accept {
             contact,
             service,
+            allowed,
             listen,
             stdio,
         } => {
+            let (Some(contact), Some(service), false) = (contact, service, allowed) else {
+                return standing::run(app).await;
+            };
             let way = match (listen, stdio) {
                 (Some(address), _) => accept::Way::Listen(address),
                 (None, true) => accept::Way::Stdio,
@@ -116,6 +122,23 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
             };
             accept::run(app, &contact, &service, way).await
         }
+        Command::Policy { what } => match what {
+            None => policy::list(app).await,
+            Some(PolicyCommand::Set {
+                place,
+                decision,
+                max_connections: connections,
+                max_rate: rate,
+            }) => {
+                let change = policy::Change {
+                    decision: decision.decision(),
+                    connections,
+                    rate,
+                };
+                policy::set(app, place.place(), change).await
+            }
+            Some(PolicyCommand::Unset { place }) => policy::unset(app, place.place()).await,
+        },
         Command::Tubes { watch } => tubes::run(app, watch).await,
         Command::Verify {
             contact,

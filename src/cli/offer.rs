@@ -59,7 +59,12 @@ async fn once(
     local: &SocketAddress,
 ) -> Outcome<EndedBy> {
     let contact = app
-        .contact(connection, wish.to, Need::Tubes, Confirm::Ask)
+        .contact(
+            connection,
+            wish.to,
+            Need::Tubes,
+            Confirm::Service(wish.service),
+        )
         .await?;
     let id = safe(&contact.id);
     let mut events = connection.events().await?;

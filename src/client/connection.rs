@@ -1,4 +1,4 @@
-//! A connection of our connection manager: going online and offline, contacts, tubes, trust.
+//! A connection of our connection manager: going online and offline, contacts, tubes, trust, policy.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,6 +10,7 @@ use super::{
     contact::{Contact, Trust, dictionary},
     error::{Error, Kind, Result},
     event::{Event, Events},
+    policy::{Rule, Terms},
     tube::{Tube, TubeDescription, tube_from_properties},
 };
 use crate::names;
@@ -280,6 +281,46 @@ impl Connection {
     /// [`Kind::NotAvailable`] when none was pinned.
     pub async fn forget(&self, contact: u32) -> Result<()> {
         self.remote.call(names::TRUST, "Forget", &contact).await
+    }
+
+    /// What our user lets whom do: every rule, the least specific first.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn rules(&self) -> Result<Vec<Rule>> {
+        let rules: Vec<HashMap<String, OwnedVariant>> =
+            self.remote.call(names::POLICY, "ListRules", &()).await?;
+        Ok(rules.iter().filter_map(Rule::from_map).collect())
+    }
+
+    /// What holds for somebody (a fingerprint, `pinned` or `everybody`) and a service; without one,
+    /// for services that no rule names.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidArgument`] for what names nobody.
+    pub async fn terms(&self, who: &str, service: Option<&str>) -> Result<Terms> {
+        let place = (who, service.unwrap_or_default());
+        let map: HashMap<String, OwnedVariant> =
+            self.remote.call(names::POLICY, "GetTerms", &place).await?;
+        Ok(Terms::from_map(&map))
+    }
+
+    /// Makes a rule or replaces it; without a service, for any. It is in force when this returns.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidArgument`] for what is no rule, [`Kind::ResourceUnavailable`] for one too many.
+    pub async fn set_rule(&self, who: &str, service: Option<&str>, terms: Terms) -> Result<()> {
+        let rule = (who, service.unwrap_or_default(), terms.to_map());
+        self.remote.call(names::POLICY, "SetRule", &rule).await
+    }
+
+    /// Takes a rule back.
+    ///
+    /// # Errors
+    /// [`Kind::NotAvailable`] when there is none.
+    pub async fn remove_rule(&self, who: &str, service: Option<&str>) -> Result<()> {
+        let place = (who, service.unwrap_or_default());
+        self.remote.call(names::POLICY, "RemoveRule", &place).await
     }
 
     /// All stream tubes there are.

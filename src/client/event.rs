@@ -30,6 +30,8 @@ pub enum Event {
     ConnectionError(Error),
     /// The contact list, presences, aliases, capabilities or trust changed: read contacts again.
     Contacts,
+    /// `Policy1.PolicyChanged`: other rules are in force.
+    Policy,
     /// `Requests.NewChannels`, as far as they are stream tubes.
     NewTubes(Vec<TubeDescription>),
     /// `Channel.Closed`
@@ -169,6 +171,7 @@ fn read(message: &Message) -> Result<Option<Event>> {
         | (names::ALIASING, "AliasesChanged")
         | (names::CONTACT_CAPABILITIES, "ContactCapabilitiesChanged")
         | (names::TRUST, "TrustChanged") => Event::Contacts,
+        (names::POLICY, "PolicyChanged") => Event::Policy,
         (names::REQUESTS, "NewChannels") => {
             let channels: Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)> =
                 body.deserialize()?;

@@ -38,6 +38,7 @@ use super::{
     offer_rate::OfferRate,
     outgoing::{Ending, Outgoing},
     parameters::Account,
+    policy::Enforced,
     ports::ChannelOpener,
     protocol::MAX_ALIAS,
     tubes::Tubes,
@@ -87,6 +88,7 @@ pub(super) struct Connection {
     pub(super) channels: BTreeMap<ChannelId, Arc<ChannelDetails>>,
     pub(super) tubes: Tubes,
     pub(super) offer_rate: OfferRate,
+    pub(super) enforced: Enforced,
     pub(super) presence: Presence,
     alias: String,
     pub(super) own: OwnCapabilities,
@@ -128,6 +130,7 @@ impl Connection {
     pub(super) fn new(parts: Parts) -> Self {
         let alias = parts.account.nickname.clone();
         let socket_types = parts.handle.sockets.supported();
+        let enforced = Enforced::new(parts.handle.session.policy());
         Connection {
             parts,
             socket_types,
@@ -139,6 +142,7 @@ impl Connection {
             channels: BTreeMap::new(),
             tubes: Tubes::default(),
             offer_rate: OfferRate::default(),
+            enforced,
             presence: Presence {
                 show: Show::Available,
                 message: String::new(),
@@ -214,6 +218,7 @@ impl Connection {
                 ensure,
                 reply,
             } => self.request_channel(&request, ensure, reply),
+            ConnectionMessage::PolicyChanged { reply } => self.policy_changed(reply),
             ConnectionMessage::ChannelClosed(id) => self.channel_closed(id),
             ConnectionMessage::Opened { ticket, outcome } => self.opened(ticket, outcome),
             ConnectionMessage::ChoreDone(outcome) => return self.chore_done(outcome),
@@ -481,6 +486,7 @@ impl Actor for Connection {
             if let Err(failure) = self.parts.faults.hit(Point::ConnectionDecided) {
                 return Flow::Exit(Exit::Failed(failure));
             }
+            self.enforce_on_touched();
             self.publish();
         }
         flow

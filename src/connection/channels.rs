@@ -16,7 +16,7 @@ use super::{
     actor::Connection,
     message::{ConnectionMessage, CreatedChannel, can_be_offered_tubes},
     outgoing::Outgoing,
-    protocol,
+    policy, protocol,
     requests::{ChannelRequest, Target},
     tubes::{Opening, Waiter, WireId},
     view::{ChannelDetails, ConnectionSignal, Status},
@@ -120,6 +120,15 @@ impl Connection {
         waiters: Vec<Waiter>,
     ) {
         let ports = self.session().tube(peer, wire.1);
+        let terms = self.contacts.get(wire.0).map(|contact| {
+            policy::terms_of(&self.session().policy(), contact, &description.service)
+        });
+        let limits = self.enforced.limits(
+            &self.parts.clock,
+            wire.0,
+            &description.service,
+            terms.unwrap_or_default(),
+        );
         let ticket = self.tubes.begin(Opening {
             wire,
             service: description.service.clone(),
@@ -134,6 +143,7 @@ impl Connection {
             connector: ports.connector,
             signalling: ports.signalling,
             sockets: self.parts.handle.sockets.clone(),
+            limits,
         });
         let address = self.parts.handle.address.clone();
         let task = self
@@ -166,6 +176,7 @@ impl Connection {
                 for waiter in opening.waiters {
                     waiter.reply.answer(Err(error.clone()));
                 }
+                self.done_with(opening.wire.0, &opening.service);
                 return;
             }
         };
@@ -178,6 +189,7 @@ impl Connection {
             .tubes
             .opened(opening.wire, object.clone(), details.clone())
         {
+            self.done_with(opening.wire.0, &opening.service);
             let gone = Error::Cancelled("the channel closed before it was there".into());
             for waiter in opening.waiters {
                 waiter.reply.answer(Err(gone.clone()));
@@ -187,6 +199,7 @@ impl Connection {
         if opening.closed {
             self.tell_tube(&object, StreamTubeMessage::RemoteClosed);
         }
+        self.deny_what_opened(&object);
         self.channels.insert(object.id, details.clone());
         self.publish();
         let mut announced = false;
@@ -217,8 +230,16 @@ impl Connection {
                 self.offer_rate.give_back(contact);
             }
             self.channels.remove(&id);
+            let description = &closed.details.description;
+            self.done_with(description.target, &description.service);
             self.signal(ConnectionSignal::ChannelClosed(closed.details));
         }
+    }
+
+    /// One channel of this contact and service is gone.
+    fn done_with(&mut self, contact: ContactHandle, service: &ServiceName) {
+        let more = self.tubes.has(contact, service);
+        self.enforced.closed(contact, service, more);
     }
 
     /// Tells a tube something that must reach it. If it is busy, a task waits for room.

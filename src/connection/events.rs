@@ -12,6 +12,7 @@ use actors::{
 
 use super::{
     actor::Connection,
+    policy,
     tubes::WireId,
     view::{ConnectionSignal, ContactListState, Status, StatusReason},
 };
@@ -148,7 +149,7 @@ impl Connection {
             // A stream broke before the contact knew that its offer had arrived: it offered again.
             Some(wire) if self.tubes.is_theirs(wire, &service) => return,
             None => "somebody we do not see offers it".to_owned(),
-            Some(wire) => match self.room_for_offer(wire) {
+            Some(wire) => match self.room_for_offer(wire, &service) {
                 Ok(()) => {
                     self.open_offered(from, wire, service, parameters);
                     return;
@@ -172,7 +173,7 @@ impl Connection {
         }
     }
 
-    fn room_for_offer(&mut self, wire: WireId) -> Result<()> {
+    fn room_for_offer(&mut self, wire: WireId, service: &ServiceName) -> Result<()> {
         let contact = self.contacts.get(wire.0)?;
         if matches!(contact.trust, Trust::Blocked { .. }) {
             return Err(Error::CertFingerprintMismatch(
@@ -182,6 +183,7 @@ impl Connection {
         if self.status != Status::Connected {
             return Err(Error::Disconnected("we are not online yet".into()));
         }
+        policy::permitted(&self.session().policy(), contact, service)?;
         if self.tubes.knows(wire) {
             return Err(Error::NotAvailable("its id is taken".into()));
         }

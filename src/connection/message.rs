@@ -19,6 +19,7 @@ use smol::lock::RwLock;
 use super::{
     capabilities::ClientCapabilities,
     contacts::Contact,
+    policy,
     requests::ChannelRequest,
     view::{ChannelDetails, ConnectionView},
 };
@@ -79,6 +80,11 @@ pub enum ConnectionMessage {
         ensure: bool,
         /// The channel.
         reply: Reply<Result<CreatedChannel>>,
+    },
+    /// Our own handle: the session has stored other rules.
+    PolicyChanged {
+        /// Done once they are in force.
+        reply: Reply<()>,
     },
     /// The tree: a channel's object is gone.
     ChannelClosed(ChannelId),
@@ -159,7 +165,8 @@ impl ConnectionHandle {
     /// asked.
     ///
     /// # Errors
-    /// `InvalidArgument` for an address nobody can listen on, before anybody is pinned for it;
+    /// `InvalidArgument` for an address nobody can listen on and `PermissionDenied` by our user's
+    /// rules, before anybody is pinned for it;
     /// what the session says of the contact (`NotCapable`, `Offline`, `CertFingerprintMismatch`,
     /// `EncryptionNotAvailable`), and what the tube answers.
     pub async fn offer(
@@ -172,6 +179,7 @@ impl ConnectionHandle {
         self.sockets.check(&address, access)?;
         if channel.view.get().state == TubeState::NotOffered {
             let contact = self.capable(channel.description.target)?;
+            self.permitted(channel, &contact)?;
             self.session.pin(&contact.contact_id(), None).await?;
         }
         channel
@@ -198,6 +206,7 @@ impl ConnectionHandle {
         if channel.view.get().state == TubeState::LocalPending {
             let view = self.view.get();
             let contact = view.contacts.get(channel.description.target)?;
+            self.permitted(channel, contact)?;
             self.session.pin(&contact.contact_id(), None).await?;
         }
         channel
@@ -208,6 +217,15 @@ impl ConnectionHandle {
                 reply,
             })
             .await?
+    }
+
+    /// Whether our user's rules have this tube.
+    fn permitted(&self, channel: &ChannelObject, contact: &Contact) -> Result<()> {
+        policy::permitted(
+            &self.session.policy(),
+            contact,
+            &channel.description.service,
+        )
     }
 
     /// A contact that tubes can be offered to.
@@ -246,7 +264,9 @@ impl ConnectionHandle {
         let contact = self.contact(contact)?;
         self.session
             .verify(&contact.contact_id(), code, replace)
-            .await
+            .await?;
+        // The rules for a key that was replaced are the new one's.
+        self.policy_changed().await
     }
 
     /// `Trust1.Pin`: our user means the key that was shown, and no other.
@@ -268,7 +288,8 @@ impl ConnectionHandle {
     /// What [`Session::forget`] answers, `Disconnected`, `InvalidHandle`.
     pub async fn forget(&self, contact: u32) -> Result<()> {
         let contact = self.contact(contact)?;
-        self.session.forget(&contact.contact_id()).await
+        self.session.forget(&contact.contact_id()).await?;
+        self.policy_changed().await
     }
 
     fn contact(&self, handle: u32) -> Result<Arc<Contact>> {

@@ -25,6 +25,7 @@ pub(crate) mod message;
 mod offer_rate;
 mod outgoing;
 pub mod parameters;
+mod policy;
 pub mod ports;
 pub(crate) mod protocol;
 pub(crate) mod requests;

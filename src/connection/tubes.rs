@@ -240,6 +240,16 @@ impl Tubes {
             .map(|open| &open.object)
     }
 
+    /// Whether there is a channel of this contact and service, open or opening.
+    pub fn has(&self, contact: ContactHandle, service: &ServiceName) -> bool {
+        let opening = self.opening.values();
+        let mut opening = opening.filter(|opening| opening.wire.0 == contact);
+        opening.any(|opening| opening.service == *service)
+            || self
+                .with(contact)
+                .any(|object| object.description.service == *service)
+    }
+
     /// A channel of ours that EnsureChannel can answer with.
     pub fn ours(
         &self,

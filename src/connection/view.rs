@@ -9,6 +9,7 @@ use actors::{
 };
 
 use super::contacts::{Contact, Contacts, MAX_HANDLES};
+use crate::session::trust::{Scope, Terms};
 
 /// `Connection_Status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +185,13 @@ pub enum ConnectionSignal {
     CapabilitiesChanged(Vec<Arc<Contact>>),
     /// `Pneuma.Trust1.TrustChanged`
     TrustChanged(Arc<Contact>),
+    /// `Pneuma.Policy1.PolicyChanged`
+    PolicyChanged {
+        /// Rules that are new or say something else.
+        set: BTreeMap<Scope, Terms>,
+        /// Rules that are gone.
+        removed: Vec<Scope>,
+    },
     /// `Requests.NewChannels`, and the older `NewChannel`
     NewChannels(Arc<ChannelDetails>),
     /// `Requests.ChannelClosed`

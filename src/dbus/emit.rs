@@ -13,6 +13,7 @@ use super::{
     connection::Connection,
     contact_list::ContactList,
     error,
+    policy::{self, Policy},
     presence::SimplePresence,
     requests::Requests,
     sockets,
@@ -83,6 +84,11 @@ async fn connection_signal(
         ConnectionSignal::TrustChanged(contact) => {
             let trust = attributes::trust(&contact);
             Trust::trust_changed(&emitter, contact.handle.0, trust).await
+        }
+        ConnectionSignal::PolicyChanged { set, removed } => {
+            let set = set.iter().map(|(scope, terms)| policy::rule(scope, terms));
+            let removed = removed.iter().map(policy::place).collect();
+            Policy::policy_changed(&emitter, set.collect(), removed).await
         }
         ConnectionSignal::NewChannels(details) => {
             let path = ObjectPath::try_from(details.path.as_str())?;

@@ -21,6 +21,7 @@ mod held;
 mod lease;
 mod manager;
 mod name;
+mod policy;
 mod presence;
 mod protocol;
 mod requests;

@@ -35,6 +35,7 @@ use super::{
     emit,
     manager::ConnectionManager,
     name,
+    policy::Policy,
     presence::SimplePresence,
     requests::Requests,
     statistics::Statistics,
@@ -113,6 +114,7 @@ impl Tree {
         put(server, path, Aliasing::new(connection.clone())).await?;
         put(server, path, ContactCapabilities::new(connection.clone())).await?;
         put(server, path, Trust::new(connection.clone())).await?;
+        put(server, path, Policy::new(connection.clone())).await?;
         name::own(bus, &connection.bus_name).await?;
         // Before anybody hears of the connection, so that no moment is missed.
         let unwanted = super::lease::watch(bus, &connection.bus_name).await?;
@@ -149,6 +151,7 @@ impl Tree {
         drop(watch);
         let path = &*connection.path;
         let server = self.0.bus.object_server();
+        take::<Policy>(server, path).await;
         take::<Trust>(server, path).await;
         take::<ContactCapabilities>(server, path).await;
         take::<Aliasing>(server, path).await;

@@ -17,7 +17,7 @@ pub mod link_local;
 pub mod tls;
 pub mod trust;
 
-use trust::KeyId;
+use trust::{KeyId, Policy, Scope, Terms};
 
 /// Whom a stanza goes to: a contact and, where the protocol has them, one of its resources.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -227,7 +227,19 @@ pub trait Session: Send + Sync + 'static {
         replace: bool,
     ) -> BoxFuture<'static, Result<(), Error>>;
 
-    /// Forgets a contact's key; its tubes close ([`SessionEvent::ContactLost`]).
+    /// What our user lets whom do, as it is stored.
+    fn policy(&self) -> Arc<Policy>;
+
+    /// Makes a rule, or, with `None`, takes it back. When this is done it is stored, and
+    /// [`Session::policy`] has it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no rule, `ResourceUnavailable` for one too many, `NotAvailable`
+    /// when there is none to take back.
+    fn set_rule(&self, scope: Scope, terms: Option<Terms>)
+    -> BoxFuture<'static, Result<(), Error>>;
+
+    /// Forgets a contact's key and the rules for it; its tubes close ([`SessionEvent::ContactLost`]).
     ///
     /// # Errors
     /// `NotAvailable` when nothing is pinned.

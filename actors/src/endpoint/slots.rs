@@ -53,7 +53,11 @@ impl Slots {
 
     /// A permit, if one is free now.
     pub fn try_reserve(&self) -> Option<Slot> {
-        let limit = self.0.limits.as_ref().map_or(usize::MAX, Limits::connections);
+        let limit = self
+            .0
+            .limits
+            .as_ref()
+            .map_or(usize::MAX, Limits::connections);
         let most = limit.min(self.0.capacity);
         self.0
             .taken

@@ -34,7 +34,8 @@ use crate::connection::{
 use crate::{
     session::{
         Contact, ContactId, PeerId, Presence, Session, SessionEvent, Show, Trust, TubeId,
-        TubePorts, trust::KeyId,
+        TubePorts,
+        trust::{KeyId, Policy, Scope, Terms},
     },
     xmpp::ns,
 };
@@ -209,6 +210,7 @@ pub struct TestSession {
     pub events: Sender<SessionEvent>,
     pub log: Mutex<Vec<String>>,
     pub signalling: Arc<FakeSignalling>,
+    pub policy: Mutex<Arc<Policy>>,
     /// Never says goodbye.
     pub stuck: bool,
     /// Never finishes what it is asked to set.
@@ -282,6 +284,20 @@ impl Session for TestSession {
         Box::pin(async { Ok(()) })
     }
 
+    fn policy(&self) -> Arc<Policy> {
+        self.policy.lock().unwrap().clone()
+    }
+
+    fn set_rule(&self, scope: Scope, terms: Option<Terms>) -> BoxFuture<'static, Result<()>> {
+        let mut policy = self.policy.lock().unwrap();
+        let changed = Arc::make_mut(&mut policy);
+        match terms {
+            Some(terms) => changed.set(scope, terms).unwrap(),
+            None => drop(changed.remove(&scope)),
+        }
+        Box::pin(async { Ok(()) })
+    }
+
     fn forget(&self, _: &ContactId) -> BoxFuture<'static, Result<()>> {
         Box::pin(async { Ok(()) })
     }
@@ -313,6 +329,7 @@ impl SessionFactory for NetworkHandle {
                 events: sender,
                 log: Mutex::default(),
                 signalling: FakeSignalling::new(),
+                policy: Mutex::default(),
                 stuck: network.stuck,
                 slow: network.slow,
             });

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use actors::{
     model::{BytestreamId, Error, ServiceName, TubeParameters},
     ports::{Bytestream, BytestreamConnector, TubeSignalling},
-    runtime::{Address, BoxFuture, Clock, Reply, Stopper},
+    runtime::{Address, BoxFuture, Clock, Reply, Snapshot, Stopper},
 };
 use futures_lite::FutureExt as _;
 use minidom::Element;
@@ -19,7 +19,7 @@ use crate::{
         ContactId, PeerId, Presence, Session, TubeId, TubePorts,
         bytestreams::Bytestreams,
         link::{Link as _, RequestError},
-        trust::KeyId,
+        trust::{KeyId, Policy, Scope, Terms},
     },
     xmpp::{ns, payload::tube},
 };
@@ -33,6 +33,7 @@ const CLOSE: std::time::Duration = std::time::Duration::from_secs(5);
 pub(super) struct LocalSession {
     pub(super) address: Address<Message>,
     pub(super) key: KeyId,
+    pub(super) policy: Snapshot<Policy>,
     pub(super) bytestreams: Arc<Bytestreams>,
     pub(super) clock: Arc<dyn Clock>,
     /// Ends the session when the last handle is dropped.
@@ -125,6 +126,18 @@ impl Session for LocalSession {
             replace,
             reply,
         })
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        self.policy.get()
+    }
+
+    fn set_rule(
+        &self,
+        scope: Scope,
+        terms: Option<Terms>,
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        self.ask(move |reply| Message::SetRule(scope, terms, reply))
     }
 
     fn forget(&self, contact: &ContactId) -> BoxFuture<'static, Result<(), Error>> {

@@ -145,6 +145,7 @@ fn start_with(
         .for_this_run()
         .map_err(|error| Error::Confused(error.to_string()))?;
     let identity = Arc::new(identity);
+    let (policy_writer, policy) = Snapshot::new(trust.policy().clone());
     let contacts = Contacts::new(identity.id(), config.require_encryption, trust);
     let identification = Identification {
         name: instance_name(&config.published_name)?,
@@ -187,6 +188,7 @@ fn start_with(
         stream_events,
         info: info_writer,
         contacts,
+        policy: policy_writer,
         store,
         discovery,
         network,
@@ -218,6 +220,7 @@ fn start_with(
     let session = handle::LocalSession {
         address,
         key: identity.id(),
+        policy,
         bytestreams,
         clock,
         _stopper: stopper,

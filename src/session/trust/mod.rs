@@ -1,12 +1,13 @@
-//! Who we are and whom we trust: our key, the profile it lies in, and the table of pinned keys.
+//! Who we are and whom we trust: our key, the profile it lies in, the table of pinned keys, and what
+//! our user lets whom do.
 //!
 //! ```text
 //!  Profile (directory, locked for one Connection)
 //!     ├── identity.pem   Identity: our key and its self-signed certificate
-//!     └── trust.json     TrustTable: which key our user pinned for which contact
+//!     └── trust.json     TrustTable: which key our user pinned for which contact; Policy: the rules
 //! ```
 //!
-//! [`TrustTable`] and the comparison code are pure. [`Profile`] does the file system's part and
+//! [`TrustTable`], [`Policy`] and the comparison code are pure. [`Profile`] does the file system's part and
 //! blocks while it does: the session opens it before it starts and writes through a task of its
 //! own. `link_local/` talks to all of them; `bytestreams/` needs [`Identity`] and [`KeyId`] only.
 
@@ -14,11 +15,15 @@ use std::fmt;
 
 mod code;
 mod identity;
+mod policy;
 mod profile;
 mod table;
 
 pub use code::{ComparisonCode, ParseCodeError};
 pub use identity::{BadCertificate, Identity, IdentityError, RunId, key_of_certificate};
+pub use policy::{
+    Decision, MAX_RULES, ParseDecisionError, ParseWhoError, Policy, PolicyError, Scope, Terms, Who,
+};
 pub use profile::Profile;
 pub use table::{MAX_ROWS, TableError, TrustRow, TrustTable};
 

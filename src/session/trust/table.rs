@@ -1,13 +1,17 @@
 //! The table of pinned keys: pure, and bounded.
 //!
 //! One key for each contact of a protocol, and one contact for each key. Only what our user did gets
-//! into it.
+//! into it. The rules of the [`Policy`] lie in the same file: a table without any is written as version 1,
+//! which has none, and any other as version 2, which a program that would not keep to them cannot read.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::KeyId;
+use super::{
+    KeyId,
+    policy::{Policy, StoredRule},
+};
 
 /// Most rows. A pin beyond it is refused with `ResourceUnavailable`: nothing pinned is ever dropped
 /// to make room, because a dropped pin would let a stranger have the name.
@@ -56,6 +60,7 @@ pub enum TableError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustTable {
     rows: Vec<TrustRow>,
+    policy: Policy,
 }
 
 impl TrustTable {
@@ -112,13 +117,28 @@ impl TrustTable {
         row.map(|row| row.verified = Some(when)).is_some()
     }
 
-    /// Forgets a contact's key and gives the row.
+    /// What our user lets whom do.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The same, to be changed.
+    pub fn policy_mut(&mut self) -> &mut Policy {
+        &mut self.policy
+    }
+
+    /// Forgets a contact's key with the rules for it, and gives the row.
     pub fn forget(&mut self, protocol: &str, contact: &str) -> Option<TrustRow> {
         let position = self
             .rows
             .iter()
             .position(|row| row.protocol == protocol && row.contact == contact)?;
-        Some(self.rows.remove(position))
+        let row = self.rows.remove(position);
+        // Another protocol's contact may have the same key.
+        if !self.rows.iter().any(|other| other.key == row.key) {
+            self.policy.forget(row.key);
+        }
+        Some(row)
     }
 
     /// As the profile keeps it.
@@ -126,9 +146,11 @@ impl TrustTable {
     /// # Errors
     /// [`TableError::Damaged`], in practice never.
     pub fn to_json(&self) -> Result<String, TableError> {
+        let rules = self.policy.to_stored();
         let file = File {
-            version: 1,
+            version: if rules.is_empty() { 1 } else { 2 },
             contacts: self.rows.iter().map(StoredRow::from).collect(),
+            rules,
         };
         serde_json::to_string_pretty(&file).map_err(|error| TableError::Damaged(error.to_string()))
     }
@@ -140,13 +162,20 @@ impl TrustTable {
     pub fn from_json(text: &str) -> Result<Self, TableError> {
         let file: File =
             serde_json::from_str(text).map_err(|error| TableError::Damaged(error.to_string()))?;
-        if file.version != 1 {
-            return Err(TableError::Damaged(format!(
-                "it has version {}, this program knows version 1",
-                file.version
-            )));
+        match file.version {
+            1 if file.rules.is_empty() => {}
+            1 => return Err(TableError::Damaged("version 1 has no rules".into())),
+            2 => {}
+            other => {
+                return Err(TableError::Damaged(format!(
+                    "it has version {other}, this program knows versions 1 and 2"
+                )));
+            }
         }
-        let mut table = TrustTable::default();
+        let mut table = TrustTable {
+            rows: Vec::new(),
+            policy: Policy::from_stored(file.rules)?,
+        };
         for stored in file.contacts {
             let row = stored.into_row()?;
             let name = row.contact.clone();
@@ -165,6 +194,8 @@ impl TrustTable {
 struct File {
     version: u32,
     contacts: Vec<StoredRow>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<StoredRule>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -226,6 +257,10 @@ fn time(seconds: u64) -> Result<SystemTime, TableError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::trust::{
+        Decision, Who,
+        policy::tests::{scope, terms},
+    };
 
     fn row(contact: &str, key: u8) -> TrustRow {
         TrustRow {
@@ -278,6 +313,41 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_kept_with_the_keys_and_go_with_them() {
+        let mut table = TrustTable::default();
+        table.pin(row("romeo@forza", 1)).unwrap();
+        assert!(table.to_json().unwrap().contains("\"version\": 1"));
+        let mut set = |who, service: &str, decision| {
+            let terms = terms(decision, 3);
+            table.policy_mut().set(scope(who, service), terms).unwrap();
+        };
+        set(Who::Key(KeyId([1; 32])), "http", Decision::Allow);
+        set(Who::Pinned, "", Decision::Ask);
+        set(Who::Everybody, "", Decision::Deny);
+        let text = table.to_json().unwrap();
+        assert!(text.contains("\"version\": 2"));
+        assert_eq!(TrustTable::from_json(&text), Ok(table.clone()));
+        for wrong in [
+            text.replace("\"version\": 2", "\"version\": 1"),
+            text.replace("\"pinned\"", "\"friends\""),
+            text.replace("\"pinned\"", "\"everybody\""),
+            text.replace("\"deny\"", "\"refuse\""),
+            text.replace("\"deny\"", "\"allow\""),
+            text.replace("\"http\"", "\"\""),
+            text.replace("\"max_connections\": 3", "\"max_connections\": 0"),
+            text.replace(
+                "\"max_bytes_per_second\": null",
+                "\"max_bytes_per_second\": 7",
+            ),
+            text.replace("max_connections", "max_doors"),
+        ] {
+            assert!(TrustTable::from_json(&wrong).is_err(), "{wrong}");
+        }
+        table.forget("local-xmpp", "romeo@forza");
+        assert_eq!(table.policy().rules().len(), 2);
+    }
+
+    #[test]
     fn a_full_table_refuses_and_drops_nothing() {
         let mut table = TrustTable::default();
         for n in 0..MAX_ROWS {
@@ -305,7 +375,7 @@ mod tests {
             "",
             "{}",
             &text[..text.len() / 2],
-            &text.replace("\"version\": 1", "\"version\": 2"),
+            &text.replace("\"version\": 1", "\"version\": 3"),
             &text.replace("01010101", "zz"),
             &twice,
         ] {

@@ -244,7 +244,10 @@ fn what_has_arrived_is_delivered_in_its_time_when_nothing_more_can_be_sent() {
     shop.sim.advance(Duration::from_secs(1));
     let received = one.meters.received();
     assert!(received < 12 * KIB, "{received}");
-    assert!(!one.relay.is_finished(), "two thirds of it are not delivered");
+    assert!(
+        !one.relay.is_finished(),
+        "two thirds of it are not delivered"
+    );
     assert_eq!(shop.sim.run(one.relay), Ok(RelayEnd::RemoteLost));
     assert_eq!(one.meters.received(), 30 * KIB);
 }

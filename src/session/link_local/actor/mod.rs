@@ -451,6 +451,10 @@ impl SessionActor {
                 let result = self.parts.contacts.forget(&contact, now);
                 self.trust_changed(result, reply);
             }
+            Message::SetRule(scope, terms, reply) => {
+                let result = self.parts.contacts.set_rule(scope, terms);
+                self.trust_changed(result.map(|()| Vec::new()), reply);
+            }
             Message::Saved(result) => self.saved(result),
             Message::Ended(id, result) => {
                 // What the stream said before it ended waits in the other mailbox, which is read
@@ -638,6 +642,9 @@ impl SessionActor {
             // Their changes went with it.
             replies.append(&mut self.to_save);
         } else {
+            if table.policy() != self.stored.policy() {
+                self.parts.policy.publish(table.policy().clone());
+            }
             self.stored = table;
         }
         for reply in replies {

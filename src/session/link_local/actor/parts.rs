@@ -17,7 +17,7 @@ use super::super::{
 use crate::{
     session::{
         ContactId, Presence, SessionEvent,
-        trust::{KeyId, Profile, TrustTable},
+        trust::{KeyId, Policy, Profile, Scope, Terms, TrustTable},
     },
     xmpp::{ns, payload::disco},
 };
@@ -76,6 +76,8 @@ pub enum Message {
         /// Done when it is stored.
         reply: Reply<Result<(), Error>>,
     },
+    /// [`crate::session::Session::set_rule`]
+    SetRule(Scope, Option<Terms>, Reply<Result<(), Error>>),
     /// [`crate::session::Session::forget`]
     Forget(ContactId, Reply<Result<(), Error>>),
     /// The table of trusted keys was written, or could not be.
@@ -121,6 +123,8 @@ pub struct Parts {
     pub info: SnapshotWriter<disco::Info>,
     /// Who is who.
     pub contacts: Contacts,
+    /// What our user lets whom do, as far as it is stored.
+    pub policy: SnapshotWriter<Policy>,
     /// Stores the table of trusted keys.
     pub store: Arc<dyn TrustStore>,
     /// Finds contacts.

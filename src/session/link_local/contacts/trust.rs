@@ -6,7 +6,7 @@ use actors::{model::Error, runtime::Time};
 
 use crate::session::{
     ContactId, Trust,
-    trust::{ComparisonCode, KeyId, TableError, TrustRow},
+    trust::{ComparisonCode, KeyId, PolicyError, Scope, TableError, Terms, TrustRow},
 };
 
 use super::{Change, Contacts, PROTOCOL, blocked};
@@ -120,8 +120,13 @@ impl Contacts {
                 let Some(name) = row.map(|row| ContactId(row.contact.clone())) else {
                     return Err(Error::NotAvailable(format!("{id} is not known any more")));
                 };
+                let before = self.trust.policy().clone();
+                let mut policy = before.clone();
+                policy.hand_over(pinned, key);
                 let old = self.trust.forget(PROTOCOL, &name.0);
+                *self.trust.policy_mut() = policy;
                 if let Err(error) = self.pin_row(&name, key, when) {
+                    *self.trust.policy_mut() = before;
                     if let Some(old) = old {
                         self.trust
                             .pin(old)
@@ -137,7 +142,28 @@ impl Contacts {
         Ok(self.refresh(now))
     }
 
-    /// Our user wants a contact's key forgotten. Its tubes close.
+    /// Our user makes a rule, or, with `None`, takes it back.
+    ///
+    /// # Errors
+    /// See [`crate::session::Session::set_rule`].
+    pub fn set_rule(&mut self, scope: Scope, terms: Option<Terms>) -> Result<(), Error> {
+        let policy = self.trust.policy_mut();
+        match terms {
+            Some(terms) => policy.set(scope, terms).map_err(|error| match error {
+                PolicyError::Full => Error::ResourceUnavailable(error.to_string()),
+                error => Error::InvalidArgument(error.to_string()),
+            }),
+            None => match policy.remove(&scope) {
+                Some(_) => Ok(()),
+                None => Err(Error::NotAvailable(format!(
+                    "there is no such rule for {}",
+                    scope.who
+                ))),
+            },
+        }
+    }
+
+    /// Our user wants a contact's key forgotten, and the rules for it. Its tubes close.
     ///
     /// # Errors
     /// `NotAvailable` when nothing is pinned.
