@@ -80,7 +80,8 @@ impl Bucket {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rate(&self) -> Option<NonZeroU64> {
+    /// The limit.
+    pub(super) fn rate(&self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.rate.load(Ordering::Relaxed))
     }
 

@@ -71,6 +71,15 @@ impl Limits {
         self.0.receiving.set(caps.bytes_per_second);
     }
 
+    /// What they are now.
+    pub fn caps(&self) -> Caps {
+        let connections = self.connections();
+        Caps {
+            connections: (connections != usize::MAX).then_some(connections),
+            bytes_per_second: self.0.sending.rate(),
+        }
+    }
+
     /// How many connections a tube may have at once; `usize::MAX` for any number.
     pub(crate) fn connections(&self) -> usize {
         self.0.connections.load(Ordering::Acquire)

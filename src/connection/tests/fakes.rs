@@ -10,6 +10,7 @@ use std::{
 
 use actors::{
     endpoint::EndpointConfig,
+    limits::Limits,
     model::{
         ChannelId, ContactHandle, Error, OwnerId, Result, ServiceName, TubeParameters, TubeState,
     },
@@ -123,6 +124,8 @@ pub struct TestOpener {
     /// Otherwise channels open at once, and these are their tubes.
     pub hold: Mutex<bool>,
     pub tubes: Mutex<Vec<Probe<StreamTubeMessage>>>,
+    pub objects: Mutex<Vec<ChannelObject>>,
+    pub limits: Mutex<Vec<Limits>>,
     pub next: Mutex<u64>,
     pub closed: Mutex<usize>,
     pub alive: Alive,
@@ -182,6 +185,8 @@ impl ChannelOpener for OpenerHandle {
             address,
             view,
         };
+        self.0.objects.lock().unwrap().push(object.clone());
+        self.0.limits.lock().unwrap().push(request.limits);
         if !*self.0.hold.lock().unwrap() {
             return Box::pin(async move { Ok(object) });
         }

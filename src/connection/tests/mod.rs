@@ -3,6 +3,7 @@
 mod fakes;
 mod faults;
 mod offers;
+mod policy;
 
 use std::time::Duration;
 

@@ -6,5 +6,6 @@ mod greedy;
 mod hostile;
 mod lan;
 mod loopback;
+mod policy;
 mod streams;
 mod support;
