@@ -32,6 +32,9 @@ fn arguments_of_the_wrong_type_are_an_error_of_the_bus() {
         (name::CONTACT_CAPABILITIES, "UpdateCapabilities"),
         (name::TRUST, "Pin"),
         (name::TRUST, "Verify"),
+        (name::POLICY, "SetRule"),
+        (name::POLICY, "RemoveRule"),
+        (name::POLICY, "GetTerms"),
     ];
     for (interface, method) in calls {
         for refused in [

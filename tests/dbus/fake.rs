@@ -20,7 +20,7 @@ use pneuma::{
     session::{
         Contact, ContactId, PeerId, Presence, Session, SessionEvent, Show, Trust, TubeId,
         TubePorts,
-        trust::{ComparisonCode, KeyId},
+        trust::{ComparisonCode, KeyId, Policy, Scope, Terms},
     },
     xmpp::ns,
 };
@@ -53,6 +53,7 @@ impl SessionFactory for FakeNetwork {
             events: sender,
             log: Mutex::default(),
             signalling: Mutex::default(),
+            policy: Mutex::default(),
             refuse_pin: Mutex::default(),
             refuse_connect: Mutex::new(self.refuse_connect.lock().unwrap().take()),
         });
@@ -71,6 +72,7 @@ pub struct FakeSession {
     events: Sender<SessionEvent>,
     log: Mutex<Vec<String>>,
     signalling: Mutex<BTreeMap<(String, u32), Arc<FakeSignalling>>>,
+    policy: Mutex<Arc<Policy>>,
     /// The next pin fails with this.
     pub refuse_pin: Mutex<Option<Error>>,
     refuse_connect: Mutex<Option<Error>>,
@@ -185,6 +187,22 @@ impl Session for FakeSession {
             Ok(())
         } else {
             Err(Error::InvalidArgument("another code".into()))
+        })
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        self.policy.lock().unwrap().clone()
+    }
+
+    fn set_rule(&self, scope: Scope, terms: Option<Terms>) -> BoxFuture<'static, Result<()>> {
+        let mut policy = self.policy.lock().unwrap();
+        let policy = Arc::make_mut(&mut policy);
+        Self::done(match terms {
+            Some(terms) => policy.set(scope, terms).map_err(Error::from),
+            None => policy
+                .remove(&scope)
+                .map(drop)
+                .ok_or_else(|| Error::NotAvailable("there is no such rule".into())),
         })
     }
 

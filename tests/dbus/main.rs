@@ -8,5 +8,6 @@ mod fake;
 mod introspection;
 mod lifecycle;
 mod manager;
+mod policy;
 mod process;
 mod world;

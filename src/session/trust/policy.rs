@@ -20,7 +20,7 @@ use std::{
     str::FromStr,
 };
 
-use actors::model::ServiceName;
+use actors::model::{Error, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use super::{KeyId, TableError};
@@ -146,6 +146,17 @@ pub enum PolicyError {
     /// Outside of [`MIN_RATE`] to [`MAX_RATE`].
     #[error("a cap on bytes per second is at least {MIN_RATE} and at most {MAX_RATE}")]
     Rate,
+}
+
+impl From<PolicyError> for Error {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Full => Error::ResourceUnavailable(error.to_string()),
+            PolicyError::EverybodyAllowed | PolicyError::Rate => {
+                Error::InvalidArgument(error.to_string())
+            }
+        }
+    }
 }
 
 /// All rules; see the module's head.

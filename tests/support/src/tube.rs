@@ -32,6 +32,8 @@ pub mod name {
         "org.freedesktop.Telepathy.Connection.Interface.SimplePresence";
     /// Our own: fingerprints, codes, verification.
     pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
+    /// Our own: what our user lets whom do.
+    pub const POLICY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Policy1";
     /// `Channel`
     pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
     /// `Channel.Interface.Tube`

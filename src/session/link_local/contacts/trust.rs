@@ -6,7 +6,7 @@ use actors::{model::Error, runtime::Time};
 
 use crate::session::{
     ContactId, Trust,
-    trust::{ComparisonCode, KeyId, PolicyError, Scope, TableError, Terms, TrustRow},
+    trust::{ComparisonCode, KeyId, Scope, TableError, Terms, TrustRow},
 };
 
 use super::{Change, Contacts, PROTOCOL, blocked};
@@ -149,10 +149,7 @@ impl Contacts {
     pub fn set_rule(&mut self, scope: Scope, terms: Option<Terms>) -> Result<(), Error> {
         let policy = self.trust.policy_mut();
         match terms {
-            Some(terms) => policy.set(scope, terms).map_err(|error| match error {
-                PolicyError::Full => Error::ResourceUnavailable(error.to_string()),
-                error => Error::InvalidArgument(error.to_string()),
-            }),
+            Some(terms) => Ok(policy.set(scope, terms)?),
             None => match policy.remove(&scope) {
                 Some(_) => Ok(()),
                 None => Err(Error::NotAvailable(format!(
