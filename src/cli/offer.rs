@@ -141,7 +141,19 @@ pub async fn serve(app: &App, events: &mut Events, tube: &Tube, id: &str) -> Out
 }
 
 async fn follow(app: &App, events: &mut Events, tube: &Tube, id: &str) -> Outcome {
-    let mut used = tube.state().await? == TubeState::Open;
+    let mut used = match tube.state().await {
+        Ok(state) => state == TubeState::Open,
+        // A contact whose policy denies it closes it before we look; the event tells of that.
+        Err(error)
+            if matches!(
+                error.kind,
+                Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
+            ) =>
+        {
+            false
+        }
+        Err(error) => return Err(error.into()),
+    };
     loop {
         let event = events.next().await?;
         still_online(&event)?;

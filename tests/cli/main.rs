@@ -5,6 +5,7 @@ mod demo;
 mod life;
 mod people;
 mod pneuma;
+mod policy;
 mod stdio;
 mod terminal;
 mod tubes;
