@@ -119,12 +119,21 @@ async fn attempt(app: &App, connection: &Connection, tube: &Tube) -> Outcome<Opt
     if terms.decision != Decision::Allow || !take(app, tube).await? {
         return Ok(None);
     }
-    if !trust.is_pinned() {
-        // The key that is allowed, and no other that it may have by now.
-        connection.pin(description.contact, key).await?;
+    let accepting = async {
+        if !trust.is_pinned() {
+            // The key that is allowed, and no other that it may have by now.
+            connection.pin(description.contact, key).await?;
+        }
+        tube.accept(AddressType::Ipv4).await
+    };
+    match accepting.await {
+        Ok(address) => Ok(Some(address.to_string())),
+        Err(error) => {
+            // We have claimed it, so nobody else can take it; and it may be gone.
+            tube.close().await.unwrap_or_default();
+            Err(error.into())
+        }
     }
-    let address = tube.accept(AddressType::Ipv4).await?;
-    Ok(Some(address.to_string()))
 }
 
 fn closed(app: &App, tube: &Tube) -> Outcome {

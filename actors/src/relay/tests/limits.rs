@@ -9,8 +9,8 @@ use super::super::{Meters, RelayEnd, run_until};
 use crate::{
     limits::{Caps, Limits, TURN},
     ports::{Bytestream, Duplex as _},
-    runtime::{Clock, Faults, Stopper, Task},
-    testing::{FakeStream, Sim, Wire, pipe},
+    runtime::{Clock, FaultPoint, Faults, Stopper, Task},
+    testing::{FakeStream, Fault, Sim, Wire, pipe},
 };
 
 const KIB: u64 = 1024;
@@ -53,6 +53,11 @@ impl Shop {
 
     /// One more, whose pipes hold so many bytes each way.
     fn relay(&self, capacity: usize) -> One {
+        self.relay_until(capacity, Faults::default())
+    }
+
+    /// The same, until it is killed.
+    fn relay_until(&self, capacity: usize, faults: Faults) -> One {
         let (application, local) = pipe(capacity);
         let (contact, remote) = pipe(capacity);
         let carrier = application.wire();
@@ -65,7 +70,6 @@ impl Shop {
             encrypted: true,
         };
         let relay = self.sim.spawner.spawn("relay", async move {
-            let faults = Faults::default();
             run_until(local, remote, counted, shares, &stop, faults)
                 .await
                 .unwrap()
@@ -279,6 +283,23 @@ fn the_next_in_line_goes_on_when_one_is_gone() {
     let before = all[0].0.sent();
     shop.sim.advance(Duration::from_secs(10));
     within(2, all[0].0.sent() - before, 1000 * KIB);
+}
+
+#[test]
+fn one_that_is_killed_in_its_turn_gives_the_turn_up() {
+    for fault in [Fault::Error, Fault::Panic] {
+        let shop = Shop::new(Some(100 * KIB));
+        let faults = Faults::counting();
+        let (_meters, _stopper, killed) =
+            shop.greedy(shop.relay_until(64 * 1024, faults.clone()), 4096);
+        let (meters, _stop, _other) = shop.greedy(shop.relay(64 * 1024), 4096);
+        shop.sim.advance(Duration::from_secs(2));
+        faults.arm(FaultPoint::RelayRead, fault, 0, 1);
+        assert!(shop.sim.run(killed).is_err());
+        let before = meters.sent();
+        shop.sim.advance(Duration::from_secs(10));
+        within(2, meters.sent() - before, 1000 * KIB);
+    }
 }
 
 #[test]
