@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     failure::{Failure, Outcome},
-    text::safe,
+    text::{safe, table},
 };
 
 /// Whether to colour.
@@ -94,6 +94,21 @@ impl Output {
             return Ok(());
         }
         self.write(text.as_ref().as_bytes())
+    }
+
+    /// Rows for people, under a head that stands out.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub fn table(&self, head: &[&str], rows: &[Vec<String>]) -> Outcome {
+        for (number, line) in table(head, rows).iter().enumerate() {
+            if number == 0 {
+                self.line(self.paint(Style::Strong, line))?;
+            } else {
+                self.line(line)?;
+            }
+        }
+        Ok(())
     }
 
     /// A result, for programs: one JSON value on one line. Nothing without `--json`.

@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use super::{
     app::{App, Confirm, Need},
     failure::{Code, Failure, Outcome},
-    output::Style,
-    text::{bytes, safe, table},
+    text::{bytes, safe},
 };
 use crate::client::{Connection, Decision, Kind, Rule, Terms};
 
@@ -113,14 +112,7 @@ pub async fn list(app: &App) -> Outcome {
         }
         let cells: Vec<Vec<String>> = rules.iter().map(cells).collect();
         let head = ["WHO", "SERVICE", "TUBES", "CONNECTIONS", "RATE"];
-        for (number, line) in table(&head, &cells).iter().enumerate() {
-            if number == 0 {
-                app.out.line(app.out.paint(Style::Strong, line))?;
-            } else {
-                app.out.line(line)?;
-            }
-        }
-        Ok(())
+        app.out.table(&head, &cells)
     })
     .await
 }

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use super::{
     app::App,
     failure::{Failure, Outcome},
-    output::Style,
-    text::{bytes, safe, table},
+    text::{bytes, safe},
 };
 use crate::client::{Connection, Kind, Statistics, Tube, TubeState};
 
@@ -177,14 +176,7 @@ fn show(app: &App, rows: &[Row]) -> Outcome {
         "RATE",
         "AT",
     ];
-    for (number, line) in table(&head, &cells).iter().enumerate() {
-        if number == 0 {
-            app.out.line(app.out.paint(Style::Strong, line))?;
-        } else {
-            app.out.line(line)?;
-        }
-    }
-    Ok(())
+    app.out.table(&head, &cells)
 }
 
 #[cfg(test)]

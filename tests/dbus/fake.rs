@@ -89,6 +89,11 @@ impl FakeSession {
         self.log.lock().unwrap().clone()
     }
 
+    /// Whether it was asked to pin anybody.
+    pub fn has_pinned(&self) -> bool {
+        self.log().iter().any(|line| line.starts_with("pin"))
+    }
+
     /// The signalling of the tubes so far, by contact and tube id.
     pub fn tubes(&self) -> Vec<((String, u32), Arc<FakeSignalling>)> {
         let tubes = self.signalling.lock().unwrap();

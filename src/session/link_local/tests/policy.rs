@@ -43,10 +43,10 @@ fn a_rule_that_cannot_be_stored_is_not_in_force() {
     }
     *romeo.store.trouble.lock().unwrap() = Trouble::Nothing;
     set(&lan, &romeo, rule.clone()).unwrap();
-    assert_eq!(rules(&romeo), [rule.0.clone()]);
+    assert_eq!(rules(&romeo), std::slice::from_ref(&rule.0));
     *romeo.store.trouble.lock().unwrap() = Trouble::Full;
     assert!(set(&lan, &romeo, (rule.0.clone(), None)).is_err());
-    assert_eq!(rules(&romeo), [rule.0.clone()]);
+    assert_eq!(rules(&romeo), std::slice::from_ref(&rule.0));
     *romeo.store.trouble.lock().unwrap() = Trouble::Nothing;
     set(&lan, &romeo, (rule.0.clone(), None)).unwrap();
     assert_eq!(rules(&romeo), []);
