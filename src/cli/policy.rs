@@ -237,10 +237,8 @@ fn cells(rule: &Rule) -> Vec<String> {
     let nothing = || "–".to_owned();
     let terms = &rule.terms;
     vec![
-        // One that is not there is told by its key; enough of it to tell it from others.
-        rule.contact_id
-            .as_deref()
-            .map_or_else(|| safe(&rule.who).chars().take(16).collect(), safe),
+        // A contact that nobody sees is told by its key, which `unset` takes.
+        safe(rule.contact_id.as_deref().unwrap_or(&rule.who)),
         rule.service.as_deref().map_or_else(|| "any".into(), safe),
         terms.decision.as_str().to_owned(),
         terms

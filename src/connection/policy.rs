@@ -47,7 +47,7 @@ pub(super) fn terms_of(policy: &Policy, contact: &Contact, service: &ServiceName
 pub(super) fn permitted(policy: &Policy, contact: &Contact, service: &ServiceName) -> Result<()> {
     if terms_of(policy, contact, service).decision == Decision::Deny {
         return Err(Error::PermissionDenied(format!(
-            "your policy denies {} the service {service}",
+            "your policy denies {} the service {service}; change the rule first",
             contact.id
         )));
     }
