@@ -22,7 +22,8 @@ mod table;
 pub use code::{ComparisonCode, ParseCodeError};
 pub use identity::{BadCertificate, Identity, IdentityError, RunId, key_of_certificate};
 pub use policy::{
-    Decision, MAX_RULES, ParseDecisionError, ParseWhoError, Policy, PolicyError, Scope, Terms, Who,
+    Decision, MAX_RATE, MAX_RULES, MIN_RATE, ParseDecisionError, ParseWhoError, Policy,
+    PolicyError, Scope, Terms, Who,
 };
 pub use profile::Profile;
 pub use table::{MAX_ROWS, TableError, TrustRow, TrustTable};
