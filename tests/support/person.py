@@ -29,7 +29,7 @@ class Person:
                 '<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"'
                 ' "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd"><busconfig>'
                 f"<type>session</type><listen>unix:path={self.dir}/bus</listen><auth>EXTERNAL</auth>"
-                f"<servicedir>{self.dir}/services</servicedir>"
+                + "".join(f"<servicedir>{folder}</servicedir>" for folder in self.service_folders()) +
                 '<policy context="default"><allow user="*"/><allow send_destination="*" eavesdrop="true"/>'
                 '<allow eavesdrop="true"/><allow own="*"/></policy></busconfig>')
         if uid is not None:
@@ -57,6 +57,10 @@ class Person:
                 "XDG_CONFIG_HOME": at("config"), "XDG_DATA_HOME": at("data"),
                 "DBUS_SESSION_BUS_ADDRESS": self.bus_address, "RUST_BACKTRACE": "1",
                 "RUST_LOG": os.environ.get("RUST_LOG", "info"), **self.environment}
+
+    def service_folders(self):
+        """Where the bus looks for what it may start."""
+        return [f"{self.dir}/services"]
 
     def _signal(self, _bus, _sender, path, interface, member, arguments, *_):
         self.signals.append((path, interface, member, arguments.unpack()))
