@@ -63,7 +63,14 @@ async fn once(
         .await?;
     let id = safe(&contact.id);
     let mut events = connection.events().await?;
-    let tube = connection.create_tube(contact.handle, wish.service).await?;
+    let tube = if app.global.detach {
+        connection
+            .directly()
+            .create_tube(contact.handle, wish.service)
+            .await?
+    } else {
+        connection.create_tube(contact.handle, wish.service).await?
+    };
     let offered = app
         .interruptible(async {
             if !app.global.detach {

@@ -10,6 +10,8 @@ use super::{
     contact::{Contact, Trust, dictionary},
     error::{Error, Kind, Result},
     event::{Event, Events},
+    managed::{self, ManagedAccount},
+    offers::Offers,
     tube::{Tube, TubeDescription, tube_from_properties},
 };
 use crate::names;
@@ -48,6 +50,8 @@ impl Status {
 #[derive(Clone, Debug)]
 pub struct Connection {
     remote: Remote,
+    /// The account it belongs to, where Mission Control manages that.
+    account: Option<ManagedAccount>,
 }
 
 impl Connection {
@@ -59,7 +63,38 @@ impl Connection {
         let object = format!("/{}", name.replace('.', "/"));
         Ok(Connection {
             remote: bus.remote(name, path(&object)?),
+            account: None,
         })
+    }
+
+    /// The connection that has this object path.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidArgument`] when it is not the path of a connection.
+    pub(super) fn at(bus: &Bus, object: &str) -> Result<Self> {
+        Connection::named(bus, &object.trim_start_matches('/').replace('/', "."))
+    }
+
+    /// The same connection, used as one that Mission Control manages.
+    pub(super) fn managed_by(self, account: ManagedAccount) -> Self {
+        Connection {
+            account: Some(account),
+            ..self
+        }
+    }
+
+    /// The same connection, used past Mission Control. What is requested through it is nobody's to
+    /// handle and outlives this program; Mission Control closes what a program that ends has handled.
+    pub fn directly(&self) -> Self {
+        Connection {
+            account: None,
+            ..self.clone()
+        }
+    }
+
+    /// The account it belongs to, where Mission Control manages that.
+    pub fn account(&self) -> Option<&ManagedAccount> {
+        self.account.as_ref()
     }
 
     /// All connections of our connection manager.
@@ -107,7 +142,13 @@ impl Connection {
             .await?;
         Ok(Connection {
             remote: bus.remote(name, object),
+            account: None,
         })
+    }
+
+    /// Its object path.
+    pub(super) fn path(&self) -> &str {
+        self.remote.path().as_str()
     }
 
     /// Its bus name.
@@ -334,6 +375,10 @@ impl Connection {
     /// # Errors
     /// [`Kind::NotCapable`], [`Kind::Offline`] and what else the service answers.
     pub async fn create_tube(&self, contact: u32, service: &str) -> Result<Tube> {
+        if let Some(account) = &self.account {
+            let contact = self.id_of(contact).await?;
+            return managed::create_tube(account, self, contact, service).await;
+        }
         let request: HashMap<String, Variant<'_>> = HashMap::from([
             (
                 format!("{}.ChannelType", names::CHANNEL),
@@ -363,5 +408,25 @@ impl Connection {
             )
         })?;
         Ok(self.tube(description))
+    }
+    /// The tubes that a contact, by its id, offers for a service.
+    ///
+    /// # Errors
+    /// What the service and the bus answer.
+    pub async fn offers(&self, contact: &str, service: &str) -> Result<Offers> {
+        Offers::of(self, contact, service).await
+    }
+
+    async fn id_of(&self, contact: u32) -> Result<String> {
+        let ids: Vec<String> = self
+            .remote
+            .call(names::CONNECTION, "InspectHandles", &(1u32, vec![contact]))
+            .await?;
+        ids.into_iter().next().ok_or_else(|| {
+            Error::new(
+                Kind::BadAnswer,
+                format!("the service knows no id for the contact with handle {contact}"),
+            )
+        })
     }
 }
