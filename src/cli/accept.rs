@@ -43,7 +43,10 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
         )?),
         None => None,
     };
-    app.with_connection(async |connection| {
+    // A part of a name selects nobody before there are contacts; it selects known ones only, who are there
+    // as soon as the account is online.
+    let expected = contact.contains('@').then_some((contact, service));
+    app.with_connection_expecting(expected, async |connection| {
         if app.global.detach && connection.account().is_some() {
             return Err(Failure::usage(
                 "Mission Control manages this account, and closes what a program has accepted when that program ends; leave `pneuma accept` running instead of using --detach",

@@ -96,11 +96,24 @@ impl App {
         &self,
         command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
     ) -> Outcome<T> {
+        self.with_connection_expecting(None, command).await
+    }
+
+    /// The same, where a tube of this contact for this service may be on its way as soon as the account
+    /// is online.
+    ///
+    /// # Errors
+    /// As [`App::with_connection`].
+    pub async fn with_connection_expecting<T>(
+        &self,
+        expected: Option<(&str, &str)>,
+        command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
+    ) -> Outcome<T> {
         let bus = self.bus().await?;
         if client::start(&bus, service_program().as_ref()).await? == client::Started::Spawned {
             self.out.remark("Started the connection manager.");
         }
-        let (connection, part) = self.online(&bus).await?;
+        let (connection, part) = self.online(&bus, expected).await?;
         let outcome = command(&connection).await;
         let let_go = self.let_go(&connection, part).await;
         match (outcome, let_go) {
@@ -112,7 +125,11 @@ impl App {
     }
 
     /// The profile's connection, online, and our part in keeping it so.
-    async fn online(&self, bus: &Bus) -> Outcome<(Connection, Part)> {
+    async fn online(
+        &self,
+        bus: &Bus,
+        expected: Option<(&str, &str)>,
+    ) -> Outcome<(Connection, Part)> {
         let profile = self.account.profile();
         let deadline = self.global.timeout.0.unwrap_or(ONLINE_DEADLINE);
         let account = ManagedAccount::of_profile(bus, profile, true).await?;
@@ -120,7 +137,7 @@ impl App {
         if let Some(account) = account
             && account.has(connection.as_ref()).await?
         {
-            return self.by_mission_control(account, deadline).await;
+            return self.by_mission_control(account, deadline, expected).await;
         }
         if let Some(connection) = connection {
             return self.join(bus, connection, deadline).await;
@@ -177,6 +194,7 @@ impl App {
         &self,
         account: ManagedAccount,
         deadline: Duration,
+        expected: Option<(&str, &str)>,
     ) -> Outcome<(Connection, Part)> {
         let stay = if self.global.detach {
             None
@@ -184,7 +202,7 @@ impl App {
             Stay::begin(&account).await?
         };
         let online = self
-            .interruptible(async { Ok(account.go_online(deadline).await?) })
+            .interruptible(async { Ok(account.go_online(deadline, expected).await?) })
             .await;
         match online {
             Ok((connection, brought)) => {

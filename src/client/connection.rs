@@ -1,6 +1,6 @@
 //! A connection of our connection manager: going online and offline, contacts, tubes, trust.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
@@ -10,7 +10,7 @@ use super::{
     contact::{Contact, Trust, dictionary},
     error::{Error, Kind, Result},
     event::{Event, Events},
-    managed::{self, ManagedAccount},
+    managed::{self, Handler, ManagedAccount},
     offers::Offers,
     tube::{Tube, TubeDescription, tube_from_properties},
 };
@@ -52,6 +52,13 @@ pub struct Connection {
     remote: Remote,
     /// The account it belongs to, where Mission Control manages that.
     account: Option<ManagedAccount>,
+    /// A Handler that was registered before the account went online.
+    early: Option<Arc<Handler>>,
+}
+
+/// The bus name of the connection that has this object path.
+pub(super) fn bus_name(object: &str) -> String {
+    object.trim_start_matches('/').replace('/', ".")
 }
 
 impl Connection {
@@ -64,6 +71,7 @@ impl Connection {
         Ok(Connection {
             remote: bus.remote(name, path(&object)?),
             account: None,
+            early: None,
         })
     }
 
@@ -72,15 +80,21 @@ impl Connection {
     /// # Errors
     /// [`Kind::InvalidArgument`] when it is not the path of a connection.
     pub(super) fn at(bus: &Bus, object: &str) -> Result<Self> {
-        Connection::named(bus, &object.trim_start_matches('/').replace('/', "."))
+        Connection::named(bus, &bus_name(object))
     }
 
     /// The same connection, used as one that Mission Control manages.
-    pub(super) fn managed_by(self, account: ManagedAccount) -> Self {
+    pub(super) fn managed_by(self, account: ManagedAccount, early: Option<Arc<Handler>>) -> Self {
         Connection {
             account: Some(account),
+            early,
             ..self
         }
+    }
+
+    /// The Handler that was registered before the account went online, if there is one.
+    pub(super) fn early(&self) -> Option<&Arc<Handler>> {
+        self.early.as_ref()
     }
 
     /// The same connection, used past Mission Control. What is requested through it is nobody's to
@@ -88,6 +102,7 @@ impl Connection {
     pub fn directly(&self) -> Self {
         Connection {
             account: None,
+            early: None,
             ..self.clone()
         }
     }
@@ -143,6 +158,7 @@ impl Connection {
         Ok(Connection {
             remote: bus.remote(name, object),
             account: None,
+            early: None,
         })
     }
 
@@ -377,7 +393,7 @@ impl Connection {
     pub async fn create_tube(&self, contact: u32, service: &str) -> Result<Tube> {
         if let Some(account) = &self.account {
             let contact = self.id_of(contact).await?;
-            return managed::create_tube(account, self, contact, service).await;
+            return managed::create_tube(account, contact, service).await;
         }
         let request: HashMap<String, Variant<'_>> = HashMap::from([
             (

@@ -34,14 +34,14 @@ impl Offers {
     /// # Errors
     /// What the service and the bus answer.
     pub(super) async fn of(connection: &Connection, contact: &str, service: &str) -> Result<Self> {
-        let wish = Wish {
-            requested: false,
-            contact: contact.to_owned(),
-            service: service.to_owned(),
-        };
+        let wish = Wish::offered(contact, service);
         let way = match connection.account() {
             Some(account) => {
-                Way::Handed(Handler::register(account, connection, wish.clone()).await?)
+                let early = connection.early().filter(|early| *early.wish() == wish);
+                Way::Handed(match early {
+                    Some(early) => early.clone(),
+                    None => Handler::register(account, wish.clone()).await?,
+                })
             }
             None => Way::Direct(connection.tubes().await?.into()),
         };

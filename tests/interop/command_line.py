@@ -1,6 +1,7 @@
 """Our command line where Mission Control manages the account: online by the AccountManager, tubes by the
 ChannelDispatcher, and other programs' tubes untouched."""
 from home import *  # noqa: F403
+from introspection import check
 from managed import Managed
 
 OFFLINE, ONLINE = 1, 2
@@ -94,6 +95,8 @@ def pneuma_offers_and_accepts_by_mission_control():
     accepted = accepting.event("accepted")
     assert bob.agent().call(exchange, address_of(accepted), 5_000_000) == 5_000_000
     offering.event("connection-closed")
+    name, = handlers(bob)
+    check(bob, name, "/" + name.replace(".", "/"), [TP + "Client", TP + "Client.Handler"])
 
     # What others wait for goes to them, what nobody waits for is turned down.
     waits_for(alice, bob, "x-other")
@@ -105,7 +108,7 @@ def pneuma_offers_and_accepts_by_mission_control():
     assert nobodys.ends() == 4, nobodys.output()
 
     # A second offer of the same service does not disturb the first; another command takes it.
-    second = bob.pneuma("accept", alice_id, "x-files")
+    second = bob.pneuma("accept", "alice", "x-files")
     until("both of bob's commands have a Handler", lambda: len(handlers(bob)) == 2, detail=bob.seen)
     again = alice.pneuma("offer", "x-files", at, "--to", bob_id)
     again.event("offered")

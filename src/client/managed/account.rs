@@ -9,6 +9,7 @@ use std::{
 use futures_lite::StreamExt as _;
 use zbus::{MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, Variant, message};
 
+use super::{Handler, Wish};
 use crate::{
     client::{
         bus::{Bus, Remote, path, within},
@@ -112,9 +113,22 @@ impl ManagedAccount {
     /// Brings it online unless it is, and waits until it is; gives whether it was offline before. It
     /// gets the presence that its user wants for that.
     ///
+    /// A tube `expected` of a contact, by its id, for a service may be on its way as soon as we are
+    /// online, and Mission Control closes what nobody waits for: so the Handler for it is there before.
+    ///
     /// # Errors
     /// Why it did not get online; [`Kind::TimedOut`].
-    pub async fn go_online(&self, deadline: Duration) -> Result<(Connection, bool)> {
+    pub async fn go_online(
+        &self,
+        deadline: Duration,
+        expected: Option<(&str, &str)>,
+    ) -> Result<(Connection, bool)> {
+        let early = match expected {
+            Some((contact, service)) => {
+                Some(Handler::register(self, Wish::offered(contact, service)).await?)
+            }
+            None => None,
+        };
         let mut changes = self.changes().await?;
         let before = self.state().await?;
         if !before.wanted() {
@@ -148,7 +162,8 @@ impl ManagedAccount {
             }
         })
         .await?;
-        Ok((connection.managed_by(self.clone()), !before.wanted()))
+        let connection = connection.managed_by(self.clone(), early);
+        Ok((connection, !before.wanted()))
     }
 
     /// Takes it offline and waits until it is.

@@ -25,8 +25,8 @@ use zbus::{DBusError, ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 use super::ManagedAccount;
 use crate::{
     client::{
-        bus::{Bus, path},
-        connection::Connection,
+        bus::path,
+        connection::bus_name,
         error::{Error, Kind, Result},
         tube::{Tube, TubeDescription, tube_from_properties},
     },
@@ -45,6 +45,15 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// One that the contact offers.
+    pub fn offered(contact: &str, service: &str) -> Self {
+        Wish {
+            requested: false,
+            contact: contact.to_owned(),
+            service: service.to_owned(),
+        }
+    }
+
     /// `HandlerChannelFilter`: what Mission Control hands over, and what the service announces to
     /// contacts. For a tube that we asked for it is empty: Mission Control brings that anyhow.
     fn filter(&self) -> Vec<HashMap<String, Variant<'static>>> {
@@ -82,22 +91,25 @@ enum Refusal {
 /// What the object on the bus and its owner share.
 #[derive(Debug)]
 struct Desk {
-    /// The connection whose channels are taken.
-    connection: OwnedObjectPath,
+    /// The account whose channels are taken.
+    account: OwnedObjectPath,
     wish: Wish,
     /// Whether the next one that fits is taken.
     wanted: AtomicBool,
     /// Taken, and not collected yet: one at most.
-    taken: Sender<TubeDescription>,
+    taken: Sender<Taken>,
     /// All that were taken.
     handled: Mutex<HashSet<OwnedObjectPath>>,
 }
 
+/// A tube, and the object path of its connection.
+type Taken = (String, TubeDescription);
+
 impl Desk {
-    fn new(connection: OwnedObjectPath, wish: Wish) -> (Self, Receiver<TubeDescription>) {
+    fn new(account: OwnedObjectPath, wish: Wish) -> (Self, Receiver<Taken>) {
         let (taken, tubes) = async_channel::bounded(1);
         let desk = Desk {
-            connection,
+            account,
             wish,
             wanted: AtomicBool::new(true),
             taken,
@@ -114,6 +126,7 @@ impl Desk {
     /// Takes what Mission Control hands over, or not.
     fn take(
         &self,
+        account: &str,
         connection: &str,
         channels: Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)>,
     ) -> std::result::Result<(), Refusal> {
@@ -122,8 +135,8 @@ impl Desk {
         let Ok([(path, properties)]) = <[_; 1]>::try_from(channels) else {
             return refused("this program takes one channel at a time");
         };
-        if connection != self.connection.as_str() {
-            return refused("this program uses another connection");
+        if account != self.account.as_str() {
+            return refused("this program uses another account");
         }
         if self.handled().contains(&path) {
             // It is to be shown to the user again; it has no window.
@@ -133,7 +146,9 @@ impl Desk {
         let Some(tube) = tube.filter(|tube| self.wish.fits(tube)) else {
             return refused("this program waits for another tube");
         };
-        if !self.wanted.swap(false, Ordering::AcqRel) || self.taken.try_send(tube).is_err() {
+        if !self.wanted.swap(false, Ordering::AcqRel)
+            || self.taken.try_send((connection.to_owned(), tube)).is_err()
+        {
             return refused("this program has the tube that it waited for");
         }
         self.handled().insert(path);
@@ -184,25 +199,32 @@ impl HandlerObject {
     // The names are the specification's, and there are as many as it has.
     async fn handle_channels(
         &self,
-        _account: ObjectPath<'_>,
+        account: ObjectPath<'_>,
         connection: ObjectPath<'_>,
         channels: Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)>,
-        _requests_satisfied: Vec<OwnedObjectPath>,
-        _user_action_time: u64,
-        _handler_info: HashMap<String, OwnedVariant>,
+        requests_satisfied: Vec<OwnedObjectPath>,
+        user_action_time: u64,
+        handler_info: HashMap<String, OwnedVariant>,
     ) -> std::result::Result<(), Refusal> {
-        self.0.take(connection.as_str(), channels)
+        tracing::debug!(
+            ?channels,
+            ?requests_satisfied,
+            user_action_time,
+            ?handler_info,
+            "channels are handed over"
+        );
+        self.0.take(account.as_str(), connection.as_str(), channels)
     }
 }
 
 /// A registered Handler. Dropping it gives its name back; channels that it took stay as they are.
 #[derive(Debug)]
 pub struct Handler {
-    connection: Connection,
+    account: ManagedAccount,
     name: String,
     object: OwnedObjectPath,
     desk: Arc<Desk>,
-    tubes: Receiver<TubeDescription>,
+    tubes: Receiver<Taken>,
 }
 
 impl Handler {
@@ -210,11 +232,7 @@ impl Handler {
     ///
     /// # Errors
     /// What the bus answers.
-    pub async fn register(
-        account: &ManagedAccount,
-        connection: &Connection,
-        wish: Wish,
-    ) -> Result<Arc<Self>> {
+    pub async fn register(account: &ManagedAccount, wish: Wish) -> Result<Arc<Self>> {
         let bus = account.bus();
         let unique = bus
             .connection()
@@ -224,14 +242,14 @@ impl Handler {
         let number = account.handlers.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}{unique}.n{number}", names::CLIENT_PREFIX);
         let object = path(&format!("/{}", name.replace('.', "/")))?;
-        let (desk, tubes) = Desk::new(path(connection.path())?, wish);
+        let (desk, tubes) = Desk::new(account.path().clone(), wish);
         let desk = Arc::new(desk);
         let server = bus.connection().object_server();
         server.at(&object, ClientObject).await?;
         server.at(&object, HandlerObject(desk.clone())).await?;
         // From here on what goes wrong is undone by the drop.
         let handler = Arc::new(Handler {
-            connection: connection.clone(),
+            account: account.clone(),
             name,
             object,
             desk,
@@ -255,9 +273,14 @@ impl Handler {
         &self.name
     }
 
+    /// What it waits for.
+    pub fn wish(&self) -> &Wish {
+        &self.desk.wish
+    }
+
     /// A tube that has been handed over already.
     pub fn ready(self: &Arc<Self>) -> Option<Tube> {
-        self.tubes.try_recv().ok().map(|tube| self.tube(tube))
+        self.tubes.try_recv().ok().map(|taken| self.tube(taken))
     }
 
     /// The next tube that is handed over. Cancel-safe.
@@ -267,20 +290,22 @@ impl Handler {
         }
         self.desk.wanted.store(true, Ordering::Release);
         match self.tubes.recv().await {
-            Ok(tube) => self.tube(tube),
+            Ok(taken) => self.tube(taken),
             // Never: the desk, which sends, is ours.
             Err(_) => std::future::pending().await,
         }
     }
 
-    fn tube(self: &Arc<Self>, description: TubeDescription) -> Tube {
-        self.connection.tube(description).handled_by(self.clone())
+    fn tube(self: &Arc<Self>, (connection, description): Taken) -> Tube {
+        let name = bus_name(&connection);
+        let remote = self.account.bus().remote(name, description.path.clone());
+        Tube::new(remote, description).handled_by(self.clone())
     }
 }
 
 impl Drop for Handler {
     fn drop(&mut self) {
-        let bus: Bus = self.connection.bus().clone();
+        let bus = self.account.bus().clone();
         let (name, object) = (std::mem::take(&mut self.name), self.object.clone());
         let leaving = bus
             .spawner()
@@ -306,6 +331,7 @@ impl Drop for Handler {
 mod tests {
     use super::*;
 
+    const ACCOUNT: &str = "/org/freedesktop/Telepathy/Account/pneuma/local_xmpp/account0";
     const ONLINE: &str = "/org/freedesktop/Telepathy/Connection/pneuma/local_xmpp/ada";
 
     fn wish(requested: bool) -> Wish {
@@ -316,8 +342,8 @@ mod tests {
         }
     }
 
-    fn desk(wish: Wish) -> (Desk, Receiver<TubeDescription>) {
-        Desk::new(path(ONLINE).expect("a path"), wish)
+    fn desk(wish: Wish) -> (Desk, Receiver<Taken>) {
+        Desk::new(path(ACCOUNT).expect("a path"), wish)
     }
 
     type Channel = (OwnedObjectPath, HashMap<String, OwnedVariant>);
@@ -343,32 +369,42 @@ mod tests {
     #[test]
     fn only_what_it_waits_for_is_taken() {
         let (desk, tubes) = desk(wish(false));
-        for (connection, channels) in [
-            (ONLINE, vec![channel(1, "eve@desk", "rfb", false)]),
-            (ONLINE, vec![channel(1, "bob@desk", "http", false)]),
-            (ONLINE, vec![channel(1, "bob@desk", "rfb", true)]),
+        for (account, channels) in [
+            (ACCOUNT, vec![channel(1, "eve@desk", "rfb", false)]),
+            (ACCOUNT, vec![channel(1, "bob@desk", "http", false)]),
+            (ACCOUNT, vec![channel(1, "bob@desk", "rfb", true)]),
             ("/elsewhere", vec![channel(1, "bob@desk", "rfb", false)]),
-            (ONLINE, vec![]),
+            (ACCOUNT, vec![]),
             (
-                ONLINE,
+                ACCOUNT,
                 vec![
                     channel(1, "bob@desk", "rfb", false),
                     channel(2, "bob@desk", "rfb", false),
                 ],
             ),
         ] {
-            assert!(desk.take(connection, channels).is_err(), "{connection}");
+            assert!(desk.take(account, ONLINE, channels).is_err(), "{account}");
         }
         assert!(tubes.is_empty() && desk.handled().is_empty());
-        desk.take(ONLINE, vec![channel(1, "bob@desk", "rfb", false)])
+        desk.take(ACCOUNT, ONLINE, vec![channel(1, "bob@desk", "rfb", false)])
             .expect("it fits");
-        assert_eq!(tubes.try_recv().expect("it was taken").service, "rfb");
+        let (connection, tube) = tubes.try_recv().expect("it was taken");
+        assert_eq!(
+            (connection.as_str(), tube.service.as_str()),
+            (ONLINE, "rfb")
+        );
     }
 
     #[test]
     fn one_at_a_time() {
         let (desk, tubes) = desk(wish(false));
-        let take = |number| desk.take(ONLINE, vec![channel(number, "bob@desk", "rfb", false)]);
+        let take = |number| {
+            desk.take(
+                ACCOUNT,
+                ONLINE,
+                vec![channel(number, "bob@desk", "rfb", false)],
+            )
+        };
         assert_eq!(take(1), Ok(()));
         assert!(take(2).is_err());
         assert!(tubes.try_recv().is_ok());

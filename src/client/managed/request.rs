@@ -9,7 +9,6 @@ use super::{Handler, ManagedAccount, Wish};
 use crate::{
     client::{
         bus::{path, within},
-        connection::Connection,
         error::{Error, Kind, Result},
         tube::Tube,
     },
@@ -26,12 +25,7 @@ const NOW: i64 = i64::MAX;
 ///
 /// # Errors
 /// What the connection manager answers, as Mission Control passes it on; [`Kind::TimedOut`].
-pub async fn create_tube(
-    account: &ManagedAccount,
-    connection: &Connection,
-    contact: String,
-    service: &str,
-) -> Result<Tube> {
+pub async fn create_tube(account: &ManagedAccount, contact: String, service: &str) -> Result<Tube> {
     let bus = account.bus();
     let properties: HashMap<String, Variant<'_>> = HashMap::from([
         (
@@ -51,7 +45,7 @@ pub async fn create_tube(
         contact,
         service: service.to_owned(),
     };
-    let handler = Handler::register(account, connection, wish).await?;
+    let handler = Handler::register(account, wish).await?;
     let dispatcher = names::CHANNEL_DISPATCHER;
     let object: OwnedObjectPath = bus
         .remote(dispatcher, path(names::CHANNEL_DISPATCHER_PATH)?)
