@@ -96,6 +96,8 @@ def pneuma_offers_and_accepts_by_mission_control():
     assert bob.agent().call(exchange, address_of(accepted), 5_000_000) == 5_000_000
     offering.event("connection-closed")
     name, = handlers(bob)
+    # Nothing can come before somebody waits for it.
+    assert appeared(bob, name) < appeared(bob, bob.connection)
     check(bob, name, "/" + name.replace(".", "/"), [TP + "Client", TP + "Client.Handler"])
 
     # What others wait for goes to them, what nobody waits for is turned down.
@@ -195,6 +197,12 @@ def pneuma_goes_on_when_mission_control_crashes():
     assert accepting.interrupt() == 0
     offering.event("closed")
     assert offering.ends() == 0
+
+
+def appeared(person, name):
+    """When a name came to the bus, among the signals."""
+    return next(number for number, row in enumerate(person.signals)
+                if row[2] == "NameOwnerChanged" and row[3][0] == name)
 
 
 def handlers(person):

@@ -15,11 +15,12 @@ def mission_control_makes_an_account_and_brings_it_online():
     assert f"(uint) pneuma-mdns-port = {alice.port}" in shown, shown
     alice.request_presence("available")
     alice.connected()
+    presence = lambda *wanted: until(f"the presence is {wanted}", lambda: alice.of_account(
+        "CurrentPresence")[:2] == wanted, detail=alice.seen)
+    presence(2, "available")
     assert alice.of_account("NormalizedName").startswith("alice@"), alice.of_account("NormalizedName")
-    assert alice.of_account("CurrentPresence") == (2, "available", "")
     alice.request_presence("dnd")
-    until("the presence is dnd", lambda: alice.of_account("CurrentPresence")[:2] == (6, "dnd"),
-          detail=alice.seen)
+    presence(6, "dnd")
     bob = Person("bob", port=alice.port)
     assert alice.sees(bob)
     contact, handle = bob.sees(alice)
@@ -32,9 +33,9 @@ def mission_control_makes_an_account_and_brings_it_online():
     assert bob.sees("alicia")
     alice.request_presence("offline")
     alice.disconnected()
-    assert not [name for name in alice.call("org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                            "org.freedesktop.DBus", "ListNames")
-                if name.startswith(CONNECTION + ".pneuma")]
+    until("there is no connection", lambda: not [
+        name for name in alice.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                    "ListNames") if name.startswith(CONNECTION + ".pneuma")])
     alice.mc_tool("remove", account)
     # It ends with 1 when there is nothing to list.
     assert alice.run("mc-tool", "list", check=False).stdout == ""
