@@ -171,16 +171,10 @@ async fn offered(
 
 /// Whether the tube is ours to accept: still on offer, and claimed by nobody else.
 async fn take(app: &App, tube: &Tube) -> Outcome<bool> {
-    let gone = |kind| {
-        matches!(
-            kind,
-            Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
-        )
-    };
     match tube.state().await {
         Ok(TubeState::LocalPending) => {}
         Ok(_) => return Ok(false),
-        Err(error) if gone(error.kind) => return Ok(false),
+        Err(error) if error.kind.is_gone() => return Ok(false),
         Err(error) => return Err(error.into()),
     }
     if app.global.detach {

@@ -143,7 +143,12 @@ pub async fn serve(app: &App, events: &mut Events, tube: &Tube, id: &str) -> Out
 }
 
 async fn follow(app: &App, events: &mut Events, tube: &Tube, id: &str) -> Outcome {
-    let mut used = tube.state().await? == TubeState::Open;
+    let mut used = match tube.state().await {
+        Ok(state) => state == TubeState::Open,
+        // It has closed by now, which is among the events.
+        Err(error) if error.kind.is_gone() => false,
+        Err(error) => return Err(error.into()),
+    };
     loop {
         let event = events.next().await?;
         still_online(&event)?;

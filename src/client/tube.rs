@@ -254,14 +254,7 @@ impl Tube {
     /// What the service answers.
     pub async fn close(&self) -> Result<()> {
         match self.remote.call(names::CHANNEL, "Close", &()).await {
-            Err(error)
-                if matches!(
-                    error.kind,
-                    Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if error.kind.is_gone() => Ok(()),
             answer => answer,
         }
     }
