@@ -212,8 +212,11 @@ impl App {
                 Ok((connection, stay.map_or(Part::None, Part::Stay)))
             }
             Err(error) => {
-                if let Some(stay) = stay {
-                    stay.end().await?;
+                if let Some(stay) = stay
+                    && let Err(also) = stay.end().await
+                {
+                    // What went wrong first matters more.
+                    tracing::debug!(%also, "the account could not be let go");
                 }
                 Err(error)
             }

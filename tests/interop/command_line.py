@@ -199,6 +199,23 @@ def pneuma_goes_on_when_mission_control_crashes():
     assert offering.ends() == 0
 
 
+@scenario
+def pneuma_says_why_mission_control_keeps_an_account_offline():
+    """Without a default route Mission Control brings nothing online: the sentence says what to do."""
+    lan = Lan("alice")
+    run("ip", "-n", lan.alice.namespace, "route", "del", "default")
+    alice = Managed("alice", machine=lan.alice, online=False)
+    alice.heed_the_network()
+    alice.create_account()
+    late = alice.run(public(binary("pneuma")), "contacts", "--timeout", "3", check=False)
+    assert late.returncode == 5 and "use-conn false" in late.stderr, late
+    assert alice.of_account("RequestedPresence")[0] == OFFLINE
+    # As it says.
+    alice.heed_the_network(False)
+    alice.run(public(binary("pneuma")), "contacts", "--detach")
+    alice.connected()
+
+
 def appeared(person, name):
     """When a name came to the bus, among the signals."""
     return next(number for number, row in enumerate(person.signals)

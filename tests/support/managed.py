@@ -36,9 +36,13 @@ class Managed(Person):
         assert "Exec=/usr/libexec/telepathy-pneuma\n" in service, service
         self._write(f"services/{CM_NAME}.service", service.replace(
             "/usr/libexec/telepathy-pneuma", public(binary("telepathy-pneuma"))))
-        # Mission Control brings accounts online only where there is a default route, which a network of
-        # two machines need not have.
-        self._write("config/glib-2.0/settings/keyfile", "[org/gnome/empathy]\nuse-conn=false\n")
+        self.heed_the_network(False)
+
+    def heed_the_network(self, heed=True):
+        """Whether Mission Control brings accounts online only where there is a default route, which a
+        network of two machines need not have: what `gsettings set` changes."""
+        self._write("config/glib-2.0/settings/keyfile",
+                    f"[org/gnome/empathy]\nuse-conn={'true' if heed else 'false'}\n")
 
     def _ours(self, name):
         with open(os.path.join(ROOT, "data", name)) as file:

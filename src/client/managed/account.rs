@@ -25,8 +25,12 @@ use crate::{
 const OFFLINE_DEADLINE: Duration = Duration::from_secs(10);
 /// `Connection_Presence_Type` Offline.
 const OFFLINE: u32 = 1;
-/// `Connection_Status` Connected, Connecting, Disconnected.
-const STATUS: [u32; 3] = [0, 1, 2];
+/// `Connection_Status` Connected.
+const CONNECTED: u32 = 0;
+/// `Connection_Status` Connecting.
+const CONNECTING: u32 = 1;
+/// `Connection_Status` Disconnected.
+const DISCONNECTED: u32 = 2;
 
 /// `Simple_Presence`
 type Presence = (u32, String, String);
@@ -107,7 +111,7 @@ impl ManagedAccount {
             return Ok(true);
         };
         let state = self.state().await?;
-        Ok(state.status == STATUS[1] || state.connection.as_deref() == Some(connection.path()))
+        Ok(state.status == CONNECTING || state.connection.as_deref() == Some(connection.path()))
     }
 
     /// Brings it online unless it is, and waits until it is; gives whether it was offline before. It
@@ -146,13 +150,13 @@ impl ManagedAccount {
                 let state = self.state().await?;
                 match state {
                     State {
-                        status: 0,
+                        status: CONNECTED,
                         connection: Some(object),
                         ..
                     } => return Connection::at(self.bus(), &object),
                     // An old failure is forgotten as soon as a presence is requested.
                     State {
-                        status: 2,
+                        status: DISCONNECTED,
                         changing: false,
                         error: Some(error),
                         ..
@@ -179,7 +183,9 @@ impl ManagedAccount {
             "Mission Control did not take the account offline in time",
         );
         within(self.bus().clock(), OFFLINE_DEADLINE, late, async {
-            while self.state().await?.status != STATUS[2] {
+            // Not by the status: an account that Mission Control keeps offline for want of a network stays
+            // Connecting, without a connection.
+            while self.state().await?.connection.is_some() {
                 next(&mut changes).await?;
             }
             Ok(())
@@ -254,7 +260,7 @@ impl State {
             connection,
             status: match map.get("ConnectionStatus").map(|value| &**value) {
                 Some(Variant::U32(status)) => *status,
-                _ => STATUS[2],
+                _ => DISCONNECTED,
             },
             changing: flag("ChangingPresence"),
             requested: presence("RequestedPresence", (OFFLINE, "offline")),
