@@ -46,3 +46,24 @@ pub const STREAM_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube
 pub const STATISTICS: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Statistics1";
 /// Ours: a channel that closes when whoever claimed it vanishes.
 pub const CLAIM: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1";
+/// The bus name and the interface of Mission Control's accounts.
+pub const ACCOUNT_MANAGER: &str = "org.freedesktop.Telepathy.AccountManager";
+/// The object path of the account manager.
+pub const ACCOUNT_MANAGER_PATH: &str = "/org/freedesktop/Telepathy/AccountManager";
+/// `Account`
+pub const ACCOUNT: &str = "org.freedesktop.Telepathy.Account";
+/// What the object path of every account that uses us begins with.
+pub const ACCOUNT_PREFIX: &str = "/org/freedesktop/Telepathy/Account/pneuma/local_xmpp/";
+/// What the bus names that keep an account online begin with, as [`LEASE_PREFIX`] does for
+/// connections.
+pub const STAY_PREFIX: &str = "org.freedesktop.Telepathy.Pneuma.Stay.";
+/// The bus name and the interface of the channel dispatcher.
+pub const CHANNEL_DISPATCHER: &str = "org.freedesktop.Telepathy.ChannelDispatcher";
+/// The object path of the channel dispatcher.
+pub const CHANNEL_DISPATCHER_PATH: &str = "/org/freedesktop/Telepathy/ChannelDispatcher";
+/// `ChannelRequest`
+pub const CHANNEL_REQUEST: &str = "org.freedesktop.Telepathy.ChannelRequest";
+/// `Client.Handler`
+pub const HANDLER: &str = "org.freedesktop.Telepathy.Client.Handler";
+/// What the bus names of our own command line begin with, as a client of Mission Control.
+pub const CLIENT_PREFIX: &str = "org.freedesktop.Telepathy.Client.Pneuma.";

@@ -6,13 +6,13 @@ use serde_json::json;
 
 use super::{
     address::Address,
-    app::{App, Confirm, Need, still_online},
+    app::{App, Confirm, Need},
     failure::{Failure, Outcome},
     offer::{claim, serve},
     stdio,
     text::safe,
 };
-use crate::client::{Bridge, Connection, Event, Events, Kind, Tube, TubeState};
+use crate::client::{Bridge, Connection, Events, Kind, Tube, TubeState};
 
 /// How the bytes get to the user.
 #[derive(Clone, Debug)]
@@ -43,7 +43,15 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
         )?),
         None => None,
     };
-    app.with_connection(async |connection| {
+    // A part of a name selects nobody before there are contacts; it selects known ones only, who are there
+    // as soon as the account is online.
+    let expected = contact.contains('@').then_some((contact, service));
+    app.with_connection_expecting(expected, async |connection| {
+        if app.global.detach && connection.account().is_some() {
+            return Err(Failure::usage(
+                "Mission Control manages this account, and closes what a program has accepted when that program ends; leave `pneuma accept` running instead of using --detach",
+            ));
+        }
         let contact = app
             .contact(
                 connection,
@@ -54,7 +62,7 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
             .await?;
         let id = safe(&contact.id);
         let mut events = connection.events().await?;
-        let tube = offered(app, connection, &mut events, contact.handle, &id, service).await?;
+        let tube = offered(app, connection, &mut events, &contact.id, &id, service).await?;
         let socket = match way {
             Way::Socket => AddressType::Ipv4,
             Way::Listen(_) | Way::Stdio => AddressType::Unix,
@@ -135,47 +143,36 @@ async fn offered(
     app: &App,
     connection: &Connection,
     events: &mut Events,
-    contact: u32,
+    contact: &str,
     id: &str,
     service: &str,
 ) -> Outcome<Tube> {
     let deadline = app.deadline();
-    let fits = |tube: &Tube| {
-        let tube = tube.description();
-        !tube.requested && tube.contact == contact && tube.service == service
-    };
-    let mut waiting: Vec<Tube> = connection.tubes().await?;
+    let mut offers = connection.offers(contact, service).await?;
     let mut said = false;
     loop {
-        for tube in waiting.drain(..).filter(fits) {
-            if take(app, &tube).await? {
-                return Ok(tube);
-            }
-        }
-        if !said {
-            said = true;
-            app.out
-                .remark(format!("Waiting for {id} to offer {} …", safe(service)));
-        }
-        let next = app
-            .before(deadline, async {
-                loop {
-                    let event = events.next().await?;
-                    still_online(&event)?;
-                    if let Event::NewTubes(tubes) = event {
-                        return Ok(tubes);
+        let tube = match offers.ready() {
+            Some(tube) => tube,
+            None => {
+                if !said {
+                    said = true;
+                    app.out
+                        .remark(format!("Waiting for {id} to offer {} …", safe(service)));
+                }
+                let next = async { Ok(offers.next(events).await?) };
+                match app.before(deadline, next).await? {
+                    Some(tube) => tube,
+                    None => {
+                        return Err(Failure::timed_out(format!(
+                            "{id} did not offer {}; ask for it, or wait longer with --timeout",
+                            safe(service)
+                        )));
                     }
                 }
-            })
-            .await?;
-        match next {
-            Some(tubes) => waiting.extend(tubes.into_iter().map(|tube| connection.tube(tube))),
-            None => {
-                return Err(Failure::timed_out(format!(
-                    "{id} did not offer {}; ask for it, or wait longer with --timeout",
-                    safe(service)
-                )));
             }
+        };
+        if take(app, &tube).await? {
+            return Ok(tube);
         }
     }
 }
@@ -185,16 +182,10 @@ async fn offered(
 /// # Errors
 /// What the service answers.
 pub async fn take(app: &App, tube: &Tube) -> Outcome<bool> {
-    let gone = |kind| {
-        matches!(
-            kind,
-            Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
-        )
-    };
     match tube.state().await {
         Ok(TubeState::LocalPending) => {}
         Ok(_) => return Ok(false),
-        Err(error) if gone(error.kind) => return Ok(false),
+        Err(error) if error.kind.is_gone() => return Ok(false),
         Err(error) => return Err(error.into()),
     }
     if app.global.detach {

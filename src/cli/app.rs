@@ -26,8 +26,8 @@ use super::{
     text,
 };
 use crate::client::{
-    self, Account, Bus, Connection, Contact, Decision, Event, Events, Kind, Lease, Program, Status,
-    Trust,
+    self, Account, Bus, Connection, Contact, Decision, Event, Events, Kind, Lease, ManagedAccount,
+    Program, Status, Stay, Trust,
 };
 
 /// How long going online may take where `--timeout` says nothing sensible about it.
@@ -47,6 +47,16 @@ pub struct App {
     pub spawner: Spawner,
     /// Stopped when the user presses Ctrl-C or the process is told to end.
     pub stop: Stop,
+}
+
+/// Our part in keeping the account online.
+enum Part {
+    /// We have none: somebody else brought it online, or `--detach` leaves it so.
+    None,
+    /// In a connection of the connection manager's.
+    Lease(Lease),
+    /// In an account of Mission Control's.
+    Stay(Stay),
 }
 
 /// What a contact must be before a command goes on with it.
@@ -88,13 +98,26 @@ impl App {
         &self,
         command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
     ) -> Outcome<T> {
+        self.with_connection_expecting(None, command).await
+    }
+
+    /// The same, where a tube of this contact for this service may be on its way as soon as the account
+    /// is online.
+    ///
+    /// # Errors
+    /// As [`App::with_connection`].
+    pub async fn with_connection_expecting<T>(
+        &self,
+        expected: Option<(&str, &str)>,
+        command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
+    ) -> Outcome<T> {
         let bus = self.bus().await?;
         if client::start(&bus, service_program().as_ref()).await? == client::Started::Spawned {
             self.out.remark("Started the connection manager.");
         }
-        let (connection, lease) = self.online(&bus).await?;
+        let (connection, part) = self.online(&bus, expected).await?;
         let outcome = command(&connection).await;
-        let let_go = self.let_go(&connection, lease).await;
+        let let_go = self.let_go(&connection, part).await;
         match (outcome, let_go) {
             (Ok(value), Ok(())) => Ok(value),
             (Ok(_), Err(error)) => Err(error),
@@ -104,29 +127,39 @@ impl App {
     }
 
     /// The profile's connection, online, and our part in keeping it so.
-    async fn online(&self, bus: &Bus) -> Outcome<(Connection, Option<Lease>)> {
+    async fn online(
+        &self,
+        bus: &Bus,
+        expected: Option<(&str, &str)>,
+    ) -> Outcome<(Connection, Part)> {
         let profile = self.account.profile();
         let deadline = self.global.timeout.0.unwrap_or(ONLINE_DEADLINE);
-        if let Some(connection) = Connection::of_profile(bus, profile).await? {
+        let account = ManagedAccount::of_profile(bus, profile, true).await?;
+        let connection = Connection::of_profile(bus, profile).await?;
+        if let Some(account) = account
+            && account.has(connection.as_ref()).await?
+        {
+            return self.by_mission_control(account, deadline, expected).await;
+        }
+        if let Some(connection) = connection {
             return self.join(bus, connection, deadline).await;
         }
         match Connection::request(bus, &self.account).await {
             Ok(connection) => {
-                let lease = if self.global.detach {
-                    None
+                let part = if self.global.detach {
+                    Part::None
                 } else {
-                    Some(Lease::begin(bus, connection.bus_name()).await?)
+                    Part::Lease(Lease::begin(bus, connection.bus_name()).await?)
                 };
                 let connected = self
                     .interruptible(async { Ok(connection.connect(deadline).await?) })
                     .await;
                 if let Err(error) = connected {
-                    self.let_go(&connection, lease).await?;
+                    self.let_go(&connection, part).await?;
                     return Err(error);
                 }
-                let id = connection.self_id().await?;
-                self.out.remark(format!("Online as {}.", text::safe(&id)));
-                Ok((connection, lease))
+                self.say_who(&connection).await?;
+                Ok((connection, part))
             }
             // Somebody else was quicker.
             Err(error) if error.kind == Kind::NotAvailable => {
@@ -145,7 +178,7 @@ impl App {
         bus: &Bus,
         connection: Connection,
         deadline: Duration,
-    ) -> Outcome<(Connection, Option<Lease>)> {
+    ) -> Outcome<(Connection, Part)> {
         let lease = if self.global.detach {
             None
         } else {
@@ -155,13 +188,55 @@ impl App {
             self.interruptible(async { Ok(connection.connect(deadline).await?) })
                 .await?;
         }
-        Ok((connection, lease))
+        Ok((connection, lease.map_or(Part::None, Part::Lease)))
+    }
+
+    /// Has Mission Control bring the account that it manages online.
+    async fn by_mission_control(
+        &self,
+        account: ManagedAccount,
+        deadline: Duration,
+        expected: Option<(&str, &str)>,
+    ) -> Outcome<(Connection, Part)> {
+        let stay = if self.global.detach {
+            None
+        } else {
+            Stay::begin(&account).await?
+        };
+        let online = self
+            .interruptible(async { Ok(account.go_online(deadline, expected).await?) })
+            .await;
+        match online {
+            Ok((connection, brought)) => {
+                if brought {
+                    self.say_who(&connection).await?;
+                }
+                Ok((connection, stay.map_or(Part::None, Part::Stay)))
+            }
+            Err(error) => {
+                if let Some(stay) = stay
+                    && let Err(also) = stay.end().await
+                {
+                    // What went wrong first matters more.
+                    tracing::debug!(%also, "the account could not be let go");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn say_who(&self, connection: &Connection) -> Outcome {
+        let id = connection.self_id().await?;
+        self.out.remark(format!("Online as {}.", text::safe(&id)));
+        Ok(())
     }
 
     /// Takes the account offline if we are the last of those who keep it online.
-    async fn let_go(&self, connection: &Connection, lease: Option<Lease>) -> Outcome {
-        let Some(lease) = lease else {
-            return Ok(());
+    async fn let_go(&self, connection: &Connection, part: Part) -> Outcome {
+        let lease = match part {
+            Part::None => return Ok(()),
+            Part::Stay(stay) => return Ok(stay.end().await?),
+            Part::Lease(lease) => lease,
         };
         if lease.release().await? {
             match connection.disconnect().await {
@@ -444,15 +519,7 @@ async fn next_change_of_contacts(events: &mut Events) -> Outcome {
 /// # Errors
 /// Codes 1 and 6.
 pub fn still_online(event: &Event) -> Outcome {
-    match event {
-        Event::ServiceGone => {
-            Err(client::Error::new(Kind::ServiceGone, "the connection ended").into())
-        }
-        Event::Status { status: 2, .. } => {
-            Err(client::Error::new(Kind::Disconnected, "the connection ended").into())
-        }
-        _ => Ok(()),
-    }
+    Ok(event.still_online()?)
 }
 
 /// The program that is the connection manager, for where D-Bus knows none: the one beside ours,

@@ -68,7 +68,14 @@ async fn once(
         .await?;
     let id = safe(&contact.id);
     let mut events = connection.events().await?;
-    let tube = connection.create_tube(contact.handle, wish.service).await?;
+    let tube = if app.global.detach {
+        connection
+            .directly()
+            .create_tube(contact.handle, wish.service)
+            .await?
+    } else {
+        connection.create_tube(contact.handle, wish.service).await?
+    };
     let offered = app
         .interruptible(async {
             if !app.global.detach {
@@ -144,14 +151,7 @@ async fn follow(app: &App, events: &mut Events, tube: &Tube, id: &str) -> Outcom
     let mut used = match tube.state().await {
         Ok(state) => state == TubeState::Open,
         // A contact whose policy denies it closes it before we look; the event tells of that.
-        Err(error)
-            if matches!(
-                error.kind,
-                Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
-            ) =>
-        {
-            false
-        }
+        Err(error) if error.kind.is_gone() => false,
         Err(error) => return Err(error.into()),
     };
     loop {

@@ -8,11 +8,13 @@ use super::{
     output::Style,
     text::{fingerprint, safe, table},
 };
-use crate::client::{self, Connection, Status};
+use crate::client::{self, Bus, Connection, ManagedAccount, Status};
 
 /// One connection, as shown.
 struct Row {
     profile: String,
+    /// Mission Control's object path of the account, where that manages it.
+    account: Option<String>,
     status: Status,
     id: String,
     fingerprint: String,
@@ -30,7 +32,7 @@ pub async fn run(app: &App) -> Outcome {
     let running = client::is_running(&bus).await?;
     let mut rows = Vec::new();
     for connection in Connection::all(&bus).await? {
-        rows.push(read(&connection).await?);
+        rows.push(read(&bus, &connection).await?);
     }
     if let Some(profile) = &app.account.profile {
         rows.retain(|row| row.profile == *profile);
@@ -58,6 +60,9 @@ pub async fn run(app: &App) -> Outcome {
             app.out.paint(style, row.status.as_str()),
         ]];
         lines.push(vec!["Profile".to_owned(), safe(&row.profile)]);
+        if row.account.is_some() {
+            lines.push(vec!["Managed by".to_owned(), "Mission Control".to_owned()]);
+        }
         if row.status == Status::Connected {
             lines.push(vec!["Id".to_owned(), safe(&row.id)]);
             lines.push(vec!["Key".to_owned(), fingerprint(&row.fingerprint)]);
@@ -75,10 +80,13 @@ pub async fn run(app: &App) -> Outcome {
     Ok(())
 }
 
-async fn read(connection: &Connection) -> Outcome<Row> {
+async fn read(bus: &Bus, connection: &Connection) -> Outcome<Row> {
     let status = connection.status().await?;
+    let profile = connection.profile().await?;
+    let account = managing(bus, &profile, Some(connection)).await?;
     let mut row = Row {
-        profile: connection.profile().await?,
+        profile,
+        account: account.map(|account| account.path().to_string()),
         status,
         id: String::new(),
         fingerprint: String::new(),
@@ -97,9 +105,22 @@ async fn read(connection: &Connection) -> Outcome<Row> {
     Ok(row)
 }
 
+/// The account that has this connection, if Mission Control runs and manages it.
+async fn managing(
+    bus: &Bus,
+    profile: &str,
+    connection: Option<&Connection>,
+) -> Outcome<Option<ManagedAccount>> {
+    match ManagedAccount::of_profile(bus, profile, false).await? {
+        Some(account) if account.has(connection).await? => Ok(Some(account)),
+        _ => Ok(None),
+    }
+}
+
 fn record(row: &Row) -> serde_json::Value {
     json!({
         "profile": row.profile,
+        "account": row.account,
         "status": row.status.as_str(),
         "id": row.id,
         "fingerprint": row.fingerprint,
@@ -117,8 +138,14 @@ pub async fn disconnect(app: &App) -> Outcome {
     let bus = app.bus().await?;
     let profile = app.account.profile();
     let connection = Connection::of_profile(&bus, profile).await?;
-    if let Some(connection) = &connection {
-        connection.disconnect().await?;
+    match managing(&bus, profile, connection.as_ref()).await? {
+        // It would bring the account online again if only the connection ended.
+        Some(account) => account.go_offline().await?,
+        None => {
+            if let Some(connection) = &connection {
+                connection.disconnect().await?;
+            }
+        }
     }
     app.out
         .record(&json!({ "profile": profile, "disconnected": connection.is_some() }))?;

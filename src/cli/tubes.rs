@@ -76,14 +76,7 @@ async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec
         let state = match tube.state().await {
             Ok(state) => state,
             // Closed since it was listed.
-            Err(error)
-                if matches!(
-                    error.kind,
-                    Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
-                ) =>
-            {
-                continue;
-            }
+            Err(error) if error.kind.is_gone() => continue,
             Err(error) => return Err(error.into()),
         };
         let statistics = match tube.statistics().await {

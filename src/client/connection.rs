@@ -1,6 +1,6 @@
 //! A connection of our connection manager: going online and offline, contacts, tubes, trust, policy.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
@@ -10,6 +10,8 @@ use super::{
     contact::{Contact, Trust, dictionary},
     error::{Error, Kind, Result},
     event::{Event, Events},
+    managed::{self, Handler, ManagedAccount},
+    offers::Offers,
     policy::{Rule, Terms},
     tube::{Tube, TubeDescription, tube_from_properties},
 };
@@ -49,6 +51,15 @@ impl Status {
 #[derive(Clone, Debug)]
 pub struct Connection {
     remote: Remote,
+    /// The account it belongs to, where Mission Control manages that.
+    account: Option<ManagedAccount>,
+    /// A Handler that was registered before the account went online.
+    early: Option<Arc<Handler>>,
+}
+
+/// The bus name of the connection that has this object path.
+pub(super) fn bus_name(object: &str) -> String {
+    object.trim_start_matches('/').replace('/', ".")
 }
 
 impl Connection {
@@ -60,7 +71,46 @@ impl Connection {
         let object = format!("/{}", name.replace('.', "/"));
         Ok(Connection {
             remote: bus.remote(name, path(&object)?),
+            account: None,
+            early: None,
         })
+    }
+
+    /// The connection that has this object path.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidArgument`] when it is not the path of a connection.
+    pub(super) fn at(bus: &Bus, object: &str) -> Result<Self> {
+        Connection::named(bus, &bus_name(object))
+    }
+
+    /// The same connection, used as one that Mission Control manages.
+    pub(super) fn managed_by(self, account: ManagedAccount, early: Option<Arc<Handler>>) -> Self {
+        Connection {
+            account: Some(account),
+            early,
+            ..self
+        }
+    }
+
+    /// The Handler that was registered before the account went online, if there is one.
+    pub(super) fn early(&self) -> Option<&Arc<Handler>> {
+        self.early.as_ref()
+    }
+
+    /// The same connection, used past Mission Control. What is requested through it is nobody's to
+    /// handle and outlives this program; Mission Control closes what a program that ends has handled.
+    pub fn directly(&self) -> Self {
+        Connection {
+            account: None,
+            early: None,
+            ..self.clone()
+        }
+    }
+
+    /// The account it belongs to, where Mission Control manages that.
+    pub fn account(&self) -> Option<&ManagedAccount> {
+        self.account.as_ref()
     }
 
     /// All connections of our connection manager.
@@ -108,7 +158,14 @@ impl Connection {
             .await?;
         Ok(Connection {
             remote: bus.remote(name, object),
+            account: None,
+            early: None,
         })
+    }
+
+    /// Its object path.
+    pub(super) fn path(&self) -> &str {
+        self.remote.path().as_str()
     }
 
     /// Its bus name.
@@ -375,6 +432,10 @@ impl Connection {
     /// # Errors
     /// [`Kind::NotCapable`], [`Kind::Offline`] and what else the service answers.
     pub async fn create_tube(&self, contact: u32, service: &str) -> Result<Tube> {
+        if let Some(account) = &self.account {
+            let contact = self.id_of(contact).await?;
+            return managed::create_tube(account, contact, service).await;
+        }
         let request: HashMap<String, Variant<'_>> = HashMap::from([
             (
                 format!("{}.ChannelType", names::CHANNEL),
@@ -404,5 +465,25 @@ impl Connection {
             )
         })?;
         Ok(self.tube(description))
+    }
+    /// The tubes that a contact, by its id, offers for a service.
+    ///
+    /// # Errors
+    /// What the service and the bus answer.
+    pub async fn offers(&self, contact: &str, service: &str) -> Result<Offers> {
+        Offers::of(self, contact, service).await
+    }
+
+    async fn id_of(&self, contact: u32) -> Result<String> {
+        let ids: Vec<String> = self
+            .remote
+            .call(names::CONNECTION, "InspectHandles", &(1u32, vec![contact]))
+            .await?;
+        ids.into_iter().next().ok_or_else(|| {
+            Error::new(
+                Kind::BadAnswer,
+                format!("the service knows no id for the contact with handle {contact}"),
+            )
+        })
     }
 }

@@ -61,6 +61,16 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// Whether it means that what was asked is not there any more, such as a channel that has closed.
+    pub fn is_gone(self) -> bool {
+        matches!(
+            self,
+            Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
+        )
+    }
+}
+
 /// An error of the client library: a kind, and a sentence without its full stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {

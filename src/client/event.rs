@@ -63,6 +63,21 @@ pub enum Event {
     ServiceGone,
 }
 
+impl Event {
+    /// An error when it says that the connection ended.
+    ///
+    /// # Errors
+    /// [`Kind::ServiceGone`] and [`Kind::Disconnected`].
+    pub fn still_online(&self) -> Result<()> {
+        let kind = match self {
+            Event::ServiceGone => Kind::ServiceGone,
+            Event::Status { status: 2, .. } => Kind::Disconnected,
+            _ => return Ok(()),
+        };
+        Err(Error::new(kind, "the connection ended"))
+    }
+}
+
 /// The queue; see the module's head.
 pub struct Events {
     signals: MessageStream,

@@ -5,9 +5,13 @@
 //!   └─ Connection ── one account: go online, contacts, trust, offline
 //!       ├─ Events ── everything that happens on it, one queue, in order
 //!       ├─ Lease ── whether we may take it offline when we go
+//!       ├─ Offers ── the tubes that a contact offers us
 //!       └─ Tube ── one stream tube: offer, accept, claim, statistics, close
 //!           └─ Bridge ── an address of the user's choice, joined to the tube's socket
 //! ```
+//!
+//! Where Mission Control manages the account, a ManagedAccount takes the place of going online, and
+//! requests and offers go through it: the module `managed` says how.
 //!
 //! It talks to nothing but the bus and, in the socket bridge, to local sockets. The executor and
 //! the clock are handed in with the [`Bus`]. Everything that comes from the bus is hostile until
@@ -22,7 +26,10 @@ mod error;
 mod event;
 mod launch;
 mod lease;
+mod managed;
+mod offers;
 mod policy;
+mod queue;
 mod tube;
 
 pub use account::Account;
@@ -34,5 +41,7 @@ pub use error::{Error, Kind, Result, kind_of};
 pub use event::{Event, Events};
 pub use launch::{Program, Started, appears, is_running, start};
 pub use lease::Lease;
+pub use managed::{ManagedAccount, Stay};
+pub use offers::Offers;
 pub use policy::{Decision, Rule, Terms};
 pub use tube::{Statistics, Tube, TubeDescription, TubeState, from_ip};

@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::PathBuf,
+    sync::Arc,
 };
 
 use actors::model::{AddressType, SocketAddress};
@@ -15,6 +16,7 @@ use super::{
     bus::Remote,
     contact::text,
     error::{Error, Kind, Result},
+    managed::Handler,
 };
 use crate::names;
 
@@ -122,6 +124,9 @@ pub(super) fn tube_from_properties(
 pub struct Tube {
     remote: Remote,
     description: TubeDescription,
+    /// Keeps our Handler on the bus, so that Mission Control knows whose the channel is even after a
+    /// crash of its own.
+    _handler: Option<Arc<Handler>>,
 }
 
 impl Tube {
@@ -129,6 +134,15 @@ impl Tube {
         Tube {
             remote,
             description,
+            _handler: None,
+        }
+    }
+
+    /// The same tube, with the Handler that Mission Control gave it to.
+    pub(super) fn handled_by(self, handler: Arc<Handler>) -> Self {
+        Tube {
+            _handler: Some(handler),
+            ..self
         }
     }
 
@@ -240,14 +254,7 @@ impl Tube {
     /// What the service answers.
     pub async fn close(&self) -> Result<()> {
         match self.remote.call(names::CHANNEL, "Close", &()).await {
-            Err(error)
-                if matches!(
-                    error.kind,
-                    Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if error.kind.is_gone() => Ok(()),
             answer => answer,
         }
     }

@@ -174,11 +174,14 @@ impl Contacts {
             } else {
                 seen.alias
             };
-            contact.presence = seen.presence;
+            // Whoever is not there can do nothing: programs such as ssh-contact list whom they can reach by
+            // capabilities alone.
             contact.capabilities = seen
                 .features
                 .as_deref()
+                .filter(|_| seen.presence.show != Show::Offline)
                 .map(|features| Arc::new(Capabilities::of_features(features)));
+            contact.presence = seen.presence;
             contact.key = seen.key;
             contact.trust = seen.trust;
             contact.listed = true;
@@ -257,6 +260,29 @@ mod tests {
         assert!(contacts.get(ContactHandle(0)).is_err());
         assert!(contacts.get(ContactHandle(3)).is_err());
         assert!(contacts.get(ContactHandle(u32::MAX)).is_err());
+    }
+
+    #[test]
+    fn a_contact_that_is_not_there_can_do_nothing() {
+        let mut contacts = Contacts::default();
+        let since = std::time::UNIX_EPOCH;
+        let capable = || {
+            let features = [crate::xmpp::ns::TUBES, crate::xmpp::ns::PNEUMA];
+            session::Contact {
+                features: Some(Arc::new(features.map(str::to_owned).into())),
+                ..seen("bob@b", Trust::Pinned { since })
+            }
+        };
+        let bob = contacts.update(capable()).unwrap();
+        let can = |contacts: &Contacts| contacts.get(bob).unwrap().capabilities.clone();
+        assert!(can(&contacts).unwrap().stream_tubes);
+        let mut gone = capable();
+        gone.presence.show = Show::Offline;
+        contacts.update(gone).unwrap();
+        assert_eq!(can(&contacts), None);
+        // What it can do is known once more as soon as it is back.
+        contacts.update(capable()).unwrap();
+        assert!(can(&contacts).unwrap().stream_tubes);
     }
 
     #[test]

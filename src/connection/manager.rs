@@ -6,7 +6,9 @@
 //!                                 └──failed──> (nothing)
 //!
 //!  RequestConnection for an account that is Ending waits for (nothing): clients ask again at
-//!  StatusChanged(Disconnected), when the last of the old connection still stands
+//!  StatusChanged(Disconnected), when the last of the old connection still stands. For one that is
+//!  Running it waits a moment for Ending: Mission Control calls Disconnect and does not wait for its
+//!  answer, and what a bus delivers in order reaches different actors in any order
 //!
 //!  shutdown: no more requests; every connection is disconnected; then the end
 //! ```
@@ -20,13 +22,15 @@
 //! One account has at most one connection, and so has one profile, since its key and its list of
 //! pinned contacts belong to one session.
 
-use std::{collections::BTreeMap, convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    collections::BTreeMap, convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
 
 use actors::{
     model::{Error, OwnerId, Result},
     runtime::{
         Actor, Address, Clock, Exit, Failure, Faults, Flow, Mailbox, Reply, Snapshot,
-        SnapshotWriter, Spawner, Stopper, run,
+        SnapshotWriter, Spawner, Stopper, Task, run,
     },
 };
 use async_channel::{Receiver, Sender};
@@ -45,6 +49,9 @@ use super::{
 const MAILBOX: usize = 64;
 /// Most connections at once; a request for one more is answered `ResourceUnavailable`.
 pub const MAX_CONNECTIONS: usize = 64;
+/// How long a request that a connection is in the way of waits for that one's end to begin. Only
+/// answers that are refusals take so long.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the manager is started with.
 pub struct ManagerConfig {
@@ -65,6 +72,7 @@ enum ManagerMessage {
     Started(OwnerId, Result<ConnectionHandle>),
     Ending(OwnerId),
     Ended(OwnerId),
+    OutOfPatience(u64),
     Shutdown(Reply<()>),
 }
 
@@ -79,13 +87,26 @@ struct Entry {
     ending: bool,
 }
 
-/// A request that the manager has taken.
-type Request = (Account, Reply<Result<ConnectionHandle>>);
+/// A request that waits for the end of a connection.
+struct Waiting {
+    account: Account,
+    reply: Reply<Result<ConnectionHandle>>,
+    /// While that end has not begun.
+    patience: Option<Patience>,
+}
+
+/// Ends with a [`ManagerMessage::OutOfPatience`] of this number, or when it is dropped.
+struct Patience {
+    number: u64,
+    _task: Task<()>,
+}
 
 /// Why a request cannot be served now.
 enum NoRoom {
     /// It can be, once a connection that is ending is over.
     Yet,
+    /// A connection is in the way, and may be about to end.
+    Perhaps(Error),
     /// It cannot.
     Because(Error),
 }
@@ -98,7 +119,7 @@ struct Manager {
     count: SnapshotWriter<usize>,
     entries: BTreeMap<OwnerId, Entry>,
     /// Wait for the end of a connection; at most `MAX_CONNECTIONS`, one more is `NotAvailable`.
-    waiting: Vec<Request>,
+    waiting: Vec<Waiting>,
     next: u64,
     shutting_down: Option<Vec<Reply<()>>>,
     /// Ends what is left when the manager is gone.
@@ -180,7 +201,7 @@ impl ManagerHandle {
     ///
     /// # Errors
     /// `NotAvailable` when the account or its profile has a connection (one that is ending is waited
-    /// for), or while shutting down;
+    /// for, and so is, for a moment, one whose end may be about to begin), or while shutting down;
     /// `ResourceUnavailable` at `MAX_CONNECTIONS`; what the session adds.
     pub async fn request(&self, account: Account) -> Result<ConnectionHandle> {
         self.address
@@ -219,7 +240,14 @@ impl Manager {
         let bus_name = protocol::connection_bus_name(account.identifier());
         match self.room_for(&account, &bus_name) {
             Ok(()) => {}
-            Err(NoRoom::Yet) => return self.waiting.push((account, reply)),
+            Err(NoRoom::Yet) => return self.wait(account, reply, None),
+            Err(NoRoom::Perhaps(error)) if self.waiting.len() >= MAX_CONNECTIONS => {
+                return reply.answer(Err(error));
+            }
+            Err(NoRoom::Perhaps(_)) => {
+                let patience = self.begin_patience();
+                return self.wait(account, reply, Some(patience));
+            }
             Err(NoRoom::Because(error)) => return reply.answer(Err(error)),
         }
         let id = OwnerId(self.next);
@@ -282,14 +310,13 @@ impl Manager {
         let lasting = clashes.clone().find(|entry| !entry.ending);
         let ends = clashes.next().is_some();
         match lasting {
-            Some(entry) if entry.bus_name == bus_name => no(Error::NotAvailable(format!(
-                "'{}' has a connection already",
-                account.identifier()
+            Some(entry) if entry.bus_name == bus_name => Err(NoRoom::Perhaps(Error::NotAvailable(
+                format!("'{}' has a connection already", account.identifier()),
             ))),
-            Some(_) => no(Error::NotAvailable(format!(
+            Some(_) => Err(NoRoom::Perhaps(Error::NotAvailable(format!(
                 "the profile '{}' belongs to another connection",
                 account.profile
-            ))),
+            )))),
             None if ends && self.waiting.len() < MAX_CONNECTIONS => Err(NoRoom::Yet),
             None if ends => no(Error::NotAvailable(format!(
                 "the last connection of '{}' is still ending",
@@ -302,11 +329,63 @@ impl Manager {
         }
     }
 
+    fn wait(
+        &mut self,
+        account: Account,
+        reply: Reply<Result<ConnectionHandle>>,
+        patience: Option<Patience>,
+    ) {
+        self.waiting.push(Waiting {
+            account,
+            reply,
+            patience,
+        });
+    }
+
+    fn begin_patience(&mut self) -> Patience {
+        let number = self.next;
+        self.next += 1;
+        let (address, clock) = (self.address.clone(), self.surroundings.clock.clone());
+        let name = "patience with a connection in the way";
+        let task = self.surroundings.spawner.spawn(name, async move {
+            clock.sleep(PATIENCE).await;
+            // A manager that is gone has answered everybody.
+            address
+                .tell_first(ManagerMessage::OutOfPatience(number))
+                .await
+                .ok();
+        });
+        Patience {
+            number,
+            _task: task,
+        }
+    }
+
+    /// Who waited long enough is refused, unless the end that it waits for has begun.
+    fn out_of_patience(&mut self, number: u64) {
+        let its = |waiting: &Waiting| {
+            waiting
+                .patience
+                .as_ref()
+                .is_some_and(|its| its.number == number)
+        };
+        let Some(place) = self.waiting.iter().position(its) else {
+            return;
+        };
+        let Waiting { account, reply, .. } = self.waiting.remove(place);
+        let bus_name = protocol::connection_bus_name(account.identifier());
+        match self.room_for(&account, &bus_name) {
+            Ok(()) => self.request(account, reply),
+            Err(NoRoom::Yet) => self.wait(account, reply, None),
+            Err(NoRoom::Perhaps(error) | NoRoom::Because(error)) => reply.answer(Err(error)),
+        }
+    }
+
     /// A connection is over: those that waited for it have another try, in their order.
     fn ended(&mut self, id: OwnerId) {
         self.entries.remove(&id);
-        for (account, reply) in std::mem::take(&mut self.waiting) {
-            self.request(account, reply);
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.request(waiting.account, waiting.reply);
         }
     }
 
@@ -365,6 +444,7 @@ impl Actor for Manager {
                 }
             }
             Some(ManagerMessage::Ended(id)) => self.ended(id),
+            Some(ManagerMessage::OutOfPatience(number)) => self.out_of_patience(number),
             Some(ManagerMessage::Shutdown(reply)) => {
                 self.shutting_down.get_or_insert_default().push(reply);
                 for entry in self.entries.values() {

@@ -1,4 +1,5 @@
-//! The only server-side zbus: objects, signals, and the service that holds them together.
+//! The server side of zbus: objects, signals, and the service that holds them together. (The one other
+//! object there is stands in the client library: by it, a client of Mission Control is handed channels.)
 //!
 //! Each interface has its own file; its methods take `&self`, turn their arguments into typed
 //! values, ask once, and answer. Properties read what actors have published. `tree` implements the

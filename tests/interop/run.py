@@ -11,6 +11,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from home import scenario  # noqa: E402
 import telepathy_glib  # noqa: E402,F401  (each adds its scenarios)
 import introspection  # noqa: E402,F401
+import command_line  # noqa: E402,F401
+import mission_control  # noqa: E402,F401
+import ssh_contact  # noqa: E402,F401
 
 if __name__ == "__main__":
     sys.exit(scenario.main())

@@ -29,7 +29,7 @@ class Person:
                 '<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"'
                 ' "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd"><busconfig>'
                 f"<type>session</type><listen>unix:path={self.dir}/bus</listen><auth>EXTERNAL</auth>"
-                f"<servicedir>{self.dir}/services</servicedir>"
+                + "".join(f"<servicedir>{folder}</servicedir>" for folder in self.service_folders()) +
                 '<policy context="default"><allow user="*"/><allow send_destination="*" eavesdrop="true"/>'
                 '<allow eavesdrop="true"/><allow own="*"/></policy></busconfig>')
         if uid is not None:
@@ -40,7 +40,7 @@ class Person:
         self.daemon = Process("dbus-daemon", self.machine.prefix(uid) + [
             "dbus-daemon", f"--config-file={self.dir}/bus.conf", "--nofork", "--nopidfile"],
             self.env(), os.path.join(self.dir, "bus.log"))
-        until("the bus listens", lambda: os.path.exists(f"{self.dir}/bus"), detail=self.daemon.output)
+        until("the bus listens", self._bus_listens, detail=self.daemon.output)
         flags = Gio.DBusConnectionFlags
         self.bus = Gio.DBusConnection.new_for_address_sync(
             self.bus_address, flags.AUTHENTICATION_CLIENT | flags.MESSAGE_BUS_CONNECTION, None, None)
@@ -57,6 +57,15 @@ class Person:
                 "XDG_CONFIG_HOME": at("config"), "XDG_DATA_HOME": at("data"),
                 "DBUS_SESSION_BUS_ADDRESS": self.bus_address, "RUST_BACKTRACE": "1",
                 "RUST_LOG": os.environ.get("RUST_LOG", "info"), **self.environment}
+
+    def _bus_listens(self):
+        # Its file is there before it listens.
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(f"{self.dir}/bus") == 0
+
+    def service_folders(self):
+        """Where the bus looks for what it may start."""
+        return [f"{self.dir}/services"]
 
     def _signal(self, _bus, _sender, path, interface, member, arguments, *_):
         self.signals.append((path, interface, member, arguments.unpack()))

@@ -12,6 +12,7 @@ use actors::{model::Error, runtime::Reply, stream_tube::StreamTubeMessage};
 use self::fakes::{TestNetwork, World, bob, offered};
 use super::{
     contacts::{Contacts, KEPT_FOR_PINNED, MAX_HANDLES},
+    manager::MAX_CONNECTIONS,
     message::ConnectionMessage,
     parameters::Account,
     value::{Given, GivenMap},
@@ -192,6 +193,49 @@ fn who_asks_again_while_a_connection_ends_gets_the_next_one() {
     assert_ne!(next.id, connection.id);
     assert_eq!(*world.manager.connections().get(), 1);
     assert!(connection.address.is_gone() && !next.address.is_gone());
+    world.ends();
+}
+
+#[test]
+fn who_asks_just_before_a_connection_begins_to_end_gets_the_next_one() {
+    let world = World::new();
+    let (connection, _) = world.online();
+    let begun = world.sim.now();
+    assert!(matches!(world.request("ada"), Err(Error::NotAvailable(_))));
+    let patience = world.sim.now() - begun;
+    assert!(patience > Duration::ZERO && patience < Duration::from_secs(2));
+    let manager = world.manager.clone();
+    let coming = world.sim.spawner.spawn("coming", async move {
+        manager.request(World::account("ada")).await
+    });
+    world.sim.advance(patience / 2);
+    assert!(!coming.is_finished());
+    world.sim.run(connection.disconnect());
+    let next = world.sim.run(coming).unwrap().unwrap();
+    assert_ne!(next.id, connection.id);
+    assert_eq!(*world.manager.connections().get(), 1);
+    world.ends();
+}
+
+#[test]
+fn a_crowd_that_waits_for_a_connection_s_end_is_bounded() {
+    let world = World::new();
+    let (_connection, _) = world.online();
+    let asked: Vec<_> = (0..MAX_CONNECTIONS + 1)
+        .map(|_| {
+            let manager = world.manager.clone();
+            world.sim.spawner.spawn("coming", async move {
+                manager.request(World::account("ada")).await
+            })
+        })
+        .collect();
+    world.sim.settle();
+    // One too many is refused at once, the others when their patience ends.
+    assert_eq!(asked.iter().filter(|task| task.is_finished()).count(), 1);
+    for task in asked {
+        let answer = world.sim.run(task).unwrap();
+        assert!(matches!(answer, Err(Error::NotAvailable(_))));
+    }
     world.ends();
 }
 

@@ -1,0 +1,432 @@
+//! Our own Handler: the one object that a client shows on the bus. Mission Control reads what it
+//! waits for and hands it channels.
+//!
+//! ```text
+//!  registered ──HandleChannels, it fits──► holding one tube ──the program asks for another──┐
+//!      ▲  └───HandleChannels, it does not fit: NotAvailable, and Mission Control tries      │
+//!      │      the next Handler                                                              │
+//!      └────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! While it holds a tube it takes no other, so that a second offer goes to a program that waits for it.
+//! Anybody on the user's own bus may call it; what fits is all they can have it take.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_channel::{Receiver, Sender};
+use zbus::{DBusError, ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
+
+use super::ManagedAccount;
+use crate::{
+    client::{
+        bus::path,
+        connection::bus_name,
+        error::{Error, Kind, Result},
+        tube::{Tube, TubeDescription, tube_from_properties},
+    },
+    names,
+};
+
+/// The tubes a Handler is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// One that we asked for, rather than one that the contact offers.
+    pub requested: bool,
+    /// The contact's id.
+    pub contact: String,
+    /// `Service`
+    pub service: String,
+}
+
+impl Wish {
+    /// One that the contact offers.
+    pub fn offered(contact: &str, service: &str) -> Self {
+        Wish {
+            requested: false,
+            contact: contact.to_owned(),
+            service: service.to_owned(),
+        }
+    }
+
+    /// `HandlerChannelFilter`: what Mission Control hands over, and what the service announces to
+    /// contacts. For a tube that we asked for it is empty: Mission Control brings that anyhow.
+    fn filter(&self) -> Vec<HashMap<String, Variant<'static>>> {
+        if self.requested {
+            return Vec::new();
+        }
+        let property = |name: &str| format!("{}.{name}", names::CHANNEL);
+        vec![HashMap::from([
+            (property("ChannelType"), names::STREAM_TUBE.into()),
+            (property("TargetHandleType"), 1u32.into()),
+            (property("TargetID"), self.contact.clone().into()),
+            (property("Requested"), false.into()),
+            (
+                format!("{}.Service", names::STREAM_TUBE),
+                self.service.clone().into(),
+            ),
+        ])]
+    }
+
+    /// Whether this is such a tube.
+    pub fn fits(&self, tube: &TubeDescription) -> bool {
+        tube.requested == self.requested
+            && tube.contact_id == self.contact
+            && tube.service == self.service
+    }
+}
+
+/// What a Handler answers when it does not take a channel.
+#[derive(Debug, DBusError, PartialEq, Eq)]
+#[zbus(prefix = "org.freedesktop.Telepathy.Error")]
+enum Refusal {
+    NotAvailable(String),
+}
+
+/// What the object on the bus and its owner share.
+#[derive(Debug)]
+struct Desk {
+    /// The account whose channels are taken.
+    account: OwnedObjectPath,
+    wish: Wish,
+    /// Whether the next one that fits is taken.
+    wanted: AtomicBool,
+    /// Taken, and not collected yet: one at most.
+    taken: Sender<Taken>,
+    /// All that were taken.
+    handled: Mutex<HashSet<OwnedObjectPath>>,
+}
+
+/// A tube, and the object path of its connection.
+type Taken = (String, TubeDescription);
+
+impl Desk {
+    fn new(account: OwnedObjectPath, wish: Wish) -> (Self, Receiver<Taken>) {
+        let (taken, tubes) = async_channel::bounded(1);
+        let desk = Desk {
+            account,
+            wish,
+            wanted: AtomicBool::new(true),
+            taken,
+            handled: Mutex::default(),
+        };
+        (desk, tubes)
+    }
+
+    /// What is in it is whole whatever panicked: it is only ever inserted into.
+    fn handled(&self) -> MutexGuard<'_, HashSet<OwnedObjectPath>> {
+        self.handled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what Mission Control hands over, or not.
+    fn take(
+        &self,
+        account: &str,
+        connection: &str,
+        channels: Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)>,
+    ) -> std::result::Result<(), Refusal> {
+        let refused = |why: &str| Err(Refusal::NotAvailable(why.to_owned()));
+        // Mission Control never hands over several at a time.
+        let Ok([(path, properties)]) = <[_; 1]>::try_from(channels) else {
+            return refused("this program takes one channel at a time");
+        };
+        if account != self.account.as_str() {
+            return refused("this program uses another account");
+        }
+        if self.handled().contains(&path) {
+            // It is to be shown to the user again; it has no window.
+            return Ok(());
+        }
+        let tube = tube_from_properties(path.clone(), &properties);
+        let Some(tube) = tube.filter(|tube| self.wish.fits(tube)) else {
+            return refused("this program waits for another tube");
+        };
+        if !self.wanted.swap(false, Ordering::AcqRel)
+            || self.taken.try_send((connection.to_owned(), tube)).is_err()
+        {
+            return refused("this program has the tube that it waited for");
+        }
+        self.handled().insert(path);
+        Ok(())
+    }
+}
+
+/// `Client`
+struct ClientObject;
+
+#[zbus::interface(name = "org.freedesktop.Telepathy.Client", introspection_docs = false)]
+impl ClientObject {
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn interfaces(&self) -> Vec<String> {
+        vec![names::HANDLER.to_owned()]
+    }
+}
+
+/// `Client.Handler`
+struct HandlerObject(Arc<Desk>);
+
+#[zbus::interface(
+    name = "org.freedesktop.Telepathy.Client.Handler",
+    introspection_docs = false
+)]
+impl HandlerObject {
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn handler_channel_filter(&self) -> Vec<HashMap<String, Variant<'static>>> {
+        self.0.wish.filter()
+    }
+
+    /// Nobody need be asked about what the user has just asked for.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn bypass_approval(&self) -> bool {
+        true
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn capabilities(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn handled_channels(&self) -> Vec<OwnedObjectPath> {
+        self.0.handled().iter().cloned().collect()
+    }
+
+    // The names are the specification's, and there are as many as it has.
+    async fn handle_channels(
+        &self,
+        account: ObjectPath<'_>,
+        connection: ObjectPath<'_>,
+        channels: Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)>,
+        requests_satisfied: Vec<OwnedObjectPath>,
+        user_action_time: u64,
+        handler_info: HashMap<String, OwnedVariant>,
+    ) -> std::result::Result<(), Refusal> {
+        tracing::debug!(
+            ?channels,
+            ?requests_satisfied,
+            user_action_time,
+            ?handler_info,
+            "channels are handed over"
+        );
+        self.0.take(account.as_str(), connection.as_str(), channels)
+    }
+}
+
+/// A registered Handler. Dropping it gives its name back; channels that it took stay as they are.
+#[derive(Debug)]
+pub struct Handler {
+    account: ManagedAccount,
+    name: String,
+    object: OwnedObjectPath,
+    desk: Arc<Desk>,
+    tubes: Receiver<Taken>,
+}
+
+impl Handler {
+    /// Registers under a name of its own.
+    ///
+    /// # Errors
+    /// What the bus answers.
+    pub async fn register(account: &ManagedAccount, wish: Wish) -> Result<Arc<Self>> {
+        let bus = account.bus();
+        let unique = bus
+            .connection()
+            .unique_name()
+            .map(|name| name.as_str().replace([':', '.'], "_"))
+            .unwrap_or_default();
+        let number = account.handlers.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}{unique}.n{number}", names::CLIENT_PREFIX);
+        let object = path(&format!("/{}", name.replace('.', "/")))?;
+        let (desk, tubes) = Desk::new(account.path().clone(), wish);
+        let desk = Arc::new(desk);
+        let server = bus.connection().object_server();
+        server.at(&object, ClientObject).await?;
+        server.at(&object, HandlerObject(desk.clone())).await?;
+        // From here on what goes wrong is undone by the drop.
+        let handler = Arc::new(Handler {
+            account: account.clone(),
+            name,
+            object,
+            desk,
+            tubes,
+        });
+        // Mission Control reads the object as soon as the name is there. 4: do not queue for it.
+        let answer: u32 = bus
+            .call_daemon("RequestName", &(handler.name(), 4u32))
+            .await?;
+        if answer == 1 {
+            return Ok(handler);
+        }
+        Err(Error::new(
+            Kind::NotAvailable,
+            format!("somebody else has the name {} on the bus", handler.name()),
+        ))
+    }
+
+    /// Its bus name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it waits for.
+    pub fn wish(&self) -> &Wish {
+        &self.desk.wish
+    }
+
+    /// A tube that has been handed over already.
+    pub fn ready(self: &Arc<Self>) -> Option<Tube> {
+        self.tubes.try_recv().ok().map(|taken| self.tube(taken))
+    }
+
+    /// The next tube that is handed over. Cancel-safe.
+    pub async fn next(self: &Arc<Self>) -> Tube {
+        if let Some(tube) = self.ready() {
+            return tube;
+        }
+        self.desk.wanted.store(true, Ordering::Release);
+        match self.tubes.recv().await {
+            Ok(taken) => self.tube(taken),
+            // Never: the desk, which sends, is ours.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn tube(self: &Arc<Self>, (connection, description): Taken) -> Tube {
+        let name = bus_name(&connection);
+        let remote = self.account.bus().remote(name, description.path.clone());
+        Tube::new(remote, description).handled_by(self.clone())
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        let bus = self.account.bus().clone();
+        let (name, object) = (std::mem::take(&mut self.name), self.object.clone());
+        let leaving = bus
+            .spawner()
+            .clone()
+            .spawn("leave of a handler", async move {
+                let released: Result<u32> = bus.call_daemon("ReleaseName", &name.as_str()).await;
+                let server = bus.connection().object_server();
+                let removed = server.remove::<HandlerObject, _>(&object).await;
+                server.remove::<ClientObject, _>(&object).await.ok();
+                if let (Err(error), _) | (Ok(_), Err(error)) =
+                    (released, removed.map_err(Error::from))
+                {
+                    // The bus drops the name with our connection.
+                    tracing::debug!(%error, "a handler could not leave the bus");
+                }
+            });
+        // It ends by itself, or with the executor.
+        leaving.detach();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCOUNT: &str = "/org/freedesktop/Telepathy/Account/pneuma/local_xmpp/account0";
+    const ONLINE: &str = "/org/freedesktop/Telepathy/Connection/pneuma/local_xmpp/ada";
+
+    fn wish(requested: bool) -> Wish {
+        Wish {
+            requested,
+            contact: "bob@desk".into(),
+            service: "rfb".into(),
+        }
+    }
+
+    fn desk(wish: Wish) -> (Desk, Receiver<Taken>) {
+        Desk::new(path(ACCOUNT).expect("a path"), wish)
+    }
+
+    type Channel = (OwnedObjectPath, HashMap<String, OwnedVariant>);
+
+    fn channel(number: u32, contact: &str, service: &str, requested: bool) -> Channel {
+        let owned =
+            |value: Variant<'static>| OwnedVariant::try_from(value).expect("no descriptors");
+        let property = |name: &str| format!("{}.{name}", names::CHANNEL);
+        let properties = HashMap::from([
+            (property("ChannelType"), owned(names::STREAM_TUBE.into())),
+            (property("Requested"), owned(requested.into())),
+            (property("TargetHandle"), owned(4u32.into())),
+            (property("TargetID"), owned(contact.to_owned().into())),
+            (
+                format!("{}.Service", names::STREAM_TUBE),
+                owned(service.to_owned().into()),
+            ),
+        ]);
+        let object = path(&format!("{ONLINE}/channel{number}")).expect("a path");
+        (object, properties)
+    }
+
+    #[test]
+    fn only_what_it_waits_for_is_taken() {
+        let (desk, tubes) = desk(wish(false));
+        for (account, channels) in [
+            (ACCOUNT, vec![channel(1, "eve@desk", "rfb", false)]),
+            (ACCOUNT, vec![channel(1, "bob@desk", "http", false)]),
+            (ACCOUNT, vec![channel(1, "bob@desk", "rfb", true)]),
+            ("/elsewhere", vec![channel(1, "bob@desk", "rfb", false)]),
+            (ACCOUNT, vec![]),
+            (
+                ACCOUNT,
+                vec![
+                    channel(1, "bob@desk", "rfb", false),
+                    channel(2, "bob@desk", "rfb", false),
+                ],
+            ),
+        ] {
+            assert!(desk.take(account, ONLINE, channels).is_err(), "{account}");
+        }
+        assert!(tubes.is_empty() && desk.handled().is_empty());
+        desk.take(ACCOUNT, ONLINE, vec![channel(1, "bob@desk", "rfb", false)])
+            .expect("it fits");
+        let (connection, tube) = tubes.try_recv().expect("it was taken");
+        assert_eq!(
+            (connection.as_str(), tube.service.as_str()),
+            (ONLINE, "rfb")
+        );
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let (desk, tubes) = desk(wish(false));
+        let take = |number| {
+            desk.take(
+                ACCOUNT,
+                ONLINE,
+                vec![channel(number, "bob@desk", "rfb", false)],
+            )
+        };
+        assert_eq!(take(1), Ok(()));
+        assert!(take(2).is_err());
+        assert!(tubes.try_recv().is_ok());
+        // Collected, and no other is asked for.
+        assert!(take(2).is_err());
+        // The one that it has may be shown again.
+        assert_eq!(take(1), Ok(()));
+        assert!(tubes.is_empty());
+        desk.wanted.store(true, Ordering::Release);
+        assert_eq!(take(3), Ok(()));
+        assert_eq!(desk.handled().len(), 2);
+    }
+
+    #[test]
+    fn the_filter_names_one_service_of_one_contact() {
+        let filter = wish(false).filter();
+        assert_eq!(filter.len(), 1);
+        assert_eq!(filter[0].len(), 5);
+        let service = format!("{}.Service", names::STREAM_TUBE);
+        assert_eq!(filter[0][&service], Variant::from("rfb"));
+        let contact = format!("{}.TargetID", names::CHANNEL);
+        assert_eq!(filter[0][&contact], Variant::from("bob@desk"));
+        assert!(wish(true).filter().is_empty());
+    }
+}

@@ -1,0 +1,98 @@
+//! A tube by way of the channel dispatcher, handed to a Handler of our own.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures_lite::{FutureExt as _, StreamExt as _};
+use zbus::{MatchRule, MessageStream, OwnedObjectPath, Variant, message};
+
+use super::{Handler, ManagedAccount, Wish};
+use crate::{
+    client::{
+        bus::{path, within},
+        error::{Error, Kind, Result},
+        tube::Tube,
+    },
+    names,
+};
+
+/// How long Mission Control may take to make a channel and hand it over. It waits for nobody but the
+/// connection manager.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// `User_Action_Timestamp`: now.
+const NOW: i64 = i64::MAX;
+
+/// Requests a stream tube to a contact; nothing is offered yet.
+///
+/// # Errors
+/// What the connection manager answers, as Mission Control passes it on; [`Kind::TimedOut`].
+pub async fn create_tube(account: &ManagedAccount, contact: String, service: &str) -> Result<Tube> {
+    let bus = account.bus();
+    let properties: HashMap<String, Variant<'_>> = HashMap::from([
+        (
+            format!("{}.ChannelType", names::CHANNEL),
+            names::STREAM_TUBE.into(),
+        ),
+        (format!("{}.TargetHandleType", names::CHANNEL), 1u32.into()),
+        (
+            // Not by handle: Mission Control may ask a later connection, where it is somebody else's.
+            format!("{}.TargetID", names::CHANNEL),
+            contact.clone().into(),
+        ),
+        (format!("{}.Service", names::STREAM_TUBE), service.into()),
+    ]);
+    let wish = Wish {
+        requested: true,
+        contact,
+        service: service.to_owned(),
+    };
+    let handler = Handler::register(account, wish).await?;
+    let dispatcher = names::CHANNEL_DISPATCHER;
+    let object: OwnedObjectPath = bus
+        .remote(dispatcher, path(names::CHANNEL_DISPATCHER_PATH)?)
+        .call(
+            dispatcher,
+            "CreateChannel",
+            &(account.path(), properties, NOW, handler.name()),
+        )
+        .await?;
+    let owner = bus
+        .owner(dispatcher)
+        .await?
+        .ok_or_else(|| Error::new(Kind::ServiceGone, "Mission Control is no longer on the bus"))?;
+    let rule = MatchRule::builder()
+        .msg_type(message::Type::Signal)
+        .sender(owner.as_str())
+        .path(&object)
+        .interface(names::CHANNEL_REQUEST)
+        .member("Failed")
+        .build()?;
+    let mut failures = MessageStream::for_match_rule(rule, bus.connection(), None).await?;
+    let request = bus.remote(dispatcher, object);
+    request
+        .call::<_, ()>(names::CHANNEL_REQUEST, "Proceed", &())
+        .await?;
+    let failed = async {
+        let message = failures
+            .next()
+            .await
+            .ok_or_else(|| Error::new(Kind::NoBus, "the session bus is gone"))??;
+        let (name, text): (String, String) = message.body().deserialize()?;
+        Err(Error::from_reply(&name, &text))
+    };
+    let late = Error::new(
+        Kind::TimedOut,
+        "Mission Control did not hand over the tube in time",
+    );
+    let handed = async { Ok(handler.next().await) };
+    match within(bus.clock(), DEADLINE, late, handed.or(failed)).await {
+        Err(error) if error.kind == Kind::TimedOut => {
+            // Whatever comes of it now has nobody to handle it.
+            request
+                .call::<_, ()>(names::CHANNEL_REQUEST, "Cancel", &())
+                .await
+                .ok();
+            Err(error)
+        }
+        outcome => outcome,
+    }
+}
