@@ -29,6 +29,11 @@ type Taken = BTreeMap<String, Tube>;
 /// What the service answers, other than that one tube did not come about.
 pub async fn run(app: &App) -> Outcome {
     app.with_connection(async |connection| {
+        if connection.account().is_some() {
+            return Err(Failure::usage(
+                "Mission Control manages this account, and hands a program only the services it names; use `pneuma accept CONTACT SERVICE` for each",
+            ));
+        }
         let mut events = connection.events().await?;
         app.out
             .remark("Taking what your policy allows (`pneuma policy`). Ctrl-C ends it.");
