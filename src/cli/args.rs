@@ -142,7 +142,7 @@ pub enum Command {
     Offer {
         /// What kind of service it is: http, rfb, x-ssh-contact, …
         service: String,
-        /// Where it listens: 5900, host:port, [v6]:port or unix:/path
+        /// Where it listens: 5900, host:port, [v6]:port, unix:/path or abstract:name
         address: Address,
         /// To whom
         #[arg(long, value_name = "CONTACT")]
@@ -157,7 +157,7 @@ pub enum Command {
         contact: String,
         /// Which
         service: String,
-        /// Listen at this address of yours: port, host:port, [v6]:port or unix:/path
+        /// Listen at this address of yours: port, host:port, [v6]:port, unix:/path or abstract:name
         #[arg(long, value_name = "ADDRESS", conflicts_with = "detach")]
         listen: Option<Address>,
         /// One connection, on standard input and output; serves as ssh's ProxyCommand

@@ -12,7 +12,9 @@ use futures_lite::FutureExt as _;
 
 use super::{Answer, FakeStream, StreamCounter, lock, pipe_counted};
 use crate::{
-    model::{AccessControl, AddressType, Error, Result, SocketAddress},
+    model::{
+        AccessControl, AccessRule, AddressType, ConnectionParameter, Error, Result, SocketAddress,
+    },
     ports::Duplex,
     runtime::{BoxFuture, Exit, Failure, FaultPoint, Faults},
     supervisor::{AcceptedSocket, DialledSocket, ListenJob, ListeningSocket, LocalSockets},
@@ -21,7 +23,8 @@ use crate::{
 /// Bytes a fake socket buffers each way.
 const CAPACITY: usize = 4096;
 
-/// The sockets of a machine that is not there: Unix with Localhost, IPv4 with Localhost and Port.
+/// The sockets of a machine that is not there: Unix with Localhost and Credentials, IPv4 with
+/// Localhost and Port. Their applications need not say the byte of Credentials, and hear none.
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FakeSockets {
@@ -133,7 +136,10 @@ impl FakeSockets {
 impl LocalSockets for FakeSockets {
     fn supported(&self) -> Vec<(AddressType, Vec<AccessControl>)> {
         vec![
-            (AddressType::Unix, vec![AccessControl::Localhost]),
+            (
+                AddressType::Unix,
+                vec![AccessControl::Localhost, AccessControl::Credentials],
+            ),
             (
                 AddressType::Ipv4,
                 vec![AccessControl::Localhost, AccessControl::Port],
@@ -158,7 +164,7 @@ impl LocalSockets for FakeSockets {
         }
     }
 
-    fn bind(&self, kind: AddressType, access: AccessControl) -> Result<Arc<dyn ListeningSocket>> {
+    fn bind(&self, kind: AddressType, access: AccessRule) -> Result<Arc<dyn ListeningSocket>> {
         let mut inner = lock(&self.inner);
         if let Some(why) = inner.bind_refusals.pop_front() {
             return Err(why);
@@ -171,7 +177,7 @@ impl LocalSockets for FakeSockets {
             _ => SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, inner.next_port)),
         };
         drop(inner);
-        self.check(&address, access)?;
+        self.check(&address, access.control())?;
         let (sender, queue) = async_channel::unbounded();
         let mut inner = lock(&self.inner);
         inner.doors.insert(address.clone(), sender);
@@ -191,13 +197,19 @@ impl LocalSockets for FakeSockets {
     ) -> BoxFuture<'static, Result<DialledSocket>> {
         let sockets = self.clone();
         let address = address.clone();
-        let answer = {
+        let (answer, dialled) = {
             let mut inner = lock(&self.inner);
             inner.dialled += 1;
-            inner.dial_answers.pop_front()
+            (inner.dial_answers.pop_front(), inner.dialled)
         };
-        let from = (access == AccessControl::Port)
-            .then(|| SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000)));
+        let own = SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000));
+        let parameter = match access {
+            AccessControl::Localhost => ConnectionParameter::Nothing,
+            AccessControl::Port => ConnectionParameter::From(own),
+            AccessControl::Credentials => {
+                ConnectionParameter::Byte(u8::try_from(dialled).unwrap_or(u8::MAX))
+            }
+        };
         Box::pin(async move {
             let dying = |failure: Failure| Error::ConnectionFailed(failure.to_string());
             let answered = sockets
@@ -211,7 +223,7 @@ impl LocalSockets for FakeSockets {
             connected.map_err(dying)?;
             Ok(DialledSocket {
                 stream: Box::new(stream),
-                from,
+                parameter,
             })
         })
     }

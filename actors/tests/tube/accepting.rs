@@ -1,7 +1,7 @@
 //! The contact offers a tube; our applications connect.
 
 use actors::{
-    model::{AccessControl, AddressType, Error, TubeState},
+    model::{AccessRule, AddressType, Error, TubeState},
     testing::Answer,
 };
 use futures_lite::AsyncWriteExt as _;
@@ -159,7 +159,7 @@ fn an_accept_that_fails_leaves_the_tube_pending() {
     let world = World::new();
     world.sim.run(async {
         let channel = world.open(false).await;
-        let error = accept_with(&channel, AddressType::Unix, AccessControl::Credentials)
+        let error = accept_with(&channel, AddressType::Ipv4, AccessRule::Credentials)
             .await
             .unwrap_err();
         assert_eq!(name(&error), "NotImplemented");

@@ -8,8 +8,9 @@ use std::{
 
 use actors::{
     model::{
-        AccessControl, AddressType, ChannelId, ConnectionId, ContactHandle, Error, OwnerId,
-        ParameterValue, ServiceName, SocketAddress, TubeParameters, TubeState,
+        AccessControl, AccessRule, AddressType, ChannelId, ConnectionId, ConnectionParameter,
+        ContactHandle, Error, OwnerId, ParameterValue, ServiceName, SocketAddress, TubeParameters,
+        TubeState,
     },
     ports::{ChannelObject, ChannelSignal, StreamTubeDescription},
     runtime::Pending,
@@ -237,13 +238,13 @@ pub async fn offer_at(
 }
 
 pub async fn accept(channel: &ChannelObject) -> Result<SocketAddress, Error> {
-    accept_with(channel, AddressType::Unix, AccessControl::Localhost).await
+    accept_with(channel, AddressType::Unix, AccessRule::Localhost).await
 }
 
 pub async fn accept_with(
     channel: &ChannelObject,
     address_type: AddressType,
-    access: AccessControl,
+    access: AccessRule,
 ) -> Result<SocketAddress, Error> {
     channel
         .address
@@ -293,7 +294,7 @@ pub fn new_local(id: u32) -> ChannelSignal {
 pub fn new_remote(id: u32) -> ChannelSignal {
     ChannelSignal::NewRemoteConnection {
         contact: CONTACT,
-        from: None,
+        parameter: ConnectionParameter::Nothing,
         id: ConnectionId(id),
     }
 }

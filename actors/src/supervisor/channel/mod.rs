@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{
     endpoint::{Slot, Slots},
-    model::{ChannelId, ConnectionId, Error, Result, SocketAddress},
+    model::{ChannelId, ConnectionId, ConnectionParameter, Error, Result},
     ports::{
         BytestreamConnector, ChannelObject, ChannelSignal, Duplex, IncomingBytestream,
         StreamTubeView, TubeSignalling,
@@ -90,7 +90,7 @@ struct Waiting {
 enum Origin {
     Accepted,
     Dialled {
-        from: Option<SocketAddress>,
+        parameter: ConnectionParameter,
         incoming: Box<dyn IncomingBytestream>,
     },
 }
@@ -393,8 +393,15 @@ impl Channel {
                 incoming,
                 slot,
             }) => {
-                let DialledSocket { stream, from } = socket;
-                self.wait(stream, slot, Origin::Dialled { from, incoming });
+                let DialledSocket { stream, parameter } = socket;
+                self.wait(
+                    stream,
+                    slot,
+                    Origin::Dialled {
+                        parameter,
+                        incoming,
+                    },
+                );
             }
             Event::Note(Note::Told) => self.told(now),
             Event::Note(Note::BytestreamOpened) => self.publish(),
@@ -544,7 +551,7 @@ impl Waiting {
     fn fact(&self, token: Token) -> Fact {
         match &self.origin {
             Origin::Accepted => Fact::Accepted(token),
-            Origin::Dialled { from, .. } => Fact::Dialled(token, from.clone()),
+            Origin::Dialled { parameter, .. } => Fact::Dialled(token, parameter.clone()),
         }
     }
 }
