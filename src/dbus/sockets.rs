@@ -157,7 +157,7 @@ pub fn address(address: &SocketAddress) -> Variant<'static> {
     }
 }
 
-/// A socket address as a caller gives it.
+/// A socket address as a caller gives it. An IP address may be `(su)` too.
 ///
 /// # Errors
 /// `InvalidArgument` when it is not of the type that it should be, or not an address.
@@ -225,9 +225,17 @@ fn no_literal(wanted: &str, host: &str) -> Error {
 
 fn host_and_port(value: &Variant<'_>) -> Result<(String, u16)> {
     if let Variant::Structure(fields) = value
-        && let [Variant::Str(host), Variant::U16(port)] = fields.fields()
+        && let [Variant::Str(host), port] = fields.fields()
     {
-        return Ok((host.as_str().to_owned(), *port));
+        let port = match port {
+            Variant::U16(port) => Some(*port),
+            // telepathy-glib's form.
+            Variant::U32(port) => u16::try_from(*port).ok(),
+            _ => None,
+        };
+        if let Some(port) = port {
+            return Ok((host.as_str().to_owned(), port));
+        }
     }
     Err(Error::InvalidArgument(format!(
         "an IP address is a structure of text and port (sq), not '{}'",
@@ -270,6 +278,14 @@ mod tests {
             let value = address(&wanted);
             assert_eq!(given_address(wanted.address_type(), &value), Ok(wanted));
         }
+    }
+
+    #[test]
+    fn a_port_may_be_wider_than_it_has_to() {
+        assert_eq!(
+            given_address(AddressType::Ipv4, &Variant::new(("127.0.0.1", 80_u32))),
+            Ok(SocketAddress::Ipv4("127.0.0.1:80".parse().unwrap()))
+        );
     }
 
     #[test]
@@ -335,7 +351,8 @@ mod tests {
         refused(AddressType::Unix, &Variant::new(b"a\0b".to_vec()));
         refused(AddressType::AbstractUnix, &Variant::new(vec![0_u8]));
         refused(AddressType::Ipv4, &Variant::new(("localhost", 80_u16)));
-        refused(AddressType::Ipv4, &Variant::new(("127.0.0.1", 80_u32)));
+        refused(AddressType::Ipv4, &Variant::new(("127.0.0.1", 65_536_u32)));
+        refused(AddressType::Ipv4, &Variant::new(("127.0.0.1", 80_i32)));
         refused(AddressType::Ipv4, &Variant::new(("::1", 80_u16)));
         refused(AddressType::Ipv6, &Variant::new(("127.0.0.1", 80_u16)));
         refused(AddressType::Ipv6, &Variant::new(("::1]:1", 80_u16)));
