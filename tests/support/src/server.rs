@@ -143,6 +143,14 @@ impl Echo {
         Echo::on_unix(Address::Unix(PathBuf::from(path)), Access::Localhost)
     }
 
+    /// On an abstract Unix socket.
+    ///
+    /// # Panics
+    /// When somebody has the name.
+    pub fn abstract_name(name: &str) -> Self {
+        Echo::on_unix(Address::Abstract(name.into()), Access::Localhost)
+    }
+
     /// On a socket of this `Socket_Address_Type`, with what a service does where it was offered with
     /// this access control. A path lies in `folder`.
     ///
