@@ -2,13 +2,16 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::poll_fn,
     io,
     net::{Ipv4Addr, SocketAddrV4},
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
 };
 
 use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt as _;
+use futures_lite::{AsyncRead as _, AsyncWriteExt as _, FutureExt as _};
 
 use super::{Answer, FakeStream, StreamCounter, lock, pipe_counted};
 use crate::{
@@ -24,8 +27,8 @@ use crate::{
 const CAPACITY: usize = 4096;
 
 /// The sockets of a machine that is not there: Unix with Localhost and Credentials, IPv4 with
-/// Localhost and Port. Their applications need not say the byte of Credentials, and hear none.
-/// Cheap to clone.
+/// Localhost and Port. With Credentials a byte goes first, as it does in the kernel's; but a listener
+/// waits for one client's byte at a time. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FakeSockets {
     inner: Arc<Mutex<Inner>>,
@@ -185,6 +188,7 @@ impl LocalSockets for FakeSockets {
         Ok(Arc::new(FakeListening {
             sockets: self.clone(),
             address,
+            wants_byte: access == AccessRule::Credentials,
             queue,
             in_hand: Mutex::new(None),
         }))
@@ -216,9 +220,17 @@ impl LocalSockets for FakeSockets {
                 .faults
                 .survive(FaultPoint::DiallerConnecting, Answer::carry_out(answer));
             answered.await.map_err(dying)??;
-            let stream = sockets
+            let mut stream = sockets
                 .connect(&address)
                 .map_err(|error| Error::ConnectionRefused(error.to_string()))?;
+            if let ConnectionParameter::Byte(byte) = parameter {
+                let byte = [byte];
+                let saying = stream.write_all(&byte);
+                let said = sockets.faults.survive(FaultPoint::DiallerSaying, saying);
+                said.await
+                    .map_err(dying)?
+                    .map_err(|error| Error::ConnectionFailed(error.to_string()))?;
+            }
             let connected = sockets.faults.hit(FaultPoint::DiallerConnected);
             connected.map_err(dying)?;
             Ok(DialledSocket {
@@ -232,8 +244,32 @@ impl LocalSockets for FakeSockets {
 struct FakeListening {
     sockets: FakeSockets,
     address: SocketAddress,
+    wants_byte: bool,
     queue: Receiver<FakeStream>,
-    in_hand: Mutex<Option<AcceptedSocket>>,
+    in_hand: Mutex<Option<InHand>>,
+}
+
+/// A client that was accepted, and whether its byte is still to come.
+struct InHand {
+    accepted: AcceptedSocket,
+    wants_byte: bool,
+}
+
+impl FakeListening {
+    /// Takes the byte of the client in hand. One that ends instead counts as having said it, and is
+    /// delivered as it is.
+    fn poll_byte(&self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(client) = &mut *lock(&self.in_hand)
+            && client.wants_byte
+        {
+            let stream = Pin::new(&mut client.accepted.stream);
+            if stream.poll_read(context, &mut [0]).is_pending() {
+                return Poll::Pending;
+            }
+            client.wants_byte = false;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Drop for FakeListening {
@@ -265,7 +301,10 @@ impl ListeningSocket for FakeListening {
                             return Ok(Exit::Finished);
                         };
                         let stream: Box<dyn Duplex> = Box::new(stream);
-                        *lock(&self.in_hand) = Some(AcceptedSocket { stream, slot });
+                        *lock(&self.in_hand) = Some(InHand {
+                            accepted: AcceptedSocket { stream, slot },
+                            wants_byte: self.wants_byte,
+                        });
                         faults.hit(FaultPoint::ListenerAccepted)?;
                     }
                     // A second wait, as for the kernel's word about the client.
@@ -274,11 +313,16 @@ impl ListeningSocket for FakeListening {
                         .survive(FaultPoint::ListenerChecking, checking)
                         .await?;
                     faults.hit(FaultPoint::ListenerChecked)?;
+                    if self.wants_byte {
+                        let hearing = poll_fn(|context| self.poll_byte(context));
+                        faults.survive(FaultPoint::ListenerHearing, hearing).await?;
+                        faults.hit(FaultPoint::ListenerHeard)?;
+                    }
                     // A delivery outlives its listener, so what is in hand goes with it only when
                     // it is begun.
                     let delivery = async {
                         match lock(&self.in_hand).take() {
-                            Some(accepted) => Some((job.deliver)(accepted)),
+                            Some(client) => Some((job.deliver)(client.accepted)),
                             None => None,
                         }
                     };

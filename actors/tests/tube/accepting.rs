@@ -263,3 +263,30 @@ fn the_view_tells_what_was_encrypted_and_never_takes_a_plain_one_back() {
     });
     world.finish();
 }
+
+#[test]
+fn an_application_that_has_a_byte_to_say_is_told_of_once_it_has() {
+    let world = World::new();
+    world.sim.run(async {
+        let channel = world.open(false).await;
+        let rule = AccessRule::Credentials;
+        let accepted = accept_with(&channel, AddressType::Unix, rule).await;
+        let mut here = world.sockets.connect(&accepted.unwrap()).unwrap();
+        world
+            .sim
+            .clock
+            .sleep(std::time::Duration::from_secs(5))
+            .await;
+        assert_eq!(
+            world.tree.signals(channel.id),
+            [state(TubeState::Open)],
+            "nothing before the byte"
+        );
+        say(&mut here, "bhello").await;
+        let mut there = world.connector.opened().await;
+        hear(&mut there, "hello").await;
+        let signals = world.tree.wait_for_signals(channel.id, 2).await;
+        assert_eq!(signals, [state(TubeState::Open), new_local(1)]);
+    });
+    world.finish();
+}
