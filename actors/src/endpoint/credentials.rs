@@ -131,6 +131,21 @@ mod tests {
     }
 
     #[test]
+    fn the_credentials_are_there_for_a_service_that_asks_when_it_looks() {
+        // As GLib does it. The kernel attaches nothing by itself then.
+        let (client, service) = pair();
+        let mut client = Async::new(client).unwrap();
+        block_on(say(&client, 7)).unwrap();
+        block_on(futures_lite::AsyncWriteExt::write_all(&mut client, b"8")).unwrap();
+        ask_for_credentials(&service).unwrap();
+        let writer = Some(geteuid().as_raw());
+        assert_eq!(hear(service.as_fd()).unwrap(), Word::Byte { writer });
+        ask_for_credentials(&service).unwrap();
+        let word = hear(service.as_fd()).unwrap();
+        assert_ne!(word, Word::Byte { writer }, "this would prove nothing");
+    }
+
+    #[test]
     fn a_byte_without_credentials_is_heard() {
         let (mut client, service) = pair();
         client.write_all(b"xy").unwrap();

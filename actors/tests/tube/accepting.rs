@@ -2,6 +2,7 @@
 
 use actors::{
     model::{AccessRule, AddressType, Error, TubeState},
+    runtime::Clock as _,
     testing::Answer,
 };
 use futures_lite::AsyncWriteExt as _;
@@ -216,7 +217,6 @@ fn a_stalled_reader_stops_the_writer() {
         let stalled = loop {
             let write = async { Some(application.write(&chunk).await.unwrap()) };
             let wait = async {
-                use actors::runtime::Clock as _;
                 world
                     .sim
                     .clock
@@ -272,11 +272,8 @@ fn an_application_that_has_a_byte_to_say_is_told_of_once_it_has() {
         let rule = AccessRule::Credentials;
         let accepted = accept_with(&channel, AddressType::Unix, rule).await;
         let mut here = world.sockets.connect(&accepted.unwrap()).unwrap();
-        world
-            .sim
-            .clock
-            .sleep(std::time::Duration::from_secs(5))
-            .await;
+        let clock = &world.sim.clock;
+        clock.sleep(std::time::Duration::from_secs(5)).await;
         assert_eq!(
             world.tree.signals(channel.id),
             [state(TubeState::Open)],

