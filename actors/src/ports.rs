@@ -10,8 +10,8 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use crate::{
     endpoint::LocalStream,
     model::{
-        AccessControl, AddressType, BytestreamId, ChannelId, ConnectionId, ContactHandle, Error,
-        OwnerId, ServiceName, SocketAddress, TubeParameters, TubeState,
+        AccessControl, AddressType, BytestreamId, ChannelId, ConnectionId, ConnectionParameter,
+        ContactHandle, Error, OwnerId, ServiceName, SocketAddress, TubeParameters, TubeState,
     },
     runtime::{Address, BoxFuture, Snapshot},
     stream_tube::StreamTubeMessage,
@@ -166,8 +166,8 @@ pub enum ChannelSignal {
     NewRemoteConnection {
         /// `Handle`.
         contact: ContactHandle,
-        /// `Connection_Param` for Port: the address we dialled from; else nothing.
-        from: Option<SocketAddress>,
+        /// `Connection_Param`.
+        parameter: ConnectionParameter,
         /// `Connection_ID`.
         id: ConnectionId,
     },

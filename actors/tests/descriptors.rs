@@ -14,8 +14,8 @@ use std::{
 };
 
 use actors::{
-    endpoint::{Accepted, EndpointConfig, Listening, Slots, dial, listen},
-    model::{AccessControl, AddressType, BytestreamId, SocketAddress},
+    endpoint::{Accepted, EndpointConfig, Introduction, Listening, Slots, dial, listen},
+    model::{AccessRule, AddressType, BytestreamId, SocketAddress},
     ports::Bytestream,
     relay::{self, Meters, RelayEnd},
     runtime::{Exit, Spawner, Stopper, SystemClock},
@@ -102,7 +102,7 @@ fn one_round(kind: AddressType, config: &EndpointConfig, service: SocketAddr) {
     let executor = Arc::new(Executor::new());
     let spawner = Spawner::new(executor.clone());
     let slots = Slots::new(CONNECTIONS / 4);
-    let listening = Listening::bind(kind, AccessControl::Localhost, config).unwrap();
+    let listening = Listening::bind(kind, AccessRule::Localhost, config).unwrap();
     let listening = Arc::new(listening);
     let address = listening.address().clone();
     let (stopper, stop) = Stopper::new();
@@ -118,7 +118,7 @@ fn one_round(kind: AddressType, config: &EndpointConfig, service: SocketAddr) {
                 };
                 let clock = SystemClock::new();
                 let target = SocketAddress::Ipv4(service);
-                let dialled = dial(&target, AccessControl::Localhost, &config, &*clock)
+                let dialled = dial(&target, Introduction::None, &config, &*clock)
                     .await
                     .unwrap();
                 let remote = Bytestream {

@@ -12,8 +12,8 @@ use std::{
 };
 
 use actors::{
-    endpoint::{EndpointConfig, Listening, Slots, dial, listen},
-    model::{AccessControl, AddressType, Error, SocketAddress},
+    endpoint::{EndpointConfig, Introduction, Listening, Slots, dial, listen},
+    model::{AccessRule, AddressType, Error, SocketAddress},
     runtime::{BoxFuture, Clock, Exit, Stopper, SystemClock, Time},
 };
 use futures_lite::{AsyncReadExt as _, future};
@@ -49,7 +49,7 @@ fn a_listener_without_descriptors_waits_and_loses_nobody() {
         socket_directory: "/nowhere".into(),
         any_local_user: false,
     };
-    let listening = Listening::bind(AddressType::Ipv4, AccessControl::Localhost, &config).unwrap();
+    let listening = Listening::bind(AddressType::Ipv4, AccessRule::Localhost, &config).unwrap();
     let listening = Arc::new(listening);
     let SocketAddress::Ipv4(address) = *listening.address() else {
         panic!("asked for IPv4")
@@ -88,7 +88,7 @@ fn a_listener_without_descriptors_waits_and_loses_nobody() {
 
     let dialled = future::block_on(dial(
         listening.address(),
-        AccessControl::Localhost,
+        Introduction::None,
         &config,
         &*clock,
     ));
@@ -96,7 +96,7 @@ fn a_listener_without_descriptors_waits_and_loses_nobody() {
         matches!(dialled, Err(Error::ResourceUnavailable(_))),
         "{dialled:?}"
     );
-    let bound = Listening::bind(AddressType::Ipv4, AccessControl::Localhost, &config);
+    let bound = Listening::bind(AddressType::Ipv4, AccessRule::Localhost, &config);
     assert!(
         matches!(bound, Err(Error::ResourceUnavailable(_))),
         "{bound:?}"

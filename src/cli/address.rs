@@ -1,4 +1,4 @@
-//! Addresses as people write them: `5900`, `host:port`, `[v6]:port`, `unix:/path`.
+//! Addresses as people write them: `5900`, `host:port`, `[v6]:port`, `unix:/path`, `abstract:name`.
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
@@ -11,6 +11,8 @@ use crate::client::from_ip;
 pub enum Address {
     /// A Unix socket.
     Unix(PathBuf),
+    /// A Unix socket in Linux's abstract namespace, by its name without the leading zero.
+    Abstract(String),
     /// A TCP port of a host: a literal address or a name.
     Tcp {
         /// Without brackets.
@@ -20,7 +22,8 @@ pub enum Address {
     },
 }
 
-/// Longest path a Unix socket can have on Linux: 108 bytes with the NUL at its end.
+/// Longest path a Unix socket can have on Linux, 108 bytes with the NUL at its end; and the longest
+/// abstract name, with the NUL at its beginning.
 const MOST_PATH: usize = 107;
 
 impl FromStr for Address {
@@ -34,6 +37,14 @@ impl FromStr for Address {
                 ));
             }
             return Ok(Address::Unix(PathBuf::from(path)));
+        }
+        if let Some(name) = text.strip_prefix("abstract:") {
+            if name.is_empty() || name.len() > MOST_PATH {
+                return Err(format!(
+                    "an abstract socket's name has 1 to {MOST_PATH} bytes, as in abstract:service"
+                ));
+            }
+            return Ok(Address::Abstract(name.into()));
         }
         let port = |text: &str| {
             text.parse::<u16>()
@@ -62,7 +73,7 @@ impl FromStr for Address {
         }
         let (host, rest) = text
             .rsplit_once(':')
-            .ok_or("write a port, host:port, [v6]:port or unix:/path")?;
+            .ok_or("write a port, host:port, [v6]:port, unix:/path or abstract:name")?;
         if host.contains(':') {
             return Err(format!(
                 "an IPv6 address stands in brackets: [{host}]:{rest}"
@@ -82,6 +93,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Abstract(name) => write!(f, "abstract:{name}"),
             Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Address::Tcp { host, port } => write!(f, "{host}:{port}"),
         }
@@ -107,6 +119,9 @@ impl Address {
                     ));
                 }
                 return Ok(SocketAddress::Unix(path));
+            }
+            Address::Abstract(name) => {
+                return Ok(SocketAddress::AbstractUnix(name.clone().into_bytes()));
             }
             Address::Tcp { host, port } => (host, *port),
         };
@@ -149,6 +164,10 @@ mod tests {
             "unix:/run/x".parse(),
             Ok(Address::Unix(PathBuf::from("/run/x")))
         );
+        assert_eq!(
+            "abstract:a:b/c".parse(),
+            Ok(Address::Abstract("a:b/c".into()))
+        );
     }
 
     #[test]
@@ -165,6 +184,7 @@ mod tests {
             "[::1]",
             "[x]:80",
             "unix:",
+            "abstract:",
             "a b:80",
             "http://x:80",
             "host:80:90",
@@ -172,18 +192,23 @@ mod tests {
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
-        assert!(
-            format!("unix:/{}", "x".repeat(107))
-                .parse::<Address>()
-                .is_err()
-        );
+        for kind in ["unix:/", "abstract:x"] {
+            let long = format!("{kind}{}", "x".repeat(107));
+            assert!(long.parse::<Address>().is_err(), "{long}");
+        }
         let advice = "::1:80".parse::<Address>().unwrap_err();
         assert!(advice.contains("[::1]:80"), "{advice}");
     }
 
     #[test]
     fn what_is_shown_can_be_written_again() {
-        for text in ["127.0.0.1:5900", "[::1]:80", "unix:/run/x", "host:1"] {
+        for text in [
+            "127.0.0.1:5900",
+            "[::1]:80",
+            "unix:/run/x",
+            "abstract:x",
+            "host:1",
+        ] {
             assert_eq!(
                 text.parse::<Address>().map(|a| a.to_string()),
                 Ok(text.into())

@@ -146,7 +146,7 @@ pub enum Command {
     Offer {
         /// What kind of service it is: http, rfb, x-ssh-contact, …
         service: String,
-        /// Where it listens: 5900, host:port, [v6]:port or unix:/path
+        /// Where it listens: 5900, host:port, [v6]:port, unix:/path or abstract:name
         address: Address,
         /// To whom
         #[arg(long, value_name = "CONTACT")]
@@ -166,7 +166,7 @@ pub enum Command {
         /// Go on: take whatever your policy allows (see `pneuma policy`), from whoever offers it
         #[arg(long, conflicts_with_all = ["contact", "service", "listen", "stdio", "detach"])]
         allowed: bool,
-        /// Listen at this address of yours: port, host:port, [v6]:port or unix:/path
+        /// Listen at this address of yours: port, host:port, [v6]:port, unix:/path or abstract:name
         #[arg(long, value_name = "ADDRESS", conflicts_with = "detach")]
         listen: Option<Address>,
         /// One connection, on standard input and output; serves as ssh's ProxyCommand

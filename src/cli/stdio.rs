@@ -14,8 +14,8 @@
 use std::{fs::File, io, time::Duration};
 
 use actors::{
-    endpoint::{EndpointConfig, dial},
-    model::{AccessControl, SocketAddress},
+    endpoint::{EndpointConfig, Introduction, dial},
+    model::SocketAddress,
 };
 use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, FutureExt as _};
 use smol::Unblock;
@@ -48,7 +48,7 @@ pub async fn run(app: &App, events: &mut Events, tube: &Tube, address: &SocketAd
         socket_directory: std::path::PathBuf::new(),
         any_local_user: false,
     };
-    let socket = dial(address, AccessControl::Localhost, &config, &*app.clock)
+    let socket = dial(address, Introduction::None, &config, &*app.clock)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?
         .stream;

@@ -12,8 +12,8 @@
 use std::sync::Arc;
 
 use actors::{
-    endpoint::{Accepted, EndpointConfig, Listening, Slots, dial, listen},
-    model::{AccessControl, Error as ModelError, SocketAddress},
+    endpoint::{Accepted, EndpointConfig, Introduction, Listening, Slots, dial, listen},
+    model::{Error as ModelError, SocketAddress},
     ports::Bytestream,
     relay::{self, Meters},
     runtime::{Exit, Stop},
@@ -73,7 +73,7 @@ impl Bridge {
             let (meters, stop, target) = (self.meters.clone(), stop.clone(), target.clone());
             let task = bus.spawner().spawn("bridge", async move {
                 let Accepted { stream, slot } = accepted;
-                match dial(&target, AccessControl::Localhost, &config, &*clock).await {
+                match dial(&target, Introduction::None, &config, &*clock).await {
                     Ok(dialled) => {
                         let remote = Bytestream {
                             io: Box::new(dialled.stream),

@@ -270,11 +270,12 @@ fn type_number(address_type: AddressType) -> u32 {
     }
 }
 
-/// An address as the bus carries it: `ay` for Unix sockets, `(sq)` for the others.
+/// An address as the bus carries it: `ay` for Unix sockets (abstract ones with their leading zero),
+/// `(sq)` for the others.
 fn address_to_variant(address: &SocketAddress) -> Variant<'_> {
     match address {
         SocketAddress::Unix(path) => Variant::from(path.as_os_str().as_bytes().to_vec()),
-        SocketAddress::AbstractUnix(name) => Variant::from(name.clone()),
+        SocketAddress::AbstractUnix(name) => Variant::from([&[0], name.as_slice()].concat()),
         SocketAddress::Ipv4(address) => Variant::from((address.ip().to_string(), address.port())),
         SocketAddress::Ipv6(address) => {
             let mut host = address.ip().to_string();
@@ -307,6 +308,13 @@ fn address_from_variant(address_type: AddressType, value: &Variant<'_>) -> Resul
                 path.push(*byte);
             }
             if address_type == AddressType::AbstractUnix {
+                // Some services leave the zero out that makes the name abstract.
+                if path.first() == Some(&0) {
+                    path.remove(0);
+                }
+                if path.is_empty() {
+                    return Err(bad());
+                }
                 return Ok(SocketAddress::AbstractUnix(path));
             }
             // Some services end the path as C does.
@@ -399,6 +407,7 @@ mod tests {
         for (kind, value) in [
             (AddressType::Unix, Variant::from("path")),
             (AddressType::Unix, Variant::from(Vec::<u8>::new())),
+            (AddressType::AbstractUnix, Variant::from(vec![0u8])),
             (AddressType::Unix, Variant::from(b"/a\0b".to_vec())),
             (AddressType::Ipv4, Variant::from(("::1", 80u16))),
             (AddressType::Ipv4, Variant::from(("127.0.0.1", 80u32))),

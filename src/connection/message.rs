@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, convert::Infallible, fmt, sync::Arc};
 
 use actors::{
     model::{
-        AccessControl, AddressType, ChannelId, ContactHandle, Error, OwnerId, Result,
+        AccessControl, AccessRule, AddressType, ChannelId, ContactHandle, Error, OwnerId, Result,
         SocketAddress, TubeParameters, TubeState,
     },
     ports::ChannelObject,
@@ -201,7 +201,7 @@ impl ConnectionHandle {
         &self,
         channel: &ChannelObject,
         address_type: AddressType,
-        access: AccessControl,
+        access: AccessRule,
     ) -> Result<SocketAddress> {
         if channel.view.get().state == TubeState::LocalPending {
             let view = self.view.get();

@@ -159,8 +159,12 @@ async fn channel_signal(
         ChannelSignal::NewLocalConnection(id) => {
             StreamTube::new_local_connection(&emitter, id.0).await
         }
-        ChannelSignal::NewRemoteConnection { contact, from, id } => {
-            let parameter = from.as_ref().map_or_else(nothing, sockets::address);
+        ChannelSignal::NewRemoteConnection {
+            contact,
+            parameter,
+            id,
+        } => {
+            let parameter = sockets::connection_parameter(&parameter);
             StreamTube::new_remote_connection(&emitter, contact.0, parameter, id.0).await
         }
         ChannelSignal::ConnectionClosed { id, why } => {
@@ -168,12 +172,6 @@ async fn channel_signal(
             StreamTube::connection_closed(&emitter, id.0, name, &text).await
         }
     }
-}
-
-/// `Connection_Param` where it means nothing. It has to be something; this is what other managers
-/// send.
-fn nothing() -> Variant<'static> {
-    Variant::new(0_u32)
 }
 
 /// Emits `Channel.Closed`.

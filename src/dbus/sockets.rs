@@ -4,11 +4,13 @@
 use std::{
     collections::HashMap,
     ffi::OsString,
-    net::SocketAddrV4,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
 };
 
-use actors::model::{AccessControl, AddressType, Error, Result, SocketAddress};
+use actors::model::{
+    AccessControl, AccessRule, AddressType, ConnectionParameter, Error, Result, SocketAddress,
+};
 use zbus::Variant;
 
 use super::values;
@@ -68,6 +70,62 @@ pub fn access_control(number: u32) -> Result<AccessControl> {
     }
 }
 
+/// What Accept demands of those who connect: `access_control` with `access_control_param`.
+///
+/// The parameter means something for Port only; elsewhere clients send all sorts of things. It is an
+/// address `(sq)`, where an unspecified one stands for any address with this port, or a bare port:
+/// telepathy-glib sends the one that its socket is bound to, as `u`.
+///
+/// # Errors
+/// `InvalidArgument` for a parameter that is none of these, or that nobody who connects could match.
+pub fn access_rule(
+    kind: AddressType,
+    access: AccessControl,
+    parameter: &Variant<'_>,
+) -> Result<AccessRule> {
+    match access {
+        AccessControl::Localhost => return Ok(AccessRule::Localhost),
+        AccessControl::Credentials => return Ok(AccessRule::Credentials),
+        AccessControl::Port => {}
+    }
+    let from = match (kind, inner(parameter)) {
+        (_, Variant::U32(port)) => {
+            let any: IpAddr = match kind {
+                AddressType::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
+                _ => Ipv4Addr::UNSPECIFIED.into(),
+            };
+            let port = u16::try_from(*port)
+                .map_err(|_| Error::InvalidArgument(format!("{port} is no port")))?;
+            SocketAddr::new(any, port)
+        }
+        (_, address) => match given_address(kind, address)? {
+            SocketAddress::Ipv4(address) => address.into(),
+            SocketAddress::Ipv6(address) => address.into(),
+            SocketAddress::Unix(_) | SocketAddress::AbstractUnix(_) => {
+                return Err(Error::NotImplemented(
+                    "Unix sockets have no ports; use Localhost or Credentials".into(),
+                ));
+            }
+        },
+    };
+    if from.port() == 0 {
+        return Err(Error::InvalidArgument(
+            "access control by port needs the port that the client is bound to".into(),
+        ));
+    }
+    Ok(AccessRule::Port(from))
+}
+
+/// `Connection_Param` of NewRemoteConnection. Where it means nothing it has to be something; this is
+/// what other managers send.
+pub fn connection_parameter(parameter: &ConnectionParameter) -> Variant<'static> {
+    match parameter {
+        ConnectionParameter::Nothing => Variant::new(0_u32),
+        ConnectionParameter::From(from) => address(from),
+        ConnectionParameter::Byte(byte) => Variant::new(*byte),
+    }
+}
+
 /// `StreamTube.SupportedSocketTypes`.
 pub fn socket_types(sockets: &[(AddressType, Vec<AccessControl>)]) -> HashMap<u32, Vec<u32>> {
     sockets
@@ -83,7 +141,11 @@ pub fn socket_types(sockets: &[(AddressType, Vec<AccessControl>)]) -> HashMap<u3
 pub fn address(address: &SocketAddress) -> Variant<'static> {
     match address {
         SocketAddress::Unix(path) => Variant::new(path.as_os_str().as_bytes().to_vec()),
-        SocketAddress::AbstractUnix(name) => Variant::new(name.clone()),
+        SocketAddress::AbstractUnix(name) => {
+            let mut whole = vec![0];
+            whole.extend_from_slice(name);
+            Variant::new(whole)
+        }
         SocketAddress::Ipv4(address) => Variant::new((address.ip().to_string(), address.port())),
         SocketAddress::Ipv6(address) => {
             let scope = match address.scope_id() {
@@ -95,15 +157,12 @@ pub fn address(address: &SocketAddress) -> Variant<'static> {
     }
 }
 
-/// A socket address as a caller gives it.
+/// A socket address as a caller gives it. An IP address may be `(su)` too.
 ///
 /// # Errors
 /// `InvalidArgument` when it is not of the type that it should be, or not an address.
 pub fn given_address(kind: AddressType, value: &Variant<'_>) -> Result<SocketAddress> {
-    let value = match value {
-        Variant::Variant(inner) => inner,
-        other => other,
-    };
+    let value = inner(value);
     match kind {
         AddressType::Unix => {
             let mut path = path_or_name(value)?;
@@ -149,6 +208,14 @@ pub fn given_address(kind: AddressType, value: &Variant<'_>) -> Result<SocketAdd
     }
 }
 
+/// What is in a variant in a variant.
+fn inner<'v>(value: &'v Variant<'v>) -> &'v Variant<'v> {
+    match value {
+        Variant::Variant(inner) => inner,
+        other => other,
+    }
+}
+
 fn no_literal(wanted: &str, host: &str) -> Error {
     Error::InvalidArgument(format!(
         "'{}' is not {wanted} as a literal",
@@ -158,9 +225,17 @@ fn no_literal(wanted: &str, host: &str) -> Error {
 
 fn host_and_port(value: &Variant<'_>) -> Result<(String, u16)> {
     if let Variant::Structure(fields) = value
-        && let [Variant::Str(host), Variant::U16(port)] = fields.fields()
+        && let [Variant::Str(host), port] = fields.fields()
     {
-        return Ok((host.as_str().to_owned(), *port));
+        let port = match port {
+            Variant::U16(port) => Some(*port),
+            // telepathy-glib's form.
+            Variant::U32(port) => u16::try_from(*port).ok(),
+            _ => None,
+        };
+        if let Some(port) = port {
+            return Ok((host.as_str().to_owned(), port));
+        }
     }
     Err(Error::InvalidArgument(format!(
         "an IP address is a structure of text and port (sq), not '{}'",
@@ -206,13 +281,78 @@ mod tests {
     }
 
     #[test]
+    fn a_port_may_be_wider_than_it_has_to() {
+        assert_eq!(
+            given_address(AddressType::Ipv4, &Variant::new(("127.0.0.1", 80_u32))),
+            Ok(SocketAddress::Ipv4("127.0.0.1:80".parse().unwrap()))
+        );
+    }
+
+    #[test]
+    fn an_abstract_name_goes_with_its_leading_zero_and_comes_with_it_or_without() {
+        let name = SocketAddress::AbstractUnix(b"name".to_vec());
+        assert_eq!(address(&name), Variant::new(b"\0name".to_vec()));
+        for given in [b"name".as_slice(), b"\0name"] {
+            let given = given_address(AddressType::AbstractUnix, &Variant::new(given.to_vec()));
+            assert_eq!(given, Ok(name.clone()));
+        }
+    }
+
+    #[test]
+    fn a_port_is_demanded_in_every_way_clients_say_it() {
+        let rule = |kind, value: Variant<'_>| access_rule(kind, AccessControl::Port, &value);
+        let port = |from: &str| Ok(AccessRule::Port(from.parse().unwrap()));
+        let (four, six) = (AddressType::Ipv4, AddressType::Ipv6);
+        let pair = |host: &'static str, port: u16| Variant::new((host, port));
+        assert_eq!(rule(four, pair("127.0.0.1", 7)), port("127.0.0.1:7"));
+        assert_eq!(rule(four, pair("0.0.0.0", 7)), port("0.0.0.0:7"));
+        assert_eq!(rule(six, pair("::1", 7)), port("[::1]:7"));
+        assert_eq!(rule(six, pair("::", 7)), port("[::]:7"));
+        // telepathy-glib's port.
+        assert_eq!(rule(four, Variant::new(7_u32)), port("0.0.0.0:7"));
+        assert_eq!(rule(six, Variant::new(7_u32)), port("[::]:7"));
+        for (kind, value) in [
+            (four, Variant::new(0_u32)),
+            (four, Variant::new(65536_u32)),
+            (four, pair("127.0.0.1", 0)),
+            (four, pair("0.0.0.0", 0)),
+            (four, pair("::1", 7)),
+            (six, pair("127.0.0.1", 7)),
+            (four, pair("localhost", 7)),
+            (four, Variant::new("127.0.0.1:7")),
+            (four, Variant::new(7_u8)),
+        ] {
+            let outcome = rule(kind, value);
+            assert!(
+                matches!(outcome, Err(Error::InvalidArgument(_))),
+                "{outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn where_the_parameter_means_nothing_it_may_be_anything() {
+        for value in [Variant::new(0_u32), Variant::new("x"), Variant::new(7_u8)] {
+            for kind in [AddressType::Unix, AddressType::AbstractUnix] {
+                let rule = access_rule(kind, AccessControl::Credentials, &value);
+                assert_eq!(rule, Ok(AccessRule::Credentials));
+            }
+            for kind in [AddressType::Unix, AddressType::Ipv4, AddressType::Ipv6] {
+                let rule = access_rule(kind, AccessControl::Localhost, &value);
+                assert_eq!(rule, Ok(AccessRule::Localhost));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_address_is_refused() {
         refused(AddressType::Unix, &Variant::new("/a/string"));
         refused(AddressType::Unix, &Variant::new(Vec::<u8>::new()));
         refused(AddressType::Unix, &Variant::new(b"a\0b".to_vec()));
         refused(AddressType::AbstractUnix, &Variant::new(vec![0_u8]));
         refused(AddressType::Ipv4, &Variant::new(("localhost", 80_u16)));
-        refused(AddressType::Ipv4, &Variant::new(("127.0.0.1", 80_u32)));
+        refused(AddressType::Ipv4, &Variant::new(("127.0.0.1", 65_536_u32)));
+        refused(AddressType::Ipv4, &Variant::new(("127.0.0.1", 80_i32)));
         refused(AddressType::Ipv4, &Variant::new(("::1", 80_u16)));
         refused(AddressType::Ipv6, &Variant::new(("127.0.0.1", 80_u16)));
         refused(AddressType::Ipv6, &Variant::new(("::1]:1", 80_u16)));

@@ -88,8 +88,6 @@ impl StreamTube {
         .await
     }
 
-    /// `access_control_param` means nothing for Localhost and Credentials, and clients send all
-    /// sorts of things there.
     #[zbus(out_args("address"))]
     async fn accept(
         &self,
@@ -99,17 +97,8 @@ impl StreamTube {
     ) -> Result<Variant<'static>> {
         answered("Accept", async {
             let (kind, access) = self.supported(address_type, access_control)?;
-            match access {
-                AccessControl::Localhost | AccessControl::Credentials => {
-                    drop(access_control_param);
-                }
-                AccessControl::Port => {
-                    return Err(Error::NotImplemented(
-                        "access control by port is not supported".into(),
-                    ));
-                }
-            }
-            let address = self.connection.accept(&self.object, kind, access).await?;
+            let rule = sockets::access_rule(kind, access, &access_control_param)?;
+            let address = self.connection.accept(&self.object, kind, rule).await?;
             Ok(sockets::address(&address))
         })
         .await

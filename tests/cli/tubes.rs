@@ -14,6 +14,7 @@ use crate::{
 fn joined(two: &Two, service: &Echo, more: &[&str]) -> (Running, Running, String) {
     let at = match service.address() {
         Address::Unix(path) => format!("unix:{}", path.display()),
+        Address::Abstract(name) => format!("abstract:{}", String::from_utf8_lossy(name)),
         Address::Ipv4(address) => address.to_string(),
         Address::Ipv6(address) => address.to_string(),
     };
@@ -103,6 +104,27 @@ fn a_chosen_path_is_private_and_vanishes() {
     assert!(back == bytes);
     assert_eq!(accept.interrupt().code, Some(0));
     assert!(!path.exists());
+}
+
+#[test]
+fn an_abstract_name_is_offered_and_listened_at() {
+    let two = Two::verified();
+    let name = |person: &str| format!("{}/{person}", two.bob.person().dir().display());
+    let service = Echo::abstract_name(&name("service"));
+    let listen = format!("abstract:{}", name("here"));
+    let (mut offer, accept, address) = joined(&two, &service, &["--listen", &listen]);
+    assert_eq!(address, listen);
+    let here = Address::Abstract(name("here").into());
+    let bytes = noise(100_000);
+    assert!(exchange(&here, &bytes).expect("bytes") == bytes);
+    assert_eq!(service.connections(), 1);
+    assert_eq!(offer.event("connection-opened")["id"], 1);
+    // A name that somebody has is refused before it costs the offer.
+    two.alice
+        .run(&["accept", "bob", "x-test", "--listen", &listen])
+        .failed(1, &[&listen]);
+    assert_eq!(accept.interrupt().code, Some(0));
+    assert!(here.connect().is_err());
 }
 
 #[test]

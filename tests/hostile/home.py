@@ -15,9 +15,9 @@ scenario = Runner()
 
 
 class Home:
-    """Alice offers an echo to Bob, who accepts on `kind` of socket."""
+    """Alice offers an echo to Bob, who accepts on `kind` of socket with this access control."""
 
-    def __init__(self, *more, kind=IPV4, tube=True, neighbours=(), **options):
+    def __init__(self, *more, kind=IPV4, access=LOCALHOST, tube=True, neighbours=(), **options):
         self.lan = Lan("alice", "bob", "mallory", *neighbours)
         self.port = free_port()
         self.alice = Person("alice", self.lan.alice, ALICE, self.port, **options)
@@ -25,14 +25,14 @@ class Home:
         self.at_alice, self.at_bob = self.alice.agent(), self.bob.agent()
         self.echo = self.at_alice.call(echo_server, ["tcp", "127.0.0.1", 0])
         if tube:
-            self.make_tube(kind)
+            self.make_tube(kind, access)
 
-    def make_tube(self, kind=IPV4):
+    def make_tube(self, kind=IPV4, access=LOCALHOST):
         self.tube = self.alice.create_tube(self.alice.handle_of("bob"), "x-echo")
         self.bob.sees("alice")
         self.alice.offer(self.tube, self.echo)
         self.accepted = self.bob.offered("x-echo")
-        self.door = self.bob.accept(self.accepted, kind)
+        self.door = self.bob.accept(self.accepted, kind, access)
         self.works()
 
     def works(self, size=100_000):
@@ -190,6 +190,7 @@ def hold_a_connection(address):
     if address[0] == "unix":
         held = socket.socket(socket.AF_UNIX)
         held.connect(address[1])
+        held.sendall(bytes.fromhex("".join(address[2:])))
     else:
         held = socket.create_connection((address[1], address[2]), 20)
     held.settimeout(20)

@@ -91,6 +91,164 @@ def another_user_at_every_socket_unix():
 
 
 @scenario
+def another_user_at_every_socket_abstract():
+    """Another user at a tube's abstract Unix socket, whose name everybody can read, and everything else."""
+    home = Home(kind=ABSTRACT)
+    assert home.door[1].startswith("\0"), home.door
+    other_user_everywhere(home)
+    home.works()
+
+
+def another_user_says_the_byte(kind):
+    home = Home(kind=kind, access=CREDENTIALS)
+    other_user_everywhere(home)
+    before = home.echoed()
+    root = home.mallory(uid=0, machine=home.lan.bob)
+    # Without credentials, with its own, and with what root alone can claim.
+    tries = [(root, None), (root, 0), (root, BOB)]
+    if kind == ABSTRACT:
+        mallory = home.mallory(machine=home.lan.bob)
+        tries += [(mallory, None), (mallory, MALLORY)]
+    for intruder, uid in tries:
+        got = intruder.call(say_byte_as, home.door, uid)
+        assert got == "", (kind, uid, got)
+    assert home.echoed() == before, "somebody else's connection reached the service"
+    home.works()
+
+
+@scenario
+def another_user_says_the_byte_unix():
+    """Another user, and root, say the byte of Credentials at a Unix socket."""
+    another_user_says_the_byte(UNIX)
+
+
+@scenario
+def another_user_says_the_byte_abstract():
+    """Another user, and root, say the byte of Credentials at an abstract Unix socket."""
+    another_user_says_the_byte(ABSTRACT)
+
+
+def say_byte_as(address, uid):
+    """Connects and says a byte with these credentials attached, and more; what comes back."""
+    import os
+    import socket
+    import struct
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(5)
+    client.connect(address[1])
+    attached = []
+    if uid is not None:
+        credentials = struct.pack("iII", os.getpid(), uid, os.getgid())
+        attached = [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials)]
+    got = b""
+    try:
+        client.sendmsg([b"x"], attached)
+        client.sendall(b"hello")
+        while part := client.recv(65536):
+            got += part
+    except ConnectionError:
+        pass
+    client.close()
+    return got.hex()
+
+
+@scenario
+def another_user_takes_the_services_name():
+    """Alice's service on an abstract socket has ended, and another user listens under its name: with
+    Credentials that one gets nothing, not even the byte."""
+    home = Home(tube=False)
+    name = "\0service-of-alice"
+    tube = home.alice.create_tube(home.alice.handle_of("bob"), "x-name")
+    home.bob.sees("alice")
+    home.alice.offer(tube, ["unix", name], access=CREDENTIALS)
+    door = home.bob.accept(home.bob.offered("x-name"), IPV4)
+    mallory = home.mallory(machine=home.lan.alice)
+    mallory.call(listen_and_note, name)
+    state, got = home.at_bob.call(knock, door, b"hello".hex())
+    assert state in ("closed", "refused") and got == "", (state, got)
+    assert mallory.call(noted) == ["came", ""], "it was told something"
+    # It would have noted what it was told.
+    home.at_alice.call(knock, ["unix", name], b"x".hex())
+    assert mallory.call(noted) == ["came", "", "came", "78"]
+
+
+def listen_and_note(name):
+    """Listens under a name, and notes in `kept` who came and what each said."""
+    import socket
+    import threading
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(name)
+    listener.listen(8)
+    kept["noted"] = []
+    kept["ends"] = threading.Semaphore(0)
+
+    def loop():
+        while True:
+            client, _ = listener.accept()
+            kept["noted"].append("came")
+            client.settimeout(10)
+            try:
+                said = client.recv(100)
+            except OSError:
+                said = b""
+            client.close()
+            kept["noted"].append(said.hex())
+            kept["ends"].release()
+    threading.Thread(target=loop, daemon=True).start()
+
+
+def noted():
+    assert kept["ends"].acquire(timeout=20), "nobody came"
+    return kept["noted"]
+
+
+@scenario
+def another_user_on_the_named_port():
+    """Another user connects from the very port that Port lets in."""
+    home = Home(tube=False)
+    for kind, own in ((IPV4, "127.0.0.1"), (IPV6, "::1")):
+        service = f"x-port-{kind}"
+        tube = home.alice.create_tube(home.alice.handle_of("bob"), service)
+        home.bob.sees("alice")
+        home.alice.offer(tube, home.echo)
+        port = home.at_bob.call(free_tcp_port, own)
+        door = home.bob.accept(home.bob.offered(service), kind, PORT, GLib.Variant("(sq)", (own, port)))
+        before = home.echoed()
+        mallory = home.mallory(machine=home.lan.bob)
+        assert mallory.call(from_port, door, own, port) == ""
+        assert home.echoed() == before, "somebody else's connection reached the service"
+        assert home.at_bob.call(from_port, door, own, port) == "hello"
+
+
+def free_tcp_port(address):
+    import socket
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+def from_port(address, own, port):
+    """Says hello from a port of its own; what comes back."""
+    import socket
+    client = socket.socket(socket.AF_INET6 if ":" in own else socket.AF_INET)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.settimeout(10)
+    got = b""
+    try:
+        client.bind((own, port))
+        client.connect((address[1], address[2]))
+        client.sendall(b"hello")
+        client.shutdown(socket.SHUT_WR)
+        while part := client.recv(65536):
+            got += part
+    except ConnectionError:
+        pass
+    client.close()
+    return got.decode()
+
+
+@scenario
 def root_is_another_user_too():
     """Even root, who may open any socket, is not whom the tube is for."""
     home = Home(kind=UNIX)

@@ -70,9 +70,12 @@ class Client:
         self.factory.add_contact_features([
             Tp.ContactFeature.ALIAS, Tp.ContactFeature.PRESENCE, Tp.ContactFeature.CAPABILITIES])
         self.offered, self.kept, self.handled = [], [], []
-        self.connections = []
+        self.connections, self.parameters = [], []
+        self.socket_types = None
         self.bus.signal_subscribe(None, CONNECTION + ".Interface.Requests", "NewChannels", None, None,
                                   Gio.DBusSignalFlags.NONE, self._new_channels)
+        self.bus.signal_subscribe(None, STREAM_TUBE, "NewRemoteConnection", None, None,
+                                  Gio.DBusSignalFlags.NONE, self._new_remote_connection)
         self._show_account()
         self.handler = Tp.SimpleHandler.new(
             self.daemon, True, False, "Test", False, self._handle, None)
@@ -115,6 +118,20 @@ class Client:
             requested = properties.lookup_value(CHANNEL + ".Requested", None)
             if not requested.get_boolean():
                 self.offered.append((row.get_child_value(0).get_string(), properties))
+
+    def _new_remote_connection(self, _bus, _sender, _path, _interface, _member, arguments):
+        parameter = arguments.get_child_value(1).get_variant()
+        self.parameters.append([parameter.get_type_string(), parameter.unpack()])
+
+    def connection_parameters(self, count):
+        """[(signature, value)] of NewRemoteConnection's parameters; waits for so many. (The signals come
+        by another connection to the bus than telepathy-glib's own.)"""
+        until(f"{count} NewRemoteConnection", lambda: len(self.parameters) >= count)
+        return self.parameters
+
+    def show_only(self, kinds):
+        """From now on telepathy-glib sees only these of the sockets that channels have."""
+        self.socket_types = kinds
 
     def _handle(self, _handler, _account, _connection, channels, _requests, _time, context, *_):
         self.handled += channels
@@ -191,6 +208,8 @@ class Client:
 
     def _channel(self, path, properties):
         """Hands a channel to the Handler, and gives it as telepathy-glib gave it to us."""
+        if self.socket_types is not None:
+            properties = self._fewer_sockets(properties)
         arguments = GLib.Variant.new_tuple(
             GLib.Variant("o", ACCOUNT), GLib.Variant("o", self.path),
             GLib.Variant.new_array(GLib.VariantType("(oa{sv})"), [
@@ -212,6 +231,16 @@ class Client:
         channel = next(each for each in self.handled if each.get_object_path() == path)
         assert isinstance(channel, Tp.StreamTubeChannel), type(channel)
         return channel
+
+    def _fewer_sockets(self, properties):
+        """telepathy-glib takes the first kind it knows of those in a channel's immutable properties."""
+        name = STREAM_TUBE + ".SupportedSocketTypes"
+        all_of_them = properties.lookup_value(name, None).unpack()
+        kept = GLib.Variant("a{uau}", {kind: all_of_them[kind] for kind in self.socket_types})
+        rows = [properties.get_child_value(number) for number in range(properties.n_children())]
+        rows = [row for row in rows if row.get_child_value(0).get_string() != name]
+        rows.append(GLib.Variant.new_dict_entry(GLib.Variant("s", name), GLib.Variant.new_variant(kept)))
+        return GLib.Variant.new_array(GLib.VariantType("{sv}"), rows)
 
     def offer(self, identifier, service):
         """Offers a tube; telepathy-glib chooses the socket and listens on it. (Parameters are a GHashTable
@@ -256,6 +285,7 @@ class Client:
         self.channel = self._channel(path, properties)
         self.tube = finished(self.channel.accept_async, self.channel.accept_finish)
         assert isinstance(self.tube, Tp.StreamTubeConnection), type(self.tube)
+        self.accepted = path
         parameters = self.channel.dup_parameters_vardict()
         return {"from": self.tube.get_contact().get_identifier(), "parameters": parameters.unpack()}
 
@@ -271,6 +301,13 @@ class Client:
                 break
             got += part
         return got.decode()
+
+    def door(self):
+        """What the accepted tube's connection goes to, as the tests write addresses."""
+        address = self.tube.get_socket_connection().get_remote_address()
+        if isinstance(address, Gio.InetSocketAddress):
+            return ["tcp", address.get_address().to_string(), address.get_port()]
+        return ["unix", address.get_path()]
 
     def served(self, count):
         """Lets the main loop take connections until `count` came; gives from whom."""

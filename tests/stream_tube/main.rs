@@ -6,6 +6,7 @@ mod leaks;
 mod opening;
 mod pressure;
 mod service;
+mod sockets;
 
 use support::{Person, World, service};
 

@@ -7,39 +7,6 @@ use zbus::{OwnedVariant, Variant};
 
 use crate::alice_and_bob;
 
-/// `Socket_Address_Type`s that stream tubes have.
-const KINDS: [u32; 3] = [0, 2, 3];
-
-fn echo(kind: u32, folder: &std::path::Path) -> Echo {
-    match kind {
-        0 => Echo::unix(&folder.join(format!("echo{kind}"))),
-        2 => Echo::ipv4(),
-        _ => Echo::ipv6(),
-    }
-}
-
-#[test]
-fn every_socket_type_against_every_other() {
-    let (alice, bob) = alice_and_bob();
-    let data: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
-    for offered in KINDS {
-        let service = echo(offered, alice.dir());
-        for accepted in KINDS {
-            let (ours, theirs, door) = alice.tube_to(
-                &bob,
-                &format!("x-{offered}-{accepted}"),
-                service.address(),
-                accepted,
-            );
-            assert_eq!(door.kind(), accepted);
-            let back = exchange(&door, &data).expect("bytes through the tube");
-            assert!(back == data, "{offered} to {accepted}: not the same bytes");
-            alice.close(&ours).expect("Close");
-            bob.closed(&theirs);
-        }
-    }
-}
-
 #[test]
 fn states_and_signals_come_in_order() {
     let (alice, bob) = alice_and_bob();

@@ -178,10 +178,10 @@ class Person:
                    STREAM_TUBE + ".Service": GLib.Variant("s", service)}
         return self.on(self.path, REQUESTS, "CreateChannel", GLib.Variant("(a{sv})", (request,)))[0]
 
-    def offer(self, channel, address, parameters=None):
+    def offer(self, channel, address, parameters=None, access=LOCALHOST):
         kind, variant = to_variant(address)
         self.on(channel, STREAM_TUBE, "Offer",
-                GLib.Variant("(uvua{sv})", (kind, variant, 0, parameters or {})))
+                GLib.Variant("(uvua{sv})", (kind, variant, access, parameters or {})))
 
     def offered(self, service, patience=PATIENCE):
         def matches(_path, interface, member, arguments):
@@ -191,11 +191,12 @@ class Person:
         row = self.take(f"{self.name} is offered {service}", matches, patience)
         return row[3][0][0][0]
 
-    def accept(self, channel, kind):
-        value = self.on(channel, STREAM_TUBE, "Accept",
-                        GLib.Variant("(uuv)", (kind, 0, GLib.Variant("u", 0))))
-        if kind == UNIX:
-            return ["unix", bytes(value).rstrip(b"\0").decode()]
+    def accept(self, channel, kind, access=LOCALHOST, parameter=None):
+        """Where to connect to; who has to say a byte first finds it as the last element."""
+        value = self.on(channel, STREAM_TUBE, "Accept", GLib.Variant(
+            "(uuv)", (kind, access, parameter or GLib.Variant("u", 0))))
+        if kind in (UNIX, ABSTRACT):
+            return ["unix", bytes(value).rstrip(b"\0").decode(), "7f" if access == CREDENTIALS else ""]
         return ["tcp", value[0], value[1]]
 
     def close_channel(self, channel):
@@ -242,9 +243,9 @@ class Person:
 
 
 def to_variant(address):
-    """(Socket_Address_Type, variant) of ["unix", path] or ["tcp", host, port]."""
+    """(Socket_Address_Type, variant) of ["unix", path or NUL and name] or ["tcp", host, port]."""
     if address[0] == "unix":
-        return UNIX, GLib.Variant("ay", os.fsencode(address[1]))
+        return ABSTRACT if address[1].startswith("\0") else UNIX, GLib.Variant("ay", os.fsencode(address[1]))
     return (IPV6 if ":" in address[1] else IPV4), GLib.Variant("(sq)", (address[1], address[2]))
 
 
@@ -293,6 +294,7 @@ def exchange(address, size):
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(30)
         client.connect(address[1])
+        client.sendall(bytes.fromhex("".join(address[2:])))
     else:
         client = socket.create_connection((address[1], address[2]), 30)
     data = os.urandom(size)

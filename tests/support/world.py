@@ -45,7 +45,8 @@ TUBE = CHANNEL + ".Interface.Tube"
 STREAM_TUBE = CHANNEL + ".Type.StreamTube"
 STATISTICS = CHANNEL + ".Interface.Pneuma.Statistics1"
 PATIENCE = 40  # seconds; waited out only by a test that fails
-UNIX, IPV4, IPV6 = 0, 2, 3
+UNIX, ABSTRACT, IPV4, IPV6 = 0, 1, 2, 3
+LOCALHOST, PORT, CREDENTIALS = 0, 1, 3
 # Users every Debian has and who own nothing here; dbus-daemon wants users with a name.
 ALICE, BOB, MALLORY = (pwd.getpwnam(name).pw_uid for name in ("games", "news", "nobody"))
 

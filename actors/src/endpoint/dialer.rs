@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{SocketAddr, TcpStream},
-    os::unix::ffi::OsStrExt as _,
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::Path,
     time::Duration,
 };
@@ -12,9 +15,12 @@ use async_io::Async;
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
+    process::geteuid,
 };
 
-use super::{EndpointConfig, LocalStream, check_access};
+use super::{
+    EndpointConfig, LocalStream, access_control::peer_uid, check_combination, credentials,
+};
 use crate::{
     model::{AccessControl, AddressType, Error, SocketAddress},
     runtime::{Clock, Failure, FaultPoint, Faults, within},
@@ -36,19 +42,36 @@ pub struct Dialled {
     pub from: Option<SocketAddress>,
 }
 
+/// How we introduce ourselves to a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Introduction {
+    /// Not at all: it looks at our address or at nothing (`Port`, `Localhost`).
+    None,
+    /// With this byte, our credentials attached (`Credentials`); it is no part of the stream. Only
+    /// Unix sockets have that, and only a service of our own user is told.
+    Byte(u8),
+}
+
+impl Introduction {
+    fn access(self) -> AccessControl {
+        match self {
+            Introduction::None => AccessControl::Localhost,
+            Introduction::Byte(_) => AccessControl::Credentials,
+        }
+    }
+}
+
 /// Whether an address could be dialled at all: for `StreamTube.Offer`, which is answered before
 /// anybody dials. Looks at the address only, not at what is there.
 ///
 /// # Errors
-/// `InvalidArgument` for an address no service can have, `NotImplemented` for kinds of addresses
-/// and access controls that are not there.
+/// `InvalidArgument` for an address no service can have, `NotImplemented` for an access control that
+/// sockets of this kind do not have.
 pub fn check_target(address: &SocketAddress, access: AccessControl) -> Result<(), Error> {
-    check_access(access)?;
+    check_combination(address.address_type(), access)?;
     match address {
         SocketAddress::Unix(path) => unix_address(path).map(drop),
-        SocketAddress::AbstractUnix(_) => Err(Error::NotImplemented(
-            "abstract Unix sockets are not available; use Unix, IPv4 or IPv6".into(),
-        )),
+        SocketAddress::AbstractUnix(name) => abstract_address(name).map(drop),
         SocketAddress::Ipv4(address) => check_port(address.port()),
         SocketAddress::Ipv6(address) => check_port(address.port()),
     }
@@ -86,40 +109,66 @@ fn unix_address(path: &Path) -> Result<SocketAddrUnix, Error> {
     })
 }
 
+fn abstract_address(name: &[u8]) -> Result<SocketAddrUnix, Error> {
+    // An empty name would have the kernel choose one.
+    if name.is_empty() {
+        return Err(Error::InvalidArgument(
+            "an abstract Unix socket has a name".into(),
+        ));
+    }
+    SocketAddrUnix::new_abstract_name(name).map_err(|_| {
+        Error::InvalidArgument(format!(
+            "the name of an abstract Unix socket may have 107 bytes, this one has {}: {}",
+            name.len(),
+            name.escape_ascii()
+        ))
+    })
+}
+
 /// Connects to a service. Dropping the future gives the attempt up and leaves nothing behind.
 ///
 /// # Errors
 /// As [`check_target`]; `ConnectionRefused` when nothing listens there, `NetworkError` when there is
 /// no way there, `ConnectionFailed` when it does not answer within [`DIAL_WITHIN`] or breaks off,
-/// `PermissionDenied` when a Unix socket is not ours to use, `ResourceUnavailable` without
-/// descriptors.
+/// `PermissionDenied` when a Unix socket is not ours to use, or is another user's and we are to
+/// introduce ourselves, `ResourceUnavailable` without descriptors.
 pub async fn dial(
     address: &SocketAddress,
-    access: AccessControl,
+    introduction: Introduction,
     _config: &EndpointConfig,
     clock: &dyn Clock,
 ) -> Result<Dialled, Error> {
-    dial_until(address, access, clock, &Faults::default()).await
+    dial_until(address, introduction, clock, &Faults::default()).await
 }
 
 /// The same, until a test kills it.
 pub(crate) async fn dial_until(
     address: &SocketAddress,
-    access: AccessControl,
+    introduction: Introduction,
     clock: &dyn Clock,
     faults: &Faults,
 ) -> Result<Dialled, Error> {
-    check_target(address, access)?;
+    check_target(address, introduction.access())?;
+    let dying = |failure: Failure| Error::ConnectionFailed(failure.to_string());
     let attempt = async {
-        match address {
+        let dialled = match address {
             SocketAddress::Ipv4(ip) => dial_tcp(SocketAddr::V4(*ip)).await,
             SocketAddress::Ipv6(ip) => dial_tcp(SocketAddr::V6(*ip)).await,
             SocketAddress::Unix(path) => dial_unix(&unix_address(path)?, clock).await,
-            SocketAddress::AbstractUnix(_) => Err(Errno::AFNOSUPPORT.into()),
+            SocketAddress::AbstractUnix(name) => dial_unix(&abstract_address(name)?, clock).await,
+        };
+        let dialled = dialled.map_err(|error| explain(address, &error))?;
+        if let (Introduction::Byte(byte), LocalStream::Unix(service)) =
+            (introduction, &dialled.stream)
+        {
+            check_service(address, service.as_fd())?;
+            let saying = credentials::say(service, byte);
+            let said = faults.survive(FaultPoint::DiallerSaying, saying).await;
+            said.map_err(dying)?
+                .map_err(|error| explain(address, &error))?;
         }
-        .map_err(|error| explain(address, &error))
+        Ok(dialled)
     };
-    let dying = |failure: Failure| Error::ConnectionFailed(failure.to_string());
     let attempt = within(clock, DIAL_WITHIN, attempt);
     let attempt = faults.survive(FaultPoint::DiallerConnecting, attempt).await;
     let dialled = attempt.map_err(dying)?.unwrap_or_else(|| {
@@ -166,6 +215,18 @@ async fn dial_unix(address: &SocketAddrUnix, clock: &dyn Clock) -> io::Result<Di
         stream: LocalStream::from_connected(AddressType::Unix, socket)?,
         from: None,
     })
+}
+
+/// `Credentials` means that only one user deals with a tube, so the service must be ours too. That
+/// also keeps somebody else out who took the service's abstract name once it had ended.
+fn check_service(address: &SocketAddress, service: BorrowedFd<'_>) -> Result<(), Error> {
+    let uid = peer_uid(service).map_err(|error| explain(address, &error))?;
+    if uid == geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(Error::PermissionDenied(format!(
+        "{address} is a socket of the user {uid}, and access control by credentials is for one's own"
+    )))
 }
 
 /// One sentence for a person, and the error a program can tell from others.

@@ -4,16 +4,17 @@
 //!          ┌────────────────────── delivered, or refused ◄──────────────────┐
 //!          ▼                                                                │
 //!   ┌─ Reserving ──slot──► Waiting ──accept──► Checking ──admitted──► Delivering
-//!   │                        │  ▲                 ▲
-//!   │                 error  ▼  │ later           │ a predecessor's connection
-//!   │                       Pausing               │
-//!   └── something in hand already ────────────────┘
+//!   │                        │  ▲                 ▲ │                     ▲
+//!   │                 error  ▼  │ later           │ └──► lobby ───byte────┘
+//!   │                       Pausing               │      (with Credentials)
+//!   └── something in hand already ────────────────┘ a predecessor's connection
 //! ```
 //!
 //! From `accept` until it is delivered a connection lies in the [`Listening`], which outlives this
-//! actor; a successor finds it there and goes on with the check or the delivery. So no accepted
-//! connection dies with a listener, wherever the listener dies. Nothing a client does or fails to do delays another: all waits are for the
-//! kernel, a free slot or the tube.
+//! actor; a successor finds it there and goes on with the check, the byte or the delivery. So no
+//! accepted connection dies with a listener, wherever the listener dies. Nothing a client does or fails
+//! to do delays another: all waits are for the kernel, a free slot or the tube, and those who have a
+//! byte to say are waited for side by side, while others are accepted (see [`super::lobby`]).
 
 use std::{
     future::{Future, poll_fn},
@@ -29,10 +30,11 @@ use super::{
     Listening, LocalStream, Slot, Slots,
     access_control::{Checked, Refusal, SockDiag},
     listening::{InHand, Serving},
+    lobby::{FIRST_WORD_WITHIN, PATIENCE},
 };
 use crate::{
     ports::Duplex as _,
-    runtime::{Clock, Exit, Failure, FaultPoint, Faults, Stop},
+    runtime::{Clock, Exit, Failure, FaultPoint, Faults, Stop, Time},
 };
 
 /// The first pause after an error that will pass; each further one is twice as long.
@@ -43,7 +45,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that may come in, with the permit it occupies.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The connection; nothing has been read from it.
+    /// The connection; nothing of its stream has been read.
     pub stream: LocalStream,
     /// Held for as long as the connection is open.
     pub slot: Slot,
@@ -100,6 +102,7 @@ where
         clock: &*clock,
         kernel: None,
         pause: FIRST_PAUSE,
+        resume: None,
         faults,
     };
     let run = async { listener.run(deliver).await.unwrap_or_else(Exit::Failed) };
@@ -114,14 +117,31 @@ struct Listener<'a> {
     /// Opened at the first TCP connection and kept.
     kernel: Option<SockDiag>,
     pause: Duration,
+    /// Before this no client is accepted.
+    resume: Option<Time>,
     faults: &'a Faults,
 }
 
 /// What is to be done next.
 enum Next {
-    Accept,
+    /// Wait for whoever comes or speaks first.
+    Wait,
+    /// Find out who the connection in hand is.
     Check { checked: Checked, is_tcp: bool },
+    /// Begin to hand it over.
+    HandOver,
+    /// Wait until it is handed over.
     Deliver,
+}
+
+/// What a listener waits for while it has nothing in hand.
+enum Arrival {
+    /// A client is in hand, or could not be had.
+    Client(io::Result<()>),
+    /// One in the lobby has said its byte and is in hand, or is refused.
+    Word(Result<(), (Accepted, Refusal)>),
+    /// The one that has been in the lobby longest has been silent for too long.
+    Silence,
 }
 
 impl Listener<'_> {
@@ -133,27 +153,35 @@ impl Listener<'_> {
         let faults = self.faults;
         loop {
             match self.next() {
-                Next::Accept => {
-                    let reserving = self.slots.reserve();
-                    let slot = faults
-                        .survive(FaultPoint::ListenerReserving, reserving)
-                        .await?;
-                    let accepting = self.serving.accept(slot);
-                    match faults
-                        .survive(FaultPoint::ListenerAccepting, accepting)
-                        .await?
-                    {
-                        Ok(()) => {
-                            self.pause = FIRST_PAUSE;
-                            faults.hit(FaultPoint::ListenerAccepted)?;
-                        }
-                        Err(error) if passes(&error) => self.pause(&error).await,
-                        Err(error) => return Ok(failed(&format!("cannot accept: {error}"))),
+                Next::Wait => match self.arrival().await? {
+                    Arrival::Client(Ok(())) => {
+                        self.pause = FIRST_PAUSE;
+                        faults.hit(FaultPoint::ListenerAccepted)?;
                     }
-                }
+                    Arrival::Client(Err(error)) if passes(&error) => {
+                        // Those in the lobby need not wait for that.
+                        self.resume =
+                            Some(self.clock.now().saturating_add(self.next_pause(&error)));
+                    }
+                    Arrival::Client(Err(error)) => {
+                        return Ok(failed(&format!("cannot accept: {error}")));
+                    }
+                    Arrival::Word(Ok(())) => faults.hit(FaultPoint::ListenerHeard)?,
+                    Arrival::Word(Err((accepted, why))) => {
+                        self.refuse(accepted, &why);
+                        yield_now().await;
+                    }
+                    Arrival::Silence => {
+                        let oldest = self.serving.lobby().take_oldest();
+                        if let Some(accepted) = oldest {
+                            self.refuse(accepted, &Refusal::Silent);
+                        }
+                    }
+                },
                 Next::Check { checked, is_tcp } => {
                     if let Err(error) = self.open_kernel(is_tcp) {
-                        self.pause(&error).await;
+                        let pause = self.next_pause(&error);
+                        self.clock.sleep(pause).await;
                         continue;
                     }
                     let admission = *self.listening.admission();
@@ -163,20 +191,27 @@ impl Listener<'_> {
                         .survive(FaultPoint::ListenerChecking, checking)
                         .await?;
                     faults.hit(FaultPoint::ListenerChecked)?;
+                    if verdict.is_ok() && admission.wants_a_byte() {
+                        self.serving.send_to_lobby(self.clock.now());
+                        continue;
+                    }
                     let InHand::Accepted(accepted) = self.serving.take_in_hand() else {
                         continue;
                     };
                     match verdict {
-                        Ok(()) => {
-                            let delivery = Box::pin(deliver(accepted));
-                            *self.serving.in_hand() = InHand::Delivering(delivery);
-                        }
+                        Ok(()) => *self.serving.in_hand() = InHand::Admitted(accepted),
                         Err(why) => {
                             self.refuse(accepted, &why);
                             // Another user who connects faster than we refuse must not have
                             // this thread for itself.
                             yield_now().await;
                         }
+                    }
+                }
+                Next::HandOver => {
+                    if let InHand::Admitted(accepted) = self.serving.take_in_hand() {
+                        let delivery = Box::pin(deliver(accepted));
+                        *self.serving.in_hand() = InHand::Delivering(delivery);
                     }
                 }
                 Next::Deliver => {
@@ -192,13 +227,77 @@ impl Listener<'_> {
 
     fn next(&self) -> Next {
         match &*self.serving.in_hand() {
-            InHand::Nothing => Next::Accept,
+            InHand::Nothing => Next::Wait,
             InHand::Accepted(accepted) => Next::Check {
                 checked: Checked::of(&accepted.stream),
                 is_tcp: matches!(accepted.stream, LocalStream::Tcp(_)),
             },
+            InHand::Admitted(_) => Next::HandOver,
             InHand::Delivering(_) => Next::Deliver,
         }
+    }
+
+    /// Waits for a client, or for what those in the lobby do or fail to do. Whatever loses the race
+    /// has taken nothing from anybody.
+    async fn arrival(&self) -> Result<Arrival, Failure> {
+        let (faults, serving) = (self.faults, &self.serving);
+        let (oldest, full) = {
+            let lobby = serving.lobby();
+            (lobby.oldest(), lobby.is_full())
+        };
+        let word = async {
+            if oldest.is_none() {
+                std::future::pending::<()>().await;
+            }
+            let hearing = poll_fn(|context| serving.poll_word(context));
+            let hearing = faults.survive(FaultPoint::ListenerHearing, hearing);
+            Ok(Arrival::Word(hearing.await?))
+        };
+        let silence = async {
+            match oldest {
+                Some(since) => {
+                    self.clock
+                        .sleep_until(since.saturating_add(FIRST_WORD_WITHIN))
+                        .await
+                }
+                None => std::future::pending().await,
+            }
+            Ok(Arrival::Silence)
+        };
+        let client = async {
+            if let Some(resume) = self.resume {
+                self.clock.sleep_until(resume).await;
+            }
+            let reserving = self.room(oldest, full);
+            let reserved = faults.survive(FaultPoint::ListenerReserving, reserving);
+            let Some(slot) = reserved.await? else {
+                return Ok(Arrival::Silence);
+            };
+            let accepting = serving.accept(slot);
+            let accepting = faults.survive(FaultPoint::ListenerAccepting, accepting);
+            Ok(Arrival::Client(accepting.await?))
+        };
+        word.or(silence).or(client).await
+    }
+
+    /// A slot for the next client. `None` when there is none, or no place in the lobby, although
+    /// somebody waits, and the `oldest` in the lobby has been silent for long enough.
+    async fn room(&self, oldest: Option<Time>, full: bool) -> Option<Slot> {
+        let free = async {
+            if full {
+                std::future::pending::<()>().await;
+            }
+            Some(self.slots.reserve().await)
+        };
+        let taken = async {
+            let Some(since) = oldest else {
+                return std::future::pending().await;
+            };
+            self.clock.sleep_until(since.saturating_add(PATIENCE)).await;
+            self.serving.somebody_waits().await;
+            None
+        };
+        free.or(taken).await
     }
 
     /// Sees to it that the kernel can be asked. Fails only if that may work later; where it never
@@ -222,11 +321,12 @@ impl Listener<'_> {
         accepted.stream.reset();
     }
 
-    async fn pause(&mut self, error: &io::Error) {
-        let address = self.listening.address();
-        tracing::warn!(%address, %error, pause = ?self.pause, "cannot accept for now");
-        self.clock.sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    /// How long to do nothing about clients after this error.
+    fn next_pause(&mut self, error: &io::Error) -> Duration {
+        let (address, pause) = (self.listening.address(), self.pause);
+        tracing::warn!(%address, %error, ?pause, "cannot accept for now");
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
     }
 }
 

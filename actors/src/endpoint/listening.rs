@@ -1,7 +1,8 @@
 //! A bound, listening socket. It belongs to whoever supervises the channel, not to the actor that
 //! accepts from it: a restarted listener goes on with the same descriptor, the address stays, and
 //! no client that waits in the kernel's queue is lost. A connection that has been accepted but not
-//! yet handed over is kept here too, for the same reason.
+//! yet handed over is kept here too, for the same reason, and so are those who have not said their
+//! byte yet.
 
 use std::{
     io,
@@ -21,6 +22,7 @@ use std::{
 
 use async_io::Async;
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, chmod, unlink},
     io::Errno,
     net::{
@@ -32,12 +34,14 @@ use rustix::{
 
 use super::{
     Accepted, EndpointConfig, LocalStream, Slot,
-    access_control::{Admission, SockDiag},
-    check_access, check_target, directory, socket_error,
+    access_control::{Admission, Refusal, SockDiag},
+    check_combination, check_target, credentials, directory,
+    lobby::Lobby,
+    socket_error,
 };
 use crate::{
-    model::{AccessControl, AddressType, BytestreamId, Error, SocketAddress},
-    runtime::BoxFuture,
+    model::{AccessControl, AccessRule, AddressType, BytestreamId, Error, SocketAddress},
+    runtime::{BoxFuture, Time},
 };
 
 /// Most clients that may wait in the kernel's queue. Beyond it a Unix client's `connect` blocks
@@ -57,6 +61,7 @@ pub struct Listening {
     address: SocketAddress,
     admission: Admission,
     in_hand: Mutex<InHand>,
+    lobby: Mutex<Lobby>,
     served: AtomicBool,
     refused: AtomicU64,
     // Last, so that the descriptor is closed first: nobody connects to a file that is going.
@@ -70,7 +75,9 @@ pub(super) enum InHand {
     Nothing,
     /// Accepted; who it is has not been established.
     Accepted(Accepted),
-    /// Let in; this owns it until the tube has it.
+    /// Let in, and nobody has begun to hand it over.
+    Admitted(Accepted),
+    /// This owns it until the tube has it.
     Delivering(BoxFuture<'static, bool>),
 }
 
@@ -79,6 +86,7 @@ impl std::fmt::Debug for InHand {
         f.write_str(match self {
             InHand::Nothing => "Nothing",
             InHand::Accepted(_) => "Accepted",
+            InHand::Admitted(_) => "Admitted",
             InHand::Delivering(_) => "Delivering",
         })
     }
@@ -97,19 +105,22 @@ impl Drop for SocketFile {
 }
 
 impl Listening {
-    /// Binds a socket of this kind and listens, at an address nobody can guess (Unix) or that the
-    /// kernel chooses (IP). Makes a few system calls and never waits for anybody.
+    /// Binds a socket of this kind and listens, at an address nobody can guess (Unix, abstract or not)
+    /// or that the kernel chooses (IP). Makes a few system calls and never waits for anybody.
     ///
     /// # Errors
-    /// `NotImplemented` for address types and access controls that are not there, `PermissionDenied`
-    /// when the directory for sockets is not private, `ResourceUnavailable` without descriptors,
+    /// `NotImplemented` for an access control that such sockets do not have, `InvalidArgument` for one
+    /// that nobody could pass, `PermissionDenied` when the directory for sockets is not private, `ResourceUnavailable` without descriptors,
     /// `NotAvailable` otherwise.
     pub fn bind(
         kind: AddressType,
-        access: AccessControl,
+        rule: AccessRule,
         config: &EndpointConfig,
     ) -> Result<Listening, Error> {
-        check_access(access)?;
+        check_combination(kind, rule.control())?;
+        if let AccessRule::Port(from) = rule {
+            check_from(kind, from)?;
+        }
         let (descriptor, address, file) = match kind {
             AddressType::Unix => {
                 let (descriptor, file) = bind_unix(&config.socket_directory)?;
@@ -121,15 +132,18 @@ impl Listening {
                 })?;
                 (descriptor, address, None)
             }
-            AddressType::AbstractUnix => return Err(no_abstract_sockets()),
+            AddressType::AbstractUnix => {
+                let (descriptor, name) = bind_random_name()?;
+                (descriptor, SocketAddress::AbstractUnix(name), None)
+            }
         };
-        Listening::of(descriptor, address, file, config)
+        Listening::of(descriptor, address, file, rule, config)
     }
 
-    /// Binds at an address that the user chose: a path, which must be absolute, or a port of the
-    /// loopback interface (0: the kernel chooses). The same people are let in as everywhere: a
-    /// Unix socket has mode 0600 wherever it lies. The file of a socket that nobody listens on any
-    /// more is replaced.
+    /// Binds at an address that the user chose, with `Localhost`: a path, which must be absolute, an
+    /// abstract name, or a port of the loopback interface (0: the kernel chooses). The same people are
+    /// let in as everywhere: a Unix socket has mode 0600 wherever it lies. The file of a socket that
+    /// nobody listens on any more is replaced.
     ///
     /// # Errors
     /// `InvalidArgument` for a path no socket can have, `PermissionDenied` for an address others
@@ -156,18 +170,28 @@ impl Listening {
                     "{address} is not an address of this machine alone; everybody on the network would get in"
                 )));
             }
-            SocketAddress::AbstractUnix(_) => return Err(no_abstract_sockets()),
+            SocketAddress::AbstractUnix(name) => {
+                check_target(address, AccessControl::Localhost)?;
+                let descriptor = bind_name(name).map_err(taken)?;
+                (descriptor, address.clone(), None)
+            }
         };
-        Listening::of(descriptor, bound, file, config)
+        Listening::of(descriptor, bound, file, AccessRule::Localhost, config)
     }
 
     fn of(
         descriptor: OwnedFd,
         address: SocketAddress,
         file: Option<SocketFile>,
+        rule: AccessRule,
         config: &EndpointConfig,
     ) -> Result<Listening, Error> {
-        let admission = Admission::new(config);
+        let admission = Admission::new(rule, config);
+        if admission.wants_a_byte() {
+            // Those accepted from it inherit this.
+            credentials::ask_for_credentials(&descriptor)
+                .map_err(|error| socket_error("the kernel does not tell who says what", &error))?;
+        }
         if let Some(ip) = ip_of(&address)
             && admission.asks_the_kernel()
         {
@@ -187,6 +211,7 @@ impl Listening {
             address,
             admission,
             in_hand: Mutex::default(),
+            lobby: Mutex::default(),
             served: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             _file: file,
@@ -260,6 +285,49 @@ impl Serving<'_> {
         Err(Errno::AGAIN.into())
     }
 
+    /// Waits until somebody waits in the kernel's queue, without accepting.
+    pub(super) async fn somebody_waits(&self) {
+        let mut queue = [PollFd::new(&self.0.descriptor, PollFlags::IN)];
+        // The kernel's answer of now; what it says to the reactor may be on its way.
+        if poll(&mut queue, Some(&Timespec::default())) == Ok(0)
+            && self.0.descriptor.readable().await.is_err()
+        {
+            // Accepting says why.
+            std::future::pending().await
+        }
+    }
+
+    /// Those who have been accepted and let in, and have not said their byte.
+    pub(super) fn lobby(&self) -> std::sync::MutexGuard<'_, Lobby> {
+        // A guest leaves it in one call, so a panic elsewhere leaves nothing half done.
+        self.0.lobby.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the connection in hand, which may come in, wait for its byte.
+    pub(super) fn send_to_lobby(&self, now: Time) {
+        if let InHand::Accepted(accepted) = self.take_in_hand() {
+            self.lobby().enter(accepted, now);
+        }
+    }
+
+    /// Waits until one in the lobby has said something. It is in hand then, or, with the reason,
+    /// refused.
+    pub(super) fn poll_word(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), (Accepted, Refusal)>> {
+        let admission = self.0.admission();
+        self.lobby()
+            .poll_word(admission, context)
+            .map(|(accepted, verdict)| match verdict {
+                Ok(()) => {
+                    *self.in_hand() = InHand::Admitted(accepted);
+                    Ok(())
+                }
+                Err(why) => Err((accepted, why)),
+            })
+    }
+
     /// The connection that was accepted and not yet handed over, perhaps by a predecessor.
     pub(super) fn in_hand(&self) -> std::sync::MutexGuard<'_, InHand> {
         // Every change is one assignment, so a panic elsewhere leaves nothing half done.
@@ -300,8 +368,7 @@ fn ip_of(address: &SocketAddress) -> Option<SocketAddr> {
 /// pass and is no reason to say no.
 pub(super) fn is_possible(kind: AddressType) -> bool {
     match kind {
-        AddressType::Unix => true,
-        AddressType::AbstractUnix => false,
+        AddressType::Unix | AddressType::AbstractUnix => true,
         AddressType::Ipv4 | AddressType::Ipv6 => match try_loopback(kind) {
             Ok(()) => true,
             Err(error) => matches!(
@@ -328,8 +395,19 @@ fn new_socket(
     Ok(socket_with(family, SocketType::STREAM, flags, protocol)?)
 }
 
-fn no_abstract_sockets() -> Error {
-    Error::NotImplemented("abstract Unix sockets are not available; use Unix, IPv4 or IPv6".into())
+/// Whether anybody can have the address that a client must have.
+fn check_from(kind: AddressType, from: SocketAddr) -> Result<(), Error> {
+    if from.port() == 0 {
+        return Err(Error::InvalidArgument(
+            "no program connects from the port 0; name the port that yours is bound to".into(),
+        ));
+    }
+    if from.is_ipv4() != (kind == AddressType::Ipv4) {
+        return Err(Error::InvalidArgument(format!(
+            "nobody at {from} can connect to a socket of the other IP version"
+        )));
+    }
+    Ok(())
 }
 
 fn bind_loopback(kind: AddressType) -> io::Result<(OwnedFd, SocketAddress)> {
@@ -362,6 +440,22 @@ fn bind_ip(address: SocketAddr) -> io::Result<(OwnedFd, SocketAddress)> {
         SocketAddr::V6(address) => SocketAddress::Ipv6(address),
     };
     Ok((descriptor, address))
+}
+
+/// An abstract Unix socket whose name nobody can guess.
+fn bind_random_name() -> Result<(OwnedFd, Vec<u8>), Error> {
+    let fails = |error: io::Error| socket_error("cannot make an abstract Unix socket", &error);
+    let random = BytestreamId::random().map_err(fails)?;
+    let name = format!("pneuma-{random}").into_bytes();
+    Ok((bind_name(&name).map_err(fails)?, name))
+}
+
+fn bind_name(name: &[u8]) -> io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new_abstract_name(name)?;
+    let descriptor = new_socket(AddressFamily::UNIX, None)?;
+    bind(&descriptor, &address)?;
+    listen(&descriptor, BACKLOG)?;
+    Ok(descriptor)
 }
 
 /// A Unix socket at a path of the user's choice.

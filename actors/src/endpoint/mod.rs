@@ -11,30 +11,35 @@
 //! ```
 //!
 //! Who may come in is decided in one place, [`access_control`]. Sockets carry bytes straight into
-//! the relay; nothing here reads or writes one.
+//! the relay; nothing here reads or writes one, but for the byte of `Credentials`, which is none of the
+//! stream's.
 //!
 //! # What is bounded
 //! Connections by [`Slots`] (the next client waits in the kernel's queue until one is free), that
 //! queue by [`BACKLOG`], a dial by [`DIAL_WITHIN`], the kernel's answer about a client by
-//! [`access_control::ANSWER_WITHIN`].
+//! [`access_control::ANSWER_WITHIN`], clients that have a byte to say by [`MOST_SILENT`], and each of
+//! them by [`FIRST_WORD_WITHIN`].
 
 use std::path::PathBuf;
 
 use crate::model::{AccessControl, AddressType, Error};
 
 pub mod access_control;
+mod credentials;
 mod dialer;
 mod directory;
 mod listener;
 mod listening;
+mod lobby;
 mod slots;
 mod stream;
 
 pub(crate) use dialer::dial_until;
-pub use dialer::{DIAL_WITHIN, Dialled, check_target, dial};
+pub use dialer::{DIAL_WITHIN, Dialled, Introduction, check_target, dial};
 pub(crate) use listener::listen_until;
 pub use listener::{Accepted, listen};
 pub use listening::{BACKLOG, Listening, sweep};
+pub use lobby::{FIRST_WORD_WITHIN, MOST_SILENT, PATIENCE};
 pub use slots::{Slot, Slots};
 pub use stream::LocalStream;
 
@@ -45,7 +50,8 @@ pub struct EndpointConfig {
     /// is made (mode 0700) when the first socket is bound, and checked every time.
     pub socket_directory: PathBuf,
     /// Takes the specification's word for `Localhost`, *any* user of this machine, on loopback TCP
-    /// too. Unix sockets stay closed to others by their file permissions.
+    /// and abstract Unix sockets too; and leaves `Port` to the port alone. Unix sockets stay closed to
+    /// others by their file permissions.
     pub any_local_user: bool,
 }
 
@@ -54,21 +60,35 @@ pub struct EndpointConfig {
 /// loopback address, and where the kernel does not say who connects: a socket nobody could use
 /// would be no offer.
 pub fn supported_sockets() -> Vec<(AddressType, Vec<AccessControl>)> {
-    [AddressType::Unix, AddressType::Ipv4, AddressType::Ipv6]
-        .into_iter()
-        .filter(|kind| listening::is_possible(*kind))
-        .map(|kind| (kind, vec![AccessControl::Localhost]))
-        .collect()
+    [
+        AddressType::Unix,
+        AddressType::AbstractUnix,
+        AddressType::Ipv4,
+        AddressType::Ipv6,
+    ]
+    .into_iter()
+    .filter(|kind| listening::is_possible(*kind))
+    .map(|kind| (kind, access_controls(kind).to_vec()))
+    .collect()
 }
 
-/// Only `Localhost` is there yet.
-fn check_access(access: AccessControl) -> Result<(), Error> {
-    match access {
-        AccessControl::Localhost => Ok(()),
-        AccessControl::Port | AccessControl::Credentials => Err(Error::NotImplemented(format!(
-            "the access control {access:?} is not available; use Localhost"
-        ))),
+/// What a socket of this kind can demand, and a service behind one.
+fn access_controls(kind: AddressType) -> &'static [AccessControl] {
+    match kind {
+        AddressType::Unix | AddressType::AbstractUnix => {
+            &[AccessControl::Localhost, AccessControl::Credentials]
+        }
+        AddressType::Ipv4 | AddressType::Ipv6 => &[AccessControl::Localhost, AccessControl::Port],
     }
+}
+
+fn check_combination(kind: AddressType, access: AccessControl) -> Result<(), Error> {
+    if access_controls(kind).contains(&access) {
+        return Ok(());
+    }
+    Err(Error::NotImplemented(format!(
+        "{kind:?} sockets have no access control {access:?}; use Localhost"
+    )))
 }
 
 /// What a system call that makes a socket says, as an error of ours.

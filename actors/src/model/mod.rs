@@ -12,7 +12,7 @@ pub use error::{Error, Result};
 pub use id::{
     BytestreamId, ChannelId, ConnectionId, ContactHandle, OwnerId, ParseBytestreamIdError,
 };
-pub use socket::{AccessControl, AddressType, SocketAddress};
+pub use socket::{AccessControl, AccessRule, AddressType, ConnectionParameter, SocketAddress};
 pub use tube::{
     MAX_PARAMETER_BYTES, MAX_PARAMETERS, MAX_SERVICE_NAME, ParameterValue, ServiceName,
     TubeParameters, TubeState,

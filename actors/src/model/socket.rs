@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    net::{SocketAddrV4, SocketAddrV6},
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     path::PathBuf,
 };
 
@@ -33,12 +33,49 @@ pub enum AccessControl {
     Credentials,
 }
 
+/// What a socket of ours demands of whoever connects: a `Socket_Access_Control` with its parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AccessRule {
+    /// See [`AccessControl::Localhost`].
+    Localhost,
+    /// Whoever connects has this address and port. An unspecified address (`0.0.0.0`, `::`) is any
+    /// address; the port is not 0.
+    Port(SocketAddr),
+    /// Whoever connects is of our user, and says a byte first that is no part of the stream.
+    Credentials,
+}
+
+impl AccessRule {
+    /// The rule without its parameter.
+    pub fn control(&self) -> AccessControl {
+        match self {
+            AccessRule::Localhost => AccessControl::Localhost,
+            AccessRule::Port(_) => AccessControl::Port,
+            AccessRule::Credentials => AccessControl::Credentials,
+        }
+    }
+}
+
+/// How a local service recognises a connection that we dialled: `Connection_Param` of
+/// `NewRemoteConnection`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ConnectionParameter {
+    /// By nothing (`Localhost`).
+    #[default]
+    Nothing,
+    /// By the address we dialled from (`Port`).
+    From(SocketAddress),
+    /// By the byte we sent with our credentials (`Credentials`).
+    Byte(u8),
+}
+
 /// An address an endpoint listens on or dials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SocketAddress {
     /// A path in the file system.
     Unix(PathBuf),
-    /// A name in Linux's abstract namespace, without the leading NUL byte.
+    /// A name in Linux's abstract namespace, without the leading NUL byte. Up to 107 bytes, any
+    /// bytes.
     AbstractUnix(Vec<u8>),
     /// An IPv4 address and port.
     Ipv4(SocketAddrV4),

@@ -88,6 +88,10 @@ points! {
     ListenerChecking = Listener, Waiting;
     /// The client may come in, or not.
     ListenerChecked = Listener, Passing;
+    /// For the byte of one of those who must say one.
+    ListenerHearing = Listener, Waiting;
+    /// One has said it and is in hand.
+    ListenerHeard = Listener, Passing;
     /// For whoever takes the client.
     ListenerDelivering = Listener, Waiting;
     /// For the next request.
@@ -98,6 +102,8 @@ points! {
     DiallerDialling = Dialler, Waiting;
     /// The same, within the dial: what fails there refuses the request.
     DiallerConnecting = Dialler, Waiting;
+    /// The service is being told our byte, within the dial.
+    DiallerSaying = Dialler, Waiting;
     /// The service took the connection, within the dial.
     DiallerConnected = Dialler, Passing;
     /// The service took the connection.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     endpoint::{Slot, Slots},
-    model::{ConnectionId, Result, ServiceName, SocketAddress},
+    model::{ConnectionId, ConnectionParameter, Result, ServiceName, SocketAddress},
     ports::{ChannelSignal, IncomingBytestream, TubeSignalling},
     runtime::{
         Actor, BoxFuture, Exit, Failure, FaultPoint, Faults, Flow, Mailbox, Pending, Reply, Stop,
@@ -27,7 +27,7 @@ pub(crate) enum Fact {
     /// An application's socket waits under this token.
     Accepted(Token),
     /// The service took a connection; its socket waits under this token.
-    Dialled(Token, Option<SocketAddress>),
+    Dialled(Token, ConnectionParameter),
     /// A relay is gone.
     Ended(ConnectionId, ConnectionEnd),
     /// The contact has had its time to be told of the close and to cut the connections.
@@ -318,7 +318,7 @@ impl From<Fact> for Input {
     fn from(fact: Fact) -> Self {
         match fact {
             Fact::Accepted(token) => Input::Accepted(token),
-            Fact::Dialled(token, from) => Input::Dialled { token, from },
+            Fact::Dialled(token, parameter) => Input::Dialled { token, parameter },
             Fact::Ended(id, end) => Input::Ended(id, end),
             Fact::Overdue => Input::Overdue,
             Fact::SiblingFailed(what) => Input::SiblingFailed(what),

@@ -1,7 +1,7 @@
 //! What others send a stream tube.
 
 use crate::{
-    model::{AccessControl, AddressType, Result, SocketAddress, TubeParameters},
+    model::{AccessControl, AccessRule, AddressType, Result, SocketAddress, TubeParameters},
     ports::IncomingBytestream,
     runtime::Reply,
 };
@@ -23,8 +23,8 @@ pub enum StreamTubeMessage {
     Accept {
         /// `address_type`
         address_type: AddressType,
-        /// `access_control`
-        access: AccessControl,
+        /// `access_control` and its parameter.
+        access: AccessRule,
         /// The address that listens.
         reply: Reply<Result<SocketAddress>>,
     },

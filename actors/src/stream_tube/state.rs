@@ -27,8 +27,8 @@ use std::collections::BTreeSet;
 
 use crate::{
     model::{
-        AccessControl, AddressType, ConnectionId, ContactHandle, Error, SocketAddress,
-        TubeParameters, TubeState,
+        AccessControl, AccessRule, AddressType, ConnectionId, ConnectionParameter, ContactHandle,
+        Error, SocketAddress, TubeParameters, TubeState,
     },
     ports::{ChannelSignal, StreamTubeDescription},
 };
@@ -139,8 +139,8 @@ pub enum Input {
     Accept {
         /// `address_type`
         kind: AddressType,
-        /// `access_control`
-        access: AccessControl,
+        /// `access_control` and its parameter.
+        access: AccessRule,
     },
     /// The answer to [`Effect::Bind`].
     Bound(Result<SocketAddress, Error>),
@@ -153,8 +153,8 @@ pub enum Input {
     Dialled {
         /// The socket.
         token: Token,
-        /// The address we dialled from, where that means something.
-        from: Option<SocketAddress>,
+        /// How the service recognises it.
+        parameter: ConnectionParameter,
     },
     /// An application connected to our socket.
     Accepted(Token),
@@ -189,7 +189,7 @@ pub enum Effect {
     /// Answer the offer.
     Offered(Result<(), Error>),
     /// Bind a socket and come back at once with [`Input::Bound`].
-    Bind(AddressType, AccessControl),
+    Bind(AddressType, AccessRule),
     /// Answer the accept: the socket that was bound is to be listened on.
     Listen(SocketAddress),
     /// Dial the target for the request that is being handled.
@@ -305,7 +305,7 @@ impl State {
             Input::Accept { kind, access } => self.accept(kind, access),
             Input::Bound(result) => self.bound(result),
             Input::Incoming { room } => self.incoming(room),
-            Input::Dialled { token, from } => self.dialled(token, from),
+            Input::Dialled { token, parameter } => self.dialled(token, parameter),
             Input::Accepted(token) => self.accepted(token),
             Input::Ended(id, end) => self.ended(id, end),
             Input::Close | Input::Stopped => self.close(Closing::Ours),
@@ -352,7 +352,7 @@ impl State {
         vec![self.state_changed(), Effect::Offered(Ok(()))]
     }
 
-    fn accept(&mut self, kind: AddressType, access: AccessControl) -> Vec<Effect> {
+    fn accept(&mut self, kind: AddressType, access: AccessRule) -> Vec<Effect> {
         vec![match &self.phase {
             Phase::LocalPending => Effect::Bind(kind, access),
             Phase::Open(Side::Accepting(_)) => {
@@ -398,7 +398,7 @@ impl State {
         Effect::RefuseIncoming(refusal)
     }
 
-    fn dialled(&mut self, token: Token, from: Option<SocketAddress>) -> Vec<Effect> {
+    fn dialled(&mut self, token: Token, parameter: ConnectionParameter) -> Vec<Effect> {
         let mut effects = Vec::new();
         match &self.phase {
             Phase::RemotePending(target) => {
@@ -414,7 +414,7 @@ impl State {
         };
         effects.push(Effect::Signal(ChannelSignal::NewRemoteConnection {
             contact: self.contact,
-            from,
+            parameter,
             id,
         }));
         effects.push(Effect::Relay(token, id));

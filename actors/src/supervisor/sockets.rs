@@ -1,11 +1,14 @@
 //! Where a tube's local sockets come from: the operating system's, by [`SystemSockets`], or a
 //! world of sockets in memory (`testing::FakeSockets`), so that actor tests need no descriptors.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
+};
 
 use crate::{
-    endpoint::{self, EndpointConfig, Listening, Slot, Slots},
-    model::{AccessControl, AddressType, Result, SocketAddress},
+    endpoint::{self, EndpointConfig, Introduction, Listening, Slot, Slots},
+    model::{AccessControl, AccessRule, AddressType, ConnectionParameter, Result, SocketAddress},
     ports::Duplex,
     runtime::{BoxFuture, Clock, Exit, Faults, Stop},
 };
@@ -14,9 +17,8 @@ use crate::{
 pub struct DialledSocket {
     /// The bytes.
     pub stream: Box<dyn Duplex>,
-    /// The address we dialled from, where the service was promised to recognise us by it
-    /// (`Socket_Access_Control_Port`).
-    pub from: Option<SocketAddress>,
+    /// How the service recognises it.
+    pub parameter: ConnectionParameter,
 }
 
 /// An application's connection that has passed the access control.
@@ -65,9 +67,9 @@ pub trait LocalSockets: Send + Sync + 'static {
     /// Binds a fresh socket and listens on it. Does not block.
     ///
     /// # Errors
-    /// `NotImplemented` for a combination that is not supported, `ResourceUnavailable` when the
-    /// system has no descriptor or no place for it.
-    fn bind(&self, kind: AddressType, access: AccessControl) -> Result<Arc<dyn ListeningSocket>>;
+    /// `NotImplemented` for a combination that is not supported, `InvalidArgument` for a rule nobody
+    /// could keep, `ResourceUnavailable` when the system has no descriptor or no place for it.
+    fn bind(&self, kind: AddressType, access: AccessRule) -> Result<Arc<dyn ListeningSocket>>;
 
     /// Dials a local service.
     ///
@@ -86,6 +88,9 @@ pub trait LocalSockets: Send + Sync + 'static {
 pub struct SystemSockets {
     config: EndpointConfig,
     clock: Arc<dyn Clock>,
+    /// The byte that the next service is told which wants one. Each gets another, so that 256
+    /// connections in a row can be told apart.
+    next_byte: Arc<AtomicU8>,
     faults: Faults,
 }
 
@@ -101,6 +106,7 @@ impl SystemSockets {
         SystemSockets {
             config,
             clock,
+            next_byte: Arc::default(),
             faults: Faults::default(),
         }
     }
@@ -122,7 +128,7 @@ impl LocalSockets for SystemSockets {
         endpoint::check_target(address, access)
     }
 
-    fn bind(&self, kind: AddressType, access: AccessControl) -> Result<Arc<dyn ListeningSocket>> {
+    fn bind(&self, kind: AddressType, access: AccessRule) -> Result<Arc<dyn ListeningSocket>> {
         Ok(Arc::new(SystemListening {
             socket: Arc::new(Listening::bind(kind, access, &self.config)?),
             clock: self.clock.clone(),
@@ -136,11 +142,22 @@ impl LocalSockets for SystemSockets {
         access: AccessControl,
     ) -> BoxFuture<'static, Result<DialledSocket>> {
         let (faults, clock, address) = (self.faults.clone(), self.clock.clone(), address.clone());
+        let introduction = match access {
+            AccessControl::Localhost | AccessControl::Port => Introduction::None,
+            AccessControl::Credentials => {
+                Introduction::Byte(self.next_byte.fetch_add(1, Ordering::Relaxed))
+            }
+        };
         Box::pin(async move {
-            let dialled = endpoint::dial_until(&address, access, &*clock, &faults).await?;
+            let dialled = endpoint::dial_until(&address, introduction, &*clock, &faults).await?;
+            let parameter = match (access, introduction, dialled.from) {
+                (AccessControl::Port, _, Some(from)) => ConnectionParameter::From(from),
+                (_, Introduction::Byte(byte), _) => ConnectionParameter::Byte(byte),
+                _ => ConnectionParameter::Nothing,
+            };
             Ok(DialledSocket {
                 stream: Box::new(dialled.stream),
-                from: dialled.from.filter(|_| access == AccessControl::Port),
+                parameter,
             })
         })
     }

@@ -2,17 +2,22 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::poll_fn,
     io,
     net::{Ipv4Addr, SocketAddrV4},
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
 };
 
 use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt as _;
+use futures_lite::{AsyncRead as _, AsyncWriteExt as _, FutureExt as _};
 
 use super::{Answer, FakeStream, StreamCounter, lock, pipe_counted};
 use crate::{
-    model::{AccessControl, AddressType, Error, Result, SocketAddress},
+    model::{
+        AccessControl, AccessRule, AddressType, ConnectionParameter, Error, Result, SocketAddress,
+    },
     ports::Duplex,
     runtime::{BoxFuture, Exit, Failure, FaultPoint, Faults},
     supervisor::{AcceptedSocket, DialledSocket, ListenJob, ListeningSocket, LocalSockets},
@@ -21,8 +26,9 @@ use crate::{
 /// Bytes a fake socket buffers each way.
 const CAPACITY: usize = 4096;
 
-/// The sockets of a machine that is not there: Unix with Localhost, IPv4 with Localhost and Port.
-/// Cheap to clone.
+/// The sockets of a machine that is not there: Unix with Localhost and Credentials, IPv4 with
+/// Localhost and Port. With Credentials a byte goes first, as it does in the kernel's; but a listener
+/// waits for one client's byte at a time. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FakeSockets {
     inner: Arc<Mutex<Inner>>,
@@ -133,7 +139,10 @@ impl FakeSockets {
 impl LocalSockets for FakeSockets {
     fn supported(&self) -> Vec<(AddressType, Vec<AccessControl>)> {
         vec![
-            (AddressType::Unix, vec![AccessControl::Localhost]),
+            (
+                AddressType::Unix,
+                vec![AccessControl::Localhost, AccessControl::Credentials],
+            ),
             (
                 AddressType::Ipv4,
                 vec![AccessControl::Localhost, AccessControl::Port],
@@ -158,7 +167,7 @@ impl LocalSockets for FakeSockets {
         }
     }
 
-    fn bind(&self, kind: AddressType, access: AccessControl) -> Result<Arc<dyn ListeningSocket>> {
+    fn bind(&self, kind: AddressType, access: AccessRule) -> Result<Arc<dyn ListeningSocket>> {
         let mut inner = lock(&self.inner);
         if let Some(why) = inner.bind_refusals.pop_front() {
             return Err(why);
@@ -171,7 +180,7 @@ impl LocalSockets for FakeSockets {
             _ => SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, inner.next_port)),
         };
         drop(inner);
-        self.check(&address, access)?;
+        self.check(&address, access.control())?;
         let (sender, queue) = async_channel::unbounded();
         let mut inner = lock(&self.inner);
         inner.doors.insert(address.clone(), sender);
@@ -179,6 +188,7 @@ impl LocalSockets for FakeSockets {
         Ok(Arc::new(FakeListening {
             sockets: self.clone(),
             address,
+            wants_byte: access == AccessRule::Credentials,
             queue,
             in_hand: Mutex::new(None),
         }))
@@ -191,27 +201,41 @@ impl LocalSockets for FakeSockets {
     ) -> BoxFuture<'static, Result<DialledSocket>> {
         let sockets = self.clone();
         let address = address.clone();
-        let answer = {
+        let (answer, dialled) = {
             let mut inner = lock(&self.inner);
             inner.dialled += 1;
-            inner.dial_answers.pop_front()
+            (inner.dial_answers.pop_front(), inner.dialled)
         };
-        let from = (access == AccessControl::Port)
-            .then(|| SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000)));
+        let own = SocketAddress::Ipv4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000));
+        let parameter = match access {
+            AccessControl::Localhost => ConnectionParameter::Nothing,
+            AccessControl::Port => ConnectionParameter::From(own),
+            AccessControl::Credentials => {
+                ConnectionParameter::Byte(u8::try_from(dialled).unwrap_or(u8::MAX))
+            }
+        };
         Box::pin(async move {
             let dying = |failure: Failure| Error::ConnectionFailed(failure.to_string());
             let answered = sockets
                 .faults
                 .survive(FaultPoint::DiallerConnecting, Answer::carry_out(answer));
             answered.await.map_err(dying)??;
-            let stream = sockets
+            let mut stream = sockets
                 .connect(&address)
                 .map_err(|error| Error::ConnectionRefused(error.to_string()))?;
+            if let ConnectionParameter::Byte(byte) = parameter {
+                let byte = [byte];
+                let saying = stream.write_all(&byte);
+                let said = sockets.faults.survive(FaultPoint::DiallerSaying, saying);
+                said.await
+                    .map_err(dying)?
+                    .map_err(|error| Error::ConnectionFailed(error.to_string()))?;
+            }
             let connected = sockets.faults.hit(FaultPoint::DiallerConnected);
             connected.map_err(dying)?;
             Ok(DialledSocket {
                 stream: Box::new(stream),
-                from,
+                parameter,
             })
         })
     }
@@ -220,8 +244,32 @@ impl LocalSockets for FakeSockets {
 struct FakeListening {
     sockets: FakeSockets,
     address: SocketAddress,
+    wants_byte: bool,
     queue: Receiver<FakeStream>,
-    in_hand: Mutex<Option<AcceptedSocket>>,
+    in_hand: Mutex<Option<InHand>>,
+}
+
+/// A client that was accepted, and whether its byte is still to come.
+struct InHand {
+    accepted: AcceptedSocket,
+    wants_byte: bool,
+}
+
+impl FakeListening {
+    /// Takes the byte of the client in hand. One that ends instead counts as having said it, and is
+    /// delivered as it is.
+    fn poll_byte(&self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(client) = &mut *lock(&self.in_hand)
+            && client.wants_byte
+        {
+            let stream = Pin::new(&mut client.accepted.stream);
+            if stream.poll_read(context, &mut [0]).is_pending() {
+                return Poll::Pending;
+            }
+            client.wants_byte = false;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Drop for FakeListening {
@@ -253,7 +301,10 @@ impl ListeningSocket for FakeListening {
                             return Ok(Exit::Finished);
                         };
                         let stream: Box<dyn Duplex> = Box::new(stream);
-                        *lock(&self.in_hand) = Some(AcceptedSocket { stream, slot });
+                        *lock(&self.in_hand) = Some(InHand {
+                            accepted: AcceptedSocket { stream, slot },
+                            wants_byte: self.wants_byte,
+                        });
                         faults.hit(FaultPoint::ListenerAccepted)?;
                     }
                     // A second wait, as for the kernel's word about the client.
@@ -262,11 +313,16 @@ impl ListeningSocket for FakeListening {
                         .survive(FaultPoint::ListenerChecking, checking)
                         .await?;
                     faults.hit(FaultPoint::ListenerChecked)?;
+                    if self.wants_byte {
+                        let hearing = poll_fn(|context| self.poll_byte(context));
+                        faults.survive(FaultPoint::ListenerHearing, hearing).await?;
+                        faults.hit(FaultPoint::ListenerHeard)?;
+                    }
                     // A delivery outlives its listener, so what is in hand goes with it only when
                     // it is begun.
                     let delivery = async {
                         match lock(&self.in_hand).take() {
-                            Some(accepted) => Some((job.deliver)(accepted)),
+                            Some(client) => Some((job.deliver)(client.accepted)),
                             None => None,
                         }
                     };

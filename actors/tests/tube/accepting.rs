@@ -1,7 +1,8 @@
 //! The contact offers a tube; our applications connect.
 
 use actors::{
-    model::{AccessControl, AddressType, Error, TubeState},
+    model::{AccessRule, AddressType, Error, TubeState},
+    runtime::Clock as _,
     testing::Answer,
 };
 use futures_lite::AsyncWriteExt as _;
@@ -159,7 +160,7 @@ fn an_accept_that_fails_leaves_the_tube_pending() {
     let world = World::new();
     world.sim.run(async {
         let channel = world.open(false).await;
-        let error = accept_with(&channel, AddressType::Unix, AccessControl::Credentials)
+        let error = accept_with(&channel, AddressType::Ipv4, AccessRule::Credentials)
             .await
             .unwrap_err();
         assert_eq!(name(&error), "NotImplemented");
@@ -216,7 +217,6 @@ fn a_stalled_reader_stops_the_writer() {
         let stalled = loop {
             let write = async { Some(application.write(&chunk).await.unwrap()) };
             let wait = async {
-                use actors::runtime::Clock as _;
                 world
                     .sim
                     .clock
@@ -260,6 +260,30 @@ fn the_view_tells_what_was_encrypted_and_never_takes_a_plain_one_back() {
         assert_eq!(wait_closed(&world.tree, channel.id, 2).await, "Cancelled");
         assert_eq!(channel.view.get().encrypted, Some(false));
         close(&channel).await;
+    });
+    world.finish();
+}
+
+#[test]
+fn an_application_that_has_a_byte_to_say_is_told_of_once_it_has() {
+    let world = World::new();
+    world.sim.run(async {
+        let channel = world.open(false).await;
+        let rule = AccessRule::Credentials;
+        let accepted = accept_with(&channel, AddressType::Unix, rule).await;
+        let mut here = world.sockets.connect(&accepted.unwrap()).unwrap();
+        let clock = &world.sim.clock;
+        clock.sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!(
+            world.tree.signals(channel.id),
+            [state(TubeState::Open)],
+            "nothing before the byte"
+        );
+        say(&mut here, "bhello").await;
+        let mut there = world.connector.opened().await;
+        hear(&mut there, "hello").await;
+        let signals = world.tree.wait_for_signals(channel.id, 2).await;
+        assert_eq!(signals, [state(TubeState::Open), new_local(1)]);
     });
     world.finish();
 }

@@ -1,10 +1,11 @@
 //! Kills every kind of actor at every named point, with an error and with a panic, and compares
-//! what happens with the table of restarts.
+//! what happens with the table of restarts. The access control is Credentials, which has the most
+//! points.
 
 use std::{future::Future, time::Duration};
 
 use actors::{
-    model::SocketAddress,
+    model::{AccessControl, AccessRule, AddressType, SocketAddress},
     ports::{ChannelObject, ChannelSignal},
     runtime::{ActorKind, Clock as _},
     testing::{FakeService, FakeStream, Fault, FaultPoint, IncomingOutcome, Signalled},
@@ -43,6 +44,10 @@ async fn within<T>(world: &World, time: Duration, future: impl Future<Output = T
     async { Some(future.await) }.or(late).await
 }
 
+fn service_path() -> SocketAddress {
+    SocketAddress::Unix("/run/service".into())
+}
+
 const SOON: Duration = Duration::from_secs(20);
 
 /// Whether bytes pass both ways.
@@ -67,14 +72,16 @@ impl Tube {
     /// state and asks again. `None` when the channel closes meanwhile.
     async fn open(world: &World, side: Side) -> Option<Tube> {
         let offering = side == Side::Offering;
-        let service = offering.then(|| world.sockets.serve(service_address()));
+        let service = offering.then(|| world.sockets.serve(service_path()));
         let channel = world.open(offering).await;
         for _ in 0..5 {
             let asked = async {
                 if offering {
-                    offer(&channel).await.is_ok()
+                    let access = AccessControl::Credentials;
+                    offer_at(&channel, service_path(), access).await.is_ok()
                 } else {
-                    accept(&channel).await.is_ok()
+                    let rule = AccessRule::Credentials;
+                    accept_with(&channel, AddressType::Unix, rule).await.is_ok()
                 }
             };
             let answered = within(world, SOON, asked).await;
@@ -105,7 +112,8 @@ impl Tube {
         self.next_id += 1;
         let id = self.next_id;
         if let Some(address) = &self.address {
-            let here = world.sockets.connect(address).ok()?;
+            let mut here = world.sockets.connect(address).ok()?;
+            here.write_all(b"b").await.ok()?;
             let there = within(world, SOON, world.connector.opened()).await?;
             return Some(Pair { here, there });
         }
@@ -121,12 +129,13 @@ impl Tube {
             return None;
         };
         // A connection whose relay died has left its socket in the service's queue before ours.
-        let here = loop {
+        let mut here = loop {
             let here = within(world, SOON, service.accept()).await?;
             if service.waiting() == 0 {
                 break here;
             }
         };
+        here.read_exact(&mut [0]).await.ok()?;
         Some(Pair { here, there })
     }
 }
@@ -188,7 +197,9 @@ fn run(side: Side, point: FaultPoint, fault: Fault, skip: usize, early: bool) ->
         let only_refused = fault == Fault::Error
             && matches!(
                 point,
-                FaultPoint::DiallerConnecting | FaultPoint::DiallerConnected
+                FaultPoint::DiallerConnecting
+                    | FaultPoint::DiallerSaying
+                    | FaultPoint::DiallerConnected
             );
         let failures = u64::from(fired && !only_refused);
         let counted = match point.actor() {

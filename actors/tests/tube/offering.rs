@@ -1,7 +1,7 @@
 //! We offer a tube; the contact's applications connect.
 
 use actors::{
-    model::{AccessControl, Error, SocketAddress, TubeParameters, TubeState},
+    model::{AccessControl, ConnectionParameter, Error, SocketAddress, TubeParameters, TubeState},
     ports::ChannelSignal,
     runtime::Reply,
     stream_tube::StreamTubeMessage,
@@ -103,25 +103,47 @@ fn connections_are_announced_in_dial_order() {
 }
 
 #[test]
-fn the_port_we_dialled_from_is_told_where_it_means_something() {
-    let world = World::new();
-    world.sim.run(async {
-        let _service = world.sockets.serve(service_address());
-        let channel = world.open(true).await;
-        offer_at(&channel, service_address(), AccessControl::Port)
-            .await
-            .unwrap();
-        let _contact = world.connected(&channel, 1).await;
-        let signals = world.tree.wait_for_signals(channel.id, 3).await;
-        assert!(matches!(
-            signals[2],
-            ChannelSignal::NewRemoteConnection {
-                from: Some(SocketAddress::Ipv4(_)),
-                ..
+fn what_the_service_knows_us_by_is_told_for_each_access_control() {
+    let path = SocketAddress::Unix("/run/service".into());
+    for (address, access) in [
+        (service_address(), AccessControl::Localhost),
+        (service_address(), AccessControl::Port),
+        (path.clone(), AccessControl::Localhost),
+        (path, AccessControl::Credentials),
+    ] {
+        let world = World::new();
+        world.sim.run(async {
+            let _service = world.sockets.serve(address.clone());
+            let channel = world.open(true).await;
+            offer_at(&channel, address, access).await.unwrap();
+            let _first = world.connected(&channel, 1).await;
+            let _second = world.connected(&channel, 2).await;
+            let signals = world.tree.wait_for_signals(channel.id, 4).await;
+            let told = signals[2..].iter().map(|signal| match signal {
+                ChannelSignal::NewRemoteConnection { parameter, .. } => parameter.clone(),
+                other => panic!("{other:?}"),
+            });
+            let told: Vec<_> = told.collect();
+            match (access, told.as_slice()) {
+                (AccessControl::Localhost, both) => {
+                    assert_eq!(both, [const { ConnectionParameter::Nothing }; 2]);
+                }
+                (AccessControl::Port, both) => assert!(matches!(
+                    both,
+                    [
+                        ConnectionParameter::From(SocketAddress::Ipv4(_)),
+                        ConnectionParameter::From(SocketAddress::Ipv4(_))
+                    ]
+                )),
+                (AccessControl::Credentials, [one, other]) => {
+                    assert!(matches!(one, ConnectionParameter::Byte(_)));
+                    assert_ne!(one, other, "the two cannot be told apart");
+                }
+                (_, other) => panic!("{other:?}"),
             }
-        ));
-    });
-    world.finish();
+        });
+        world.finish();
+    }
 }
 
 #[test]

@@ -9,8 +9,9 @@ use std::{
 use actors::{
     limits::Limits,
     model::{
-        AccessControl, AddressType, ChannelId, ConnectionId, ContactHandle, Error, OwnerId,
-        ParameterValue, ServiceName, SocketAddress, TubeParameters, TubeState,
+        AccessControl, AccessRule, AddressType, ChannelId, ConnectionId, ConnectionParameter,
+        ContactHandle, Error, OwnerId, ParameterValue, ServiceName, SocketAddress, TubeParameters,
+        TubeState,
     },
     ports::{ChannelObject, ChannelSignal, StreamTubeDescription},
     runtime::{Clock, Pending},
@@ -241,13 +242,13 @@ pub async fn offer_at(
 }
 
 pub async fn accept(channel: &ChannelObject) -> Result<SocketAddress, Error> {
-    accept_with(channel, AddressType::Unix, AccessControl::Localhost).await
+    accept_with(channel, AddressType::Unix, AccessRule::Localhost).await
 }
 
 pub async fn accept_with(
     channel: &ChannelObject,
     address_type: AddressType,
-    access: AccessControl,
+    access: AccessRule,
 ) -> Result<SocketAddress, Error> {
     channel
         .address
@@ -297,7 +298,7 @@ pub fn new_local(id: u32) -> ChannelSignal {
 pub fn new_remote(id: u32) -> ChannelSignal {
     ChannelSignal::NewRemoteConnection {
         contact: CONTACT,
-        from: None,
+        parameter: ConnectionParameter::Nothing,
         id: ConnectionId(id),
     }
 }

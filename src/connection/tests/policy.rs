@@ -8,7 +8,9 @@ use std::{
 
 use actors::{
     limits::Caps,
-    model::{AccessControl, AddressType, ContactHandle, Error, ServiceName, TubeParameters},
+    model::{
+        AccessControl, AccessRule, AddressType, ContactHandle, Error, ServiceName, TubeParameters,
+    },
     stream_tube::StreamTubeMessage,
     testing::Signalled,
 };
@@ -129,7 +131,7 @@ fn what_is_denied_is_neither_offered_nor_accepted_and_pins_nobody() {
     }
     let objects = world.opener.objects.lock().unwrap().clone();
     let access = AccessControl::Localhost;
-    let accepted = connection.accept(&objects[0], AddressType::Ipv4, access);
+    let accepted = connection.accept(&objects[0], AddressType::Ipv4, AccessRule::Localhost);
     let accepted = world.sim.run(accepted);
     assert!(
         matches!(accepted, Err(Error::PermissionDenied(_))),

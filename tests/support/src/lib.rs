@@ -12,6 +12,7 @@
 //! has seen: signals and the output of the processes. Nothing sleeps. Everything is taken down on
 //! drop: processes by their id, directories with what is in them.
 
+mod access;
 mod bus;
 mod contact;
 mod events;
@@ -21,12 +22,13 @@ mod process;
 mod server;
 mod tube;
 
+pub use access::{Access, Caller, PortForm, Seen, say_byte};
 pub use bus::{Bus, CallError};
 pub use contact::ContactInfo;
 pub use events::{Event, Events};
 pub use person::{CM_NAME, CM_PATH, Options, Person, World};
 pub use process::{Process, Usage};
-pub use server::{Echo, Stalled, exchange};
+pub use server::{Echo, Socket, Stalled, exchange, exchange_on};
 pub use tube::{Address, TubeState, name};
 
 use std::time::Duration;

@@ -38,7 +38,7 @@ fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
     match address {
         Address::Ipv4(address) => direct((*address).into()),
         Address::Ipv6(address) => direct((*address).into()),
-        Address::Unix(path) => Ok(Box::new(std::os::unix::net::UnixStream::connect(path)?)),
+        Address::Unix(_) | Address::Abstract(_) => Ok(Box::new(address.connect_unix()?)),
     }
 }
 

@@ -3,19 +3,27 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::AsFd,
+        linux::net::SocketAddrExt as _,
+        unix::{
+            self,
+            ffi::OsStrExt as _,
+            net::{UnixListener, UnixStream},
+        },
+    },
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
 };
 
-use crate::{Address, PATIENCE};
+use crate::{Access, Address, PATIENCE, Seen, access::hear_byte};
 
 /// A socket of either kind, blocking, with deadlines.
-pub trait Socket: Read + Write + Send {
+pub trait Socket: Read + Write + Send + AsFd {
     /// Half-closes: the other side reads end of file.
     ///
     /// # Errors
@@ -50,12 +58,24 @@ impl Address {
         match self {
             Address::Ipv4(address) => tcp((*address).into()),
             Address::Ipv6(address) => tcp((*address).into()),
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
+            Address::Unix(_) | Address::Abstract(_) => {
+                let stream = self.connect_unix()?;
                 stream.set_read_timeout(Some(PATIENCE))?;
                 stream.set_write_timeout(Some(PATIENCE))?;
                 Ok(Box::new(stream))
             }
+        }
+    }
+
+    /// Connects to a Unix socket, by path or abstract name.
+    pub(crate) fn connect_unix(&self) -> io::Result<UnixStream> {
+        match self {
+            Address::Unix(path) => UnixStream::connect(path),
+            Address::Abstract(name) => {
+                let name = unix::net::SocketAddr::from_abstract_name(name)?;
+                UnixStream::connect_addr(&name)
+            }
+            Address::Ipv4(_) | Address::Ipv6(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -65,7 +85,14 @@ impl Address {
 /// # Errors
 /// The kernel's, a deadline too.
 pub fn exchange(address: &Address, bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut socket = address.connect()?;
+    exchange_on(address.connect()?, bytes)
+}
+
+/// The same on a socket that is connected.
+///
+/// # Errors
+/// The kernel's, a deadline too.
+pub fn exchange_on(mut socket: Box<dyn Socket>, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut back = Vec::with_capacity(bytes.len());
     // Larger than what sockets buffer would deadlock if nobody read: so in turns.
     for part in bytes.chunks(16 * 1024) {
@@ -83,9 +110,13 @@ pub fn exchange(address: &Address, bytes: &[u8]) -> io::Result<Vec<u8>> {
 pub struct Echo {
     address: Address,
     connections: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// What an echo accepts: where from, and both halves.
+type Client = (Seen, Box<dyn Read + Send>, Box<dyn Socket>);
 
 impl Echo {
     /// On a free port of 127.0.0.1.
@@ -109,14 +140,58 @@ impl Echo {
     /// # Panics
     /// When it cannot be bound.
     pub fn unix(path: &Path) -> Self {
-        let listener = UnixListener::bind(path).expect("a Unix socket");
-        Echo::start(Address::Unix(PathBuf::from(path)), move || {
+        Echo::on_unix(Address::Unix(PathBuf::from(path)), Access::Localhost)
+    }
+
+    /// On an abstract Unix socket.
+    ///
+    /// # Panics
+    /// When somebody has the name.
+    pub fn abstract_name(name: &str) -> Self {
+        Echo::on_unix(Address::Abstract(name.into()), Access::Localhost)
+    }
+
+    /// On a socket of this `Socket_Address_Type`, with what a service does where it was offered with
+    /// this access control. A path lies in `folder`.
+    ///
+    /// # Panics
+    /// When it cannot be bound.
+    pub fn with(kind: u32, access: Access, folder: &Path) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        match kind {
+            0 => Echo::on_unix(Address::Unix(folder.join(format!("echo{number}"))), access),
+            1 => {
+                // Any byte may stand in such a name.
+                let name = [
+                    folder.as_os_str().as_bytes(),
+                    b"\0\xff",
+                    &number.to_ne_bytes(),
+                ];
+                Echo::on_unix(Address::Abstract(name.concat()), access)
+            }
+            2 => Echo::ipv4(),
+            _ => Echo::ipv6(),
+        }
+    }
+
+    fn on_unix(address: Address, access: Access) -> Self {
+        let listener = match &address {
+            Address::Unix(path) => UnixListener::bind(path),
+            Address::Abstract(name) => unix::net::SocketAddr::from_abstract_name(name)
+                .and_then(|name| UnixListener::bind_addr(&name)),
+            other => panic!("{other:?} is no Unix socket"),
+        };
+        let listener = listener.expect("a Unix socket");
+        Echo::start(address, move || {
             let stream = listener.accept().ok()?.0;
             let reader = stream.try_clone().ok()?;
-            Some((
-                Box::new(reader) as Box<dyn Read + Send>,
-                Box::new(stream) as _,
-            ))
+            let byte = match access {
+                Access::Credentials => hear_byte(&stream).ok()?,
+                _ => None,
+            };
+            let seen = Seen { from: None, byte };
+            Some((seen, Box::new(reader) as _, Box::new(stream) as _))
         })
     }
 
@@ -124,28 +199,29 @@ impl Echo {
         let listener = TcpListener::bind(address).expect("a free TCP port");
         let address = listener.local_addr().expect("its address").into();
         Echo::start(address, move || {
-            let stream = listener.accept().ok()?.0;
+            let (stream, from) = listener.accept().ok()?;
             stream.set_nodelay(true).ok()?;
             let reader = stream.try_clone().ok()?;
-            Some((
-                Box::new(reader) as Box<dyn Read + Send>,
-                Box::new(stream) as _,
-            ))
+            let seen = Seen {
+                from: Some(from),
+                byte: None,
+            };
+            Some((seen, Box::new(reader) as _, Box::new(stream) as _))
         })
     }
 
-    fn start(
-        address: Address,
-        accept: impl Fn() -> Option<(Box<dyn Read + Send>, Box<dyn Socket>)> + Send + 'static,
-    ) -> Self {
+    fn start(address: Address, accept: impl Fn() -> Option<Client> + Send + 'static) -> Self {
         let connections = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let (count, stopped) = (Arc::clone(&connections), Arc::clone(&stop));
+        let log = Arc::clone(&seen);
         let thread = std::thread::spawn(move || {
-            while let Some((mut reader, mut writer)) = accept() {
+            while let Some((client, mut reader, mut writer)) = accept() {
                 if stopped.load(Ordering::SeqCst) {
                     return;
                 }
+                log.lock().expect("the log's lock").push(client);
                 count.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
                     // A client that goes away early is no failure of an echo.
@@ -157,6 +233,7 @@ impl Echo {
         Echo {
             address,
             connections,
+            seen,
             stop,
             thread: Some(thread),
         }
@@ -170,6 +247,16 @@ impl Echo {
     /// How many connections it has had.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Echo {
+    /// What it saw of each connection so far, in order.
+    ///
+    /// # Panics
+    /// When its thread did.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().expect("the log's lock").clone()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
-use crate::{CallError, Person};
+use crate::{Access, CallError, Person};
 
 /// Interface names.
 pub mod name {
@@ -62,6 +62,8 @@ pub enum TubeState {
 pub enum Address {
     /// A path.
     Unix(PathBuf),
+    /// A name in Linux's abstract namespace, without its leading zero.
+    Abstract(Vec<u8>),
     /// IPv4 and a port.
     Ipv4(SocketAddrV4),
     /// IPv6 and a port.
@@ -82,6 +84,7 @@ impl Address {
     pub fn kind(&self) -> u32 {
         match self {
             Address::Unix(_) => 0,
+            Address::Abstract(_) => 1,
             Address::Ipv4(_) => 2,
             Address::Ipv6(_) => 3,
         }
@@ -92,6 +95,7 @@ impl Address {
         use std::os::unix::ffi::OsStrExt as _;
         match self {
             Address::Unix(path) => Variant::new(path.as_os_str().as_bytes().to_vec()),
+            Address::Abstract(name) => Variant::new([&[0], name.as_slice()].concat()),
             Address::Ipv4(address) => Variant::new((address.ip().to_string(), address.port())),
             Address::Ipv6(address) => Variant::new((address.ip().to_string(), address.port())),
         }
@@ -105,6 +109,10 @@ impl Address {
                 path.pop();
             }
             return Some(Address::Unix(std::ffi::OsString::from_vec(path).into()));
+        }
+        if kind == 1 {
+            let name: Vec<u8> = value.try_into().ok()?;
+            return Some(Address::Abstract(name.strip_prefix(&[0])?.to_vec()));
         }
         let pair: zbus::Structure<'_> = value.downcast_ref().ok()?;
         let [ip, port] = pair.fields() else {
@@ -161,7 +169,26 @@ impl Person {
         address: &Address,
         parameters: HashMap<&str, Variant<'_>>,
     ) -> Result<(), CallError> {
-        let body = (address.kind(), address.to_variant(), 0u32, parameters);
+        self.offer_with(tube, address, Access::Localhost, parameters)
+    }
+
+    /// Offers a tube to a service that has this access control.
+    ///
+    /// # Errors
+    /// What Offer answers.
+    pub fn offer_with(
+        &self,
+        tube: &str,
+        address: &Address,
+        access: Access,
+        parameters: HashMap<&str, Variant<'_>>,
+    ) -> Result<(), CallError> {
+        let body = (
+            address.kind(),
+            address.to_variant(),
+            access as u32,
+            parameters,
+        );
         self.on_object(tube, name::STREAM_TUBE, "Offer", &body)
             .map(drop)
     }
@@ -175,7 +202,24 @@ impl Person {
     /// # Panics
     /// When the answer is no address.
     pub fn accept(&self, tube: &str, kind: u32) -> Result<Address, CallError> {
-        let body = (kind, 0u32, Variant::from(0u32));
+        self.accept_with(tube, kind, Access::Localhost, Variant::from(0u32))
+    }
+
+    /// Accepts a tube with this access control and its parameter.
+    ///
+    /// # Errors
+    /// What Accept answers.
+    ///
+    /// # Panics
+    /// When the answer is no address.
+    pub fn accept_with(
+        &self,
+        tube: &str,
+        kind: u32,
+        access: Access,
+        parameter: Variant<'_>,
+    ) -> Result<Address, CallError> {
+        let body = (kind, access as u32, parameter);
         let answer = self.on_object(tube, name::STREAM_TUBE, "Accept", &body)?;
         let value: OwnedVariant = answer.body().deserialize().expect("a variant");
         Ok(Address::from_variant(kind, value).expect("an address of the type that was asked for"))

@@ -1,11 +1,14 @@
 //! Who may use a local socket. Every rule is here and is applied to every accepted connection
-//! before anything learns of it. Nothing is read from the socket meanwhile, so nothing a client
-//! sends early is lost.
+//! before anything learns of it. Nothing of the stream is read from the socket meanwhile, so nothing
+//! a client sends early is lost.
 //!
-//! | socket | rule (`Localhost`) | with `any_local_user` |
+//! | socket | rule | with `any_local_user` |
 //! | --- | --- | --- |
-//! | Unix | directory 0700, file 0600, and the peer's uid (`SO_PEERCRED`) is ours | file permissions only |
-//! | loopback TCP | the kernel says that the other end is a socket of our uid | any process of this machine |
+//! | Unix, `Localhost` | directory 0700, file 0600, and the peer's uid (`SO_PEERCRED`) is ours | file permissions only |
+//! | abstract Unix, `Localhost` | a name of 128 random bits, and the peer's uid is ours | any process that knows the name, which `/proc/net/unix` tells |
+//! | Unix and abstract, `Credentials` | the same, and a byte comes first; if credentials are attached to it, their uid is ours | the same as without |
+//! | loopback TCP, `Localhost` | the kernel says that the other end is a socket of our uid | any process of this machine |
+//! | loopback TCP, `Port` | the same, and it has the address and port that were named | any process that has the address and port |
 //!
 //! # The other end of a TCP connection
 //! The kernel is asked (`NETLINK_SOCK_DIAG`) for the socket with exactly the client's pair of
@@ -44,7 +47,7 @@ pub(super) use sock_diag::SockDiag;
 use sock_diag::{Found, TcpState};
 
 use super::{EndpointConfig, LocalStream};
-use crate::runtime::Clock;
+use crate::{model::AccessRule, runtime::Clock};
 
 /// How long the kernel may take to say whose socket a client is; then the client is refused. It
 /// answers within the very system call that asks, in microseconds, so this is for a kernel that
@@ -53,11 +56,13 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// The rule of one listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// Whoever reaches the socket.
-    AnyLocalUser,
-    /// Processes of this user.
-    User(u32),
+pub(super) struct Admission {
+    /// Only processes of this user; `None` is whoever reaches the socket.
+    user: Option<u32>,
+    /// Only from here; an unspecified address is any.
+    from: Option<SocketAddr>,
+    /// Only who says a byte first.
+    byte: bool,
 }
 
 /// Why somebody is refused; for the log.
@@ -67,6 +72,10 @@ pub(super) enum Refusal {
     Uid(u32),
     #[error("it has closed its socket already")]
     Gone,
+    #[error("it comes from {0}, not from {1}")]
+    Elsewhere(SocketAddr, SocketAddr),
+    #[error("it did not say its byte")]
+    Silent,
     #[error("its socket is in the state {0:?}")]
     State(TcpState),
     #[error("the kernel does not say whose it is: {0}")]
@@ -74,17 +83,36 @@ pub(super) enum Refusal {
 }
 
 impl Admission {
-    pub(super) fn new(config: &EndpointConfig) -> Self {
-        if config.any_local_user {
-            Admission::AnyLocalUser
-        } else {
-            Admission::User(geteuid().as_raw())
+    pub(super) fn new(rule: AccessRule, config: &EndpointConfig) -> Self {
+        // What is relaxed is `Localhost`; `Credentials` means the user's own processes everywhere.
+        let anybody = config.any_local_user && rule != AccessRule::Credentials;
+        Admission {
+            user: (!anybody).then(|| geteuid().as_raw()),
+            from: match rule {
+                AccessRule::Port(from) => Some(from),
+                AccessRule::Localhost | AccessRule::Credentials => None,
+            },
+            byte: rule == AccessRule::Credentials,
         }
     }
 
     /// Whether TCP connections need [`SockDiag`].
     pub(super) fn asks_the_kernel(self) -> bool {
-        self != Admission::AnyLocalUser
+        self.user.is_some()
+    }
+
+    /// Whether a client that may come in says a byte first.
+    pub(super) fn wants_a_byte(self) -> bool {
+        self.byte
+    }
+
+    /// Whether the byte counts; `writer` is the uid attached to it.
+    pub(super) fn check_writer(self, writer: Option<u32>) -> Result<(), Refusal> {
+        match (self.user, writer) {
+            (Some(user), Some(writer)) => is_ours(writer, user),
+            // Who connected was looked at before.
+            (_, None) | (None, _) => Ok(()),
+        }
     }
 
     /// Whether this connection may come in.
@@ -94,9 +122,16 @@ impl Admission {
         kernel: Option<&mut SockDiag>,
         clock: &dyn Clock,
     ) -> Result<(), Refusal> {
-        let uid = match self {
-            Admission::AnyLocalUser => return Ok(()),
-            Admission::User(uid) => uid,
+        let stream = match (stream, self.from) {
+            (Checked::Tcp(ends), Some(from)) => {
+                let ends = ends?;
+                judge_address(ends.peer, from)?;
+                Checked::Tcp(Ok(ends))
+            }
+            (stream, _) => stream,
+        };
+        let Some(uid) = self.user else {
+            return Ok(());
         };
         match (stream, kernel) {
             (Checked::Unix { uid: peer }, _) => is_ours(peer?, uid),
@@ -144,14 +179,24 @@ impl Checked {
     }
 }
 
-/// The uid of the process at the other end of a Unix socket, as it was when it connected.
-fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
+/// The uid of the process at the other end of a Unix socket, as it was when it connected, or began
+/// to listen.
+pub(super) fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(socket_peercred(socket)?.uid.as_raw())
 }
 
 /// Netlink has 32 bits for an inode, and so have the kernel's sockets.
 fn short_inode(inode: u64) -> u32 {
     (inode & u64::from(u32::MAX)) as u32
+}
+
+fn judge_address(peer: SocketAddr, wanted: SocketAddr) -> Result<(), Refusal> {
+    let any = wanted.ip().is_unspecified();
+    if peer.port() == wanted.port() && (any || peer.ip() == wanted.ip()) {
+        Ok(())
+    } else {
+        Err(Refusal::Elsewhere(peer, wanted))
+    }
 }
 
 fn is_ours(uid: u32, ours: u32) -> Result<(), Refusal> {
@@ -238,6 +283,43 @@ mod tests {
             assert!(matches!(
                 judge_client(found(TcpState::Other(code), 1000, 7), 1000),
                 Err(Refusal::State(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn an_address_is_compared_whole_and_an_unspecified_one_by_its_port() {
+        for (peer, wanted, in_place) in [
+            ("127.0.0.1:4000", "127.0.0.1:4000", true),
+            ("127.0.0.1:4001", "127.0.0.1:4000", false),
+            ("127.0.0.2:4000", "127.0.0.1:4000", false),
+            ("127.0.0.2:4000", "0.0.0.0:4000", true),
+            ("127.0.0.2:4001", "0.0.0.0:4000", false),
+            ("[::1]:4000", "[::1]:4000", true),
+            ("[::1]:4000", "[::]:4000", true),
+            ("[::1]:4001", "[::]:4000", false),
+            ("[::2]:4000", "[::1]:4000", false),
+        ] {
+            let verdict = judge_address(peer.parse().unwrap(), wanted.parse().unwrap());
+            assert_eq!(verdict.is_ok(), in_place, "{peer} where {wanted} is wanted");
+        }
+    }
+
+    #[test]
+    fn who_wrote_the_byte_counts_if_it_is_said_and_any_local_user_changes_nothing() {
+        let config = EndpointConfig {
+            socket_directory: "/nowhere".into(),
+            any_local_user: true,
+        };
+        let admission = Admission::new(AccessRule::Credentials, &config);
+        let ours = geteuid().as_raw();
+        assert!(admission.wants_a_byte() && admission.asks_the_kernel());
+        assert!(admission.check_writer(Some(ours)).is_ok());
+        assert!(admission.check_writer(None).is_ok());
+        for uid in [ours ^ 1, 65534] {
+            assert!(matches!(
+                admission.check_writer(Some(uid)),
+                Err(Refusal::Uid(refused)) if refused == uid
             ));
         }
     }

@@ -1,17 +1,13 @@
 //! Addresses that the user chose.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{os::unix::fs::PermissionsExt as _, sync::Arc};
 
-use futures_lite::future;
-
-use super::{Place, accept_one};
+use super::{Place, accept_one, within};
 use crate::{
-    endpoint::{Listening, dial},
-    model::{AccessControl, Error, SocketAddress},
+    endpoint::{Introduction, Listening, dial},
+    model::{BytestreamId, Error, SocketAddress},
     runtime::SystemClock,
 };
-
-use std::sync::Arc;
 
 #[test]
 fn a_chosen_path_is_private_and_goes_with_the_socket() {
@@ -23,14 +19,31 @@ fn a_chosen_path_is_private_and_goes_with_the_socket() {
     assert_eq!(listening.address(), &address);
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    future::block_on(async {
-        let clock = SystemClock::new();
-        let access = AccessControl::Localhost;
-        let _dialled = dial(&address, access, &place.0, &*clock).await.unwrap();
-        accept_one(&listening).await;
-    });
+    let clock = SystemClock::new();
+    let none = Introduction::None;
+    let _dialled = within(dial(&address, none, &place.0, &*clock)).unwrap();
+    accept_one(&listening);
     drop(listening);
     assert!(!path.exists());
+}
+
+#[test]
+fn a_chosen_abstract_name_is_had_by_one_at_a_time() {
+    let place = Place::new();
+    let name = format!("chosen-{}", BytestreamId::random().unwrap());
+    let address = SocketAddress::AbstractUnix(name.into());
+    let listening = Arc::new(Listening::bind_at(&address, &place.0).unwrap());
+    assert_eq!(listening.address(), &address);
+    assert!(matches!(
+        Listening::bind_at(&address, &place.0),
+        Err(Error::NotAvailable(_))
+    ));
+    let clock = SystemClock::new();
+    let none = Introduction::None;
+    let _dialled = within(dial(&address, none, &place.0, &*clock)).unwrap();
+    accept_one(&listening);
+    drop(listening);
+    Listening::bind_at(&address, &place.0).unwrap();
 }
 
 #[test]

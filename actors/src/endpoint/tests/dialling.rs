@@ -13,7 +13,7 @@ use rustix::net::{
 
 use super::{KINDS, Place, accept_one, within};
 use crate::{
-    endpoint::{DIAL_WITHIN, Dialled, EndpointConfig, check_target, dial},
+    endpoint::{DIAL_WITHIN, Dialled, EndpointConfig, Introduction, check_target, dial},
     model::{AccessControl, AddressType, Error, SocketAddress},
     runtime::SystemClock,
     testing::Sim,
@@ -28,7 +28,7 @@ fn config() -> EndpointConfig {
 
 fn dial_now(address: &SocketAddress) -> Result<Dialled, Error> {
     let clock = SystemClock::new();
-    within(dial(address, AccessControl::Localhost, &config(), &*clock))
+    within(dial(address, Introduction::None, &config(), &*clock))
 }
 
 fn ip(address: SocketAddr) -> SocketAddress {
@@ -52,7 +52,10 @@ fn a_service_of_every_kind_is_reached_and_ip_says_from_where() {
             assert_eq!(&heard, b"hello");
         });
         match dialled.from {
-            None => assert_eq!(kind, AddressType::Unix),
+            None => assert!(matches!(
+                kind,
+                AddressType::Unix | AddressType::AbstractUnix
+            )),
             Some(from) => {
                 let (_, peer) = accepted.stream.tcp_ends().unwrap().unwrap();
                 assert_eq!(from, ip(peer));
@@ -108,6 +111,8 @@ fn an_address_no_service_can_have_is_an_argument_error_even_before_dialling() {
         SocketAddress::Unix("relative".into()),
         SocketAddress::Unix("".into()),
         SocketAddress::Unix("/with\0nul".into()),
+        SocketAddress::AbstractUnix(Vec::new()),
+        SocketAddress::AbstractUnix(vec![b'x'; 108]),
         ip("127.0.0.1:0".parse().unwrap()),
         ip("[::1]:0".parse().unwrap()),
     ] {
@@ -116,19 +121,32 @@ fn an_address_no_service_can_have_is_an_argument_error_even_before_dialling() {
         assert_eq!(dial_now(&address).unwrap_err(), error);
     }
     check_target(&SocketAddress::Unix(longest), AccessControl::Localhost).unwrap();
+    let longest = SocketAddress::AbstractUnix(vec![0; 107]);
+    check_target(&longest, AccessControl::Localhost).unwrap();
 }
 
 #[test]
-fn what_is_not_there_yet_is_not_implemented() {
+fn what_sockets_of_a_kind_cannot_demand_is_not_implemented() {
     let place = Place::new();
     for kind in KINDS {
         let listening = place.bind(kind);
-        for access in [AccessControl::Port, AccessControl::Credentials] {
-            let error = check_target(listening.address(), access).unwrap_err();
-            assert!(matches!(error, Error::NotImplemented(_)), "{error:?}");
-        }
+        let (has, has_not) = match kind {
+            AddressType::Unix | AddressType::AbstractUnix => {
+                (AccessControl::Credentials, AccessControl::Port)
+            }
+            AddressType::Ipv4 | AddressType::Ipv6 => {
+                (AccessControl::Port, AccessControl::Credentials)
+            }
+        };
+        check_target(listening.address(), has).unwrap();
+        let error = check_target(listening.address(), has_not).unwrap_err();
+        assert!(matches!(error, Error::NotImplemented(_)), "{error:?}");
     }
-    let error = dial_now(&SocketAddress::AbstractUnix(b"name".to_vec())).unwrap_err();
+    let sim = Sim::new();
+    let service = ip("127.0.0.1:1".parse().unwrap());
+    let config = config();
+    let dialling = dial(&service, Introduction::Byte(1), &config, &*sim.clock);
+    let error = sim.run(dialling).unwrap_err();
     assert!(matches!(error, Error::NotImplemented(_)), "{error:?}");
 }
 
@@ -136,7 +154,7 @@ fn what_is_not_there_yet_is_not_implemented() {
 fn dial_in_vain(address: &SocketAddress) {
     let sim = Sim::new();
     let config = config();
-    let dialling = dial(address, AccessControl::Localhost, &config, &*sim.clock);
+    let dialling = dial(address, Introduction::None, &config, &*sim.clock);
     let error = sim.run(dialling).unwrap_err();
     assert!(matches!(error, Error::ConnectionFailed(_)), "{error:?}");
     assert!(error.to_string().contains("10 seconds"), "{error}");
@@ -183,12 +201,7 @@ fn a_unix_service_whose_queue_was_full_for_a_moment_is_reached() {
     let address = SocketAddress::Unix(path);
     let sim = Sim::new();
     let config = config();
-    let mut dialling = std::pin::pin!(dial(
-        &address,
-        AccessControl::Localhost,
-        &config,
-        &*sim.clock
-    ));
+    let mut dialling = std::pin::pin!(dial(&address, Introduction::None, &config, &*sim.clock));
     assert!(
         futures_lite::future::block_on(futures_lite::future::poll_once(&mut dialling)).is_none()
     );
@@ -205,7 +218,7 @@ fn an_attempt_that_is_dropped_leaves_nothing_behind() {
     let config = config();
     let dialling = dial(
         listening.address(),
-        AccessControl::Localhost,
+        Introduction::None,
         &config,
         &*sim.clock,
     );

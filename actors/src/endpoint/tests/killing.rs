@@ -7,7 +7,7 @@ use futures_lite::{AsyncReadExt as _, FutureExt as _};
 
 use super::*;
 use crate::{
-    endpoint::{dial_until, listen_until},
+    endpoint::{Introduction, dial_until, listen_until},
     model::Error,
     runtime::{Failure, catch},
     testing::{Fault, FaultPoint, Faults},
@@ -16,16 +16,25 @@ use crate::{
 const CLIENTS: u8 = 3;
 
 /// Three clients, and listeners one after the other until all have come in. Whether one died.
-fn three_clients(kind: AddressType, point: FaultPoint, fault: Fault, skip: usize) -> bool {
-    let context = format!("{kind:?} {point:?} {fault:?} {skip}");
+fn three_clients(
+    kind: AddressType,
+    rule: AccessRule,
+    point: FaultPoint,
+    fault: Fault,
+    skip: usize,
+) -> bool {
+    let context = format!("{kind:?} {rule:?} {point:?} {fault:?} {skip}");
     let place = Place::new();
-    let listening = place.bind(kind);
+    let listening = place.bind_with(kind, rule);
     let slots = Slots::new(usize::from(CLIENTS));
     let faults = Faults::counting();
     faults.arm(point, fault, skip, 1);
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let mut client = Client::connect(&listening);
+            if rule == AccessRule::Credentials {
+                client.write(b"b");
+            }
             client.write(&[number]);
             client
         })
@@ -91,7 +100,31 @@ fn a_listener_may_die_anywhere() {
         ] {
             for fault in [Fault::Error, Fault::Panic] {
                 for skip in 0..usize::from(CLIENTS) {
-                    let died = three_clients(kind, point, fault, skip);
+                    let died = three_clients(kind, AccessRule::Localhost, point, fault, skip);
+                    assert!(died, "nobody comes by {point:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_listener_that_hears_bytes_may_die_anywhere() {
+    let rule = AccessRule::Credentials;
+    for kind in [AddressType::Unix, AddressType::AbstractUnix] {
+        for point in [
+            FaultPoint::ListenerReserving,
+            FaultPoint::ListenerAccepting,
+            FaultPoint::ListenerAccepted,
+            FaultPoint::ListenerChecking,
+            FaultPoint::ListenerChecked,
+            FaultPoint::ListenerHearing,
+            FaultPoint::ListenerHeard,
+            FaultPoint::ListenerDelivering,
+        ] {
+            for fault in [Fault::Error, Fault::Panic] {
+                for skip in 0..usize::from(CLIENTS) {
+                    let died = three_clients(kind, rule, point, fault, skip);
                     assert!(died, "nobody comes by {point:?}");
                 }
             }
@@ -101,7 +134,11 @@ fn a_listener_may_die_anywhere() {
 
 #[test]
 fn a_dial_may_die_anywhere() {
-    for point in [FaultPoint::DiallerConnecting, FaultPoint::DiallerConnected] {
+    for point in [
+        FaultPoint::DiallerConnecting,
+        FaultPoint::DiallerSaying,
+        FaultPoint::DiallerConnected,
+    ] {
         for fault in [Fault::Error, Fault::Panic] {
             let place = Place::new();
             std::fs::create_dir_all(place.directory()).unwrap();
@@ -112,7 +149,7 @@ fn a_dial_may_die_anywhere() {
             faults.arm(point, fault, 0, 1);
             let address = SocketAddress::Unix(path);
             let clock = SystemClock::new();
-            let dial = || dial_until(&address, AccessControl::Localhost, &*clock, &faults);
+            let dial = || dial_until(&address, Introduction::Byte(b'b'), &*clock, &faults);
             let outcome = within(catch("dial", dial()));
             match fault {
                 Fault::Error => assert!(
@@ -123,10 +160,13 @@ fn a_dial_may_die_anywhere() {
             }
             match service.accept() {
                 Ok((mut connection, _)) => {
-                    assert_eq!(point, FaultPoint::DiallerConnected);
+                    assert_ne!(point, FaultPoint::DiallerConnecting);
                     connection.set_nonblocking(true).unwrap();
-                    let end = connection.read(&mut [0]).unwrap();
-                    assert_eq!(end, 0, "the socket is left");
+                    let mut said = Vec::new();
+                    let end = connection.read_to_end(&mut said);
+                    assert!(end.is_ok(), "the socket is left: {end:?}");
+                    let told = point == FaultPoint::DiallerConnected;
+                    assert_eq!(said, if told { b"b".as_slice() } else { b"" });
                 }
                 Err(error) => {
                     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);

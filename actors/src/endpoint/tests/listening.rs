@@ -14,15 +14,15 @@ use std::{
 use super::{Client, KINDS, Place, ip, path};
 use crate::{
     endpoint::{EndpointConfig, Listening, supported_sockets, sweep},
-    model::{AccessControl, AddressType, BytestreamId, Error},
+    model::{AccessControl, AccessRule, AddressType, BytestreamId, Error, SocketAddress},
 };
 
-fn bind_error(place: &Place, kind: AddressType, access: AccessControl) -> Error {
+fn bind_error(place: &Place, kind: AddressType, access: AccessRule) -> Error {
     Listening::bind(kind, access, &place.0).unwrap_err()
 }
 
 fn refused(place: &Place) -> Error {
-    let error = bind_error(place, AddressType::Unix, AccessControl::Localhost);
+    let error = bind_error(place, AddressType::Unix, AccessRule::Localhost);
     assert!(matches!(error, Error::PermissionDenied(_)), "{error:?}");
     error
 }
@@ -152,7 +152,7 @@ fn a_relative_path_and_a_missing_parent_are_errors_that_say_so() {
         socket_directory: Place::new().directory().join("sockets"),
         any_local_user: false,
     });
-    let error = bind_error(&place, AddressType::Unix, AccessControl::Localhost);
+    let error = bind_error(&place, AddressType::Unix, AccessRule::Localhost);
     assert!(matches!(error, Error::NotAvailable(_)), "{error:?}");
 }
 
@@ -162,24 +162,64 @@ fn a_directory_with_too_long_a_name_is_an_error_that_says_so() {
     let parent = place.directory().clone();
     fs::create_dir(&parent).unwrap();
     place.0.socket_directory = parent.join("x".repeat(100));
-    let error = bind_error(&place, AddressType::Unix, AccessControl::Localhost);
+    let error = bind_error(&place, AddressType::Unix, AccessRule::Localhost);
     assert!(matches!(error, Error::NotAvailable(_)), "{error:?}");
     assert!(error.to_string().contains("too long"), "{error}");
     fs::remove_dir_all(parent).unwrap();
 }
 
 #[test]
-fn what_is_not_there_yet_is_not_implemented() {
+fn what_sockets_of_a_kind_cannot_demand_is_not_implemented() {
     let place = Place::new();
-    for kind in KINDS {
-        for access in [AccessControl::Port, AccessControl::Credentials] {
-            let error = bind_error(&place, kind, access);
-            assert!(matches!(error, Error::NotImplemented(_)), "{error:?}");
-        }
+    let port = AccessRule::Port("127.0.0.1:4000".parse().unwrap());
+    for (kind, rule) in [
+        (AddressType::Unix, port),
+        (AddressType::AbstractUnix, port),
+        (AddressType::Ipv4, AccessRule::Credentials),
+        (AddressType::Ipv6, AccessRule::Credentials),
+    ] {
+        let error = bind_error(&place, kind, rule);
+        assert!(matches!(error, Error::NotImplemented(_)), "{error:?}");
     }
-    let error = bind_error(&place, AddressType::AbstractUnix, AccessControl::Localhost);
-    assert!(matches!(error, Error::NotImplemented(_)), "{error:?}");
     assert!(!place.directory().exists());
+}
+
+#[test]
+fn an_address_nobody_can_have_is_no_demand() {
+    let place = Place::new();
+    for (kind, from) in [
+        (AddressType::Ipv4, "127.0.0.1:0"),
+        (AddressType::Ipv4, "0.0.0.0:0"),
+        (AddressType::Ipv6, "[::]:0"),
+        (AddressType::Ipv4, "[::1]:4000"),
+        (AddressType::Ipv6, "127.0.0.1:4000"),
+    ] {
+        let error = bind_error(&place, kind, AccessRule::Port(from.parse().unwrap()));
+        assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}");
+    }
+}
+
+#[test]
+fn the_name_of_an_abstract_socket_cannot_be_guessed_and_goes_with_it() {
+    let place = Place::new();
+    let kind = AddressType::AbstractUnix;
+    let (one, other) = (place.bind(kind), place.bind(kind));
+    let name = |listening: &Listening| match listening.address() {
+        SocketAddress::AbstractUnix(name) => String::from_utf8(name.clone()).unwrap(),
+        other => panic!("{other}"),
+    };
+    let names = [name(&one), name(&other)];
+    for name in &names {
+        let random = name.strip_prefix("pneuma-").unwrap();
+        assert_eq!(random.len(), 32);
+        assert!(random.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+    assert_ne!(names[0], names[1]);
+    assert!(!place.directory().exists(), "it needs no directory");
+    let address = one.address().clone();
+    drop(one);
+    assert!(Client::try_connect(&address).is_err());
+    Client::try_connect(other.address()).unwrap();
 }
 
 #[test]
@@ -215,8 +255,16 @@ fn what_is_said_to_be_supported_can_be_bound() {
     assert!(supported.iter().any(|(kind, _)| *kind == AddressType::Unix));
     for (kind, controls) in supported {
         assert!(!controls.is_empty());
-        for access in controls {
-            Listening::bind(kind, access, &place.0).unwrap();
+        for control in controls {
+            let rule = match control {
+                AccessControl::Localhost => AccessRule::Localhost,
+                AccessControl::Credentials => AccessRule::Credentials,
+                AccessControl::Port if kind == AddressType::Ipv4 => {
+                    AccessRule::Port("127.0.0.1:4000".parse().unwrap())
+                }
+                AccessControl::Port => AccessRule::Port("[::1]:4000".parse().unwrap()),
+            };
+            Listening::bind(kind, rule, &place.0).unwrap();
         }
     }
 }

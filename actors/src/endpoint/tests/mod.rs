@@ -1,5 +1,7 @@
 //! The endpoint with the kernel's sockets, in this process.
 
+mod chosen;
+mod credentials;
 mod dialling;
 mod killing;
 mod listener;
@@ -19,11 +21,16 @@ use futures_lite::future;
 
 use super::{Accepted, EndpointConfig, Listening, Slots, listen};
 use crate::{
-    model::{AccessControl, AddressType, BytestreamId, SocketAddress},
+    model::{AccessRule, AddressType, BytestreamId, SocketAddress},
     runtime::{Clock as _, Exit, Stopper, SystemClock},
 };
 
-const KINDS: [AddressType; 3] = [AddressType::Unix, AddressType::Ipv4, AddressType::Ipv6];
+const KINDS: [AddressType; 4] = [
+    AddressType::Unix,
+    AddressType::AbstractUnix,
+    AddressType::Ipv4,
+    AddressType::Ipv6,
+];
 
 /// A configuration with a directory of its own, removed at the end.
 struct Place(EndpointConfig);
@@ -42,7 +49,11 @@ impl Place {
     }
 
     fn bind(&self, kind: AddressType) -> Arc<Listening> {
-        Arc::new(Listening::bind(kind, AccessControl::Localhost, &self.0).unwrap())
+        self.bind_with(kind, AccessRule::Localhost)
+    }
+
+    fn bind_with(&self, kind: AddressType, rule: AccessRule) -> Arc<Listening> {
+        Arc::new(Listening::bind(kind, rule, &self.0).unwrap())
     }
 }
 
@@ -77,10 +88,20 @@ enum Client {
 
 impl Client {
     fn connect(listening: &Listening) -> Self {
-        match listening.address() {
-            SocketAddress::Unix(path) => Client::Unix(UnixStream::connect(path).unwrap()),
-            _ => Client::Tcp(TcpStream::connect(ip(listening)).unwrap()),
-        }
+        Client::try_connect(listening.address()).unwrap()
+    }
+
+    fn try_connect(address: &SocketAddress) -> std::io::Result<Self> {
+        use std::os::{linux::net::SocketAddrExt as _, unix::net};
+        Ok(match address {
+            SocketAddress::Unix(path) => Client::Unix(UnixStream::connect(path)?),
+            SocketAddress::AbstractUnix(name) => {
+                let address = net::SocketAddr::from_abstract_name(name)?;
+                Client::Unix(UnixStream::connect_addr(&address)?)
+            }
+            SocketAddress::Ipv4(address) => Client::Tcp(TcpStream::connect(address)?),
+            SocketAddress::Ipv6(address) => Client::Tcp(TcpStream::connect(address)?),
+        })
     }
 
     fn write(&mut self, bytes: &[u8]) {

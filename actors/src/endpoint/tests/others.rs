@@ -28,7 +28,7 @@ pub(super) fn as_root(what: &str) -> bool {
 }
 
 /// A shell command as the user 65534.
-fn as_nobody(program: &str, arguments: &[&str]) -> Child {
+pub(super) fn as_nobody(program: &str, arguments: &[&str]) -> Child {
     Command::new("setpriv")
         .args([
             "--reuid=65534",
@@ -46,7 +46,7 @@ fn as_nobody(program: &str, arguments: &[&str]) -> Child {
 }
 
 /// What it printed once it has ended.
-fn output(mut child: Child) -> String {
+pub(super) fn output(mut child: Child) -> String {
     let mut text = String::new();
     child
         .stdout

@@ -45,7 +45,7 @@ use super::{
 use crate::{
     endpoint::{Slot, Slots},
     limits::Limits,
-    model::{ChannelId, ConnectionId, Error, Result, SocketAddress},
+    model::{ChannelId, ConnectionId, ConnectionParameter, Error, Result},
     ports::{
         BytestreamConnector, ChannelObject, ChannelSignal, Duplex, IncomingBytestream,
         StreamTubeView, TubeSignalling,
@@ -91,7 +91,7 @@ struct Waiting {
 enum Origin {
     Accepted,
     Dialled {
-        from: Option<SocketAddress>,
+        parameter: ConnectionParameter,
         incoming: Box<dyn IncomingBytestream>,
     },
 }
@@ -396,8 +396,15 @@ impl Channel {
                 incoming,
                 slot,
             }) => {
-                let DialledSocket { stream, from } = socket;
-                self.wait(stream, slot, Origin::Dialled { from, incoming });
+                let DialledSocket { stream, parameter } = socket;
+                self.wait(
+                    stream,
+                    slot,
+                    Origin::Dialled {
+                        parameter,
+                        incoming,
+                    },
+                );
             }
             Event::Note(Note::Told) => self.told(now),
             Event::Note(Note::BytestreamOpened) => self.publish(),
@@ -547,7 +554,7 @@ impl Waiting {
     fn fact(&self, token: Token) -> Fact {
         match &self.origin {
             Origin::Accepted => Fact::Accepted(token),
-            Origin::Dialled { from, .. } => Fact::Dialled(token, from.clone()),
+            Origin::Dialled { parameter, .. } => Fact::Dialled(token, parameter.clone()),
         }
     }
 }

@@ -73,7 +73,7 @@ fn unsent() -> Input {
 fn accept() -> Input {
     Input::Accept {
         kind: AddressType::Unix,
-        access: AccessControl::Localhost,
+        access: AccessRule::Localhost,
     }
 }
 
@@ -88,7 +88,7 @@ fn unbound() -> Input {
 fn dialled() -> Input {
     Input::Dialled {
         token: Token(9),
-        from: None,
+        parameter: ConnectionParameter::Nothing,
     }
 }
 

@@ -109,7 +109,7 @@ impl Model {
             }),
             Step::Accept => Input::Accept {
                 kind: AddressType::Unix,
-                access: AccessControl::Localhost,
+                access: AccessRule::Localhost,
             },
             Step::BindFails => {
                 self.bind_fails = true;
@@ -122,7 +122,10 @@ impl Model {
                     return;
                 }
                 let token = self.token();
-                Input::Dialled { token, from: None }
+                Input::Dialled {
+                    token,
+                    parameter: ConnectionParameter::Nothing,
+                }
             }
             Step::Connect if self.listening => Input::Accepted(self.token()),
             Step::End(which, end) if !self.relays.is_empty() => {
