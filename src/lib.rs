@@ -25,6 +25,7 @@ pub mod connection;
 mod dbus;
 pub mod names;
 mod packaging;
+mod place;
 mod runtime;
 mod service_main;
 pub mod session;

@@ -8,13 +8,13 @@ pub const MANAGER_BUS_NAME: &str = "org.freedesktop.Telepathy.ConnectionManager.
 pub const MANAGER_PATH: &str = "/org/freedesktop/Telepathy/ConnectionManager/pneuma";
 /// `ConnectionManager`
 pub const MANAGER_INTERFACE: &str = "org.freedesktop.Telepathy.ConnectionManager";
+/// Ours: which connections there are.
+pub const MANAGER_CONNECTIONS: &str =
+    "org.freedesktop.Telepathy.ConnectionManager.Interface.Pneuma.Connections1";
 /// The protocol, as `.manager` files, `Protocols` and `RequestConnection` name it.
 pub const PROTOCOL: &str = "local-xmpp";
 /// What the bus name of each of our connections begins with.
 pub const CONNECTION_PREFIX: &str = "org.freedesktop.Telepathy.Connection.pneuma.local_xmpp.";
-/// What the bus names that keep a connection online begin with; see [`Lease`](crate::client::Lease).
-/// Deliberately outside the namespaces whose names other clients list.
-pub const LEASE_PREFIX: &str = "org.freedesktop.Telepathy.Pneuma.Lease.";
 /// `Protocol.Interface.Presence`
 pub const PROTOCOL_PRESENCE: &str = "org.freedesktop.Telepathy.Protocol.Interface.Presence";
 /// `Connection`
@@ -34,6 +34,8 @@ pub const CONTACT_CAPABILITIES: &str =
     "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";
 /// Ours: whom a connection trusts, and why.
 pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
+/// Ours: who keeps a connection online.
+pub const LEASE: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Lease1";
 /// `Channel`
 pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
 /// `Channel.Interface.Tube`

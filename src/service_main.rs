@@ -1,16 +1,18 @@
 //! The service as a program: arguments, logging, threads, signals. `telepathy-pneuma` is nothing
 //! else, and `pneuma service` is the same, for where only the command line is built.
 
-use std::{ffi::OsString, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString, io::IsTerminal as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration,
+};
 
 use actors::runtime::{Clock, SystemClock};
 use async_signal::{Signal, Signals};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use futures_lite::{FutureExt as _, StreamExt as _};
 use smol::Executor;
 use tracing_subscriber::EnvFilter;
 
-use crate::{End, Service, threads};
+use crate::{Builder, End, Service, place, threads};
 
 /// The Pneuma connection manager for Telepathy: tubes between people on one network.
 #[derive(Debug, Parser)]
@@ -22,6 +24,39 @@ struct Arguments {
     /// Seconds to stay without a connection.
     #[arg(long, value_name = "SECONDS", default_value_t = Service::IDLE.as_secs())]
     leave_after: u64,
+    /// Where to serve: on the session bus, at a private socket for programs of this user without a bus,
+    /// or both; by default on the session bus where there is one, else at the socket.
+    #[arg(long, value_enum, value_name = "WHERE")]
+    serve: Option<Serve>,
+    /// The private socket; $XDG_RUNTIME_DIR/pneuma/bus by default
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+/// Where to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Serve {
+    /// On the session bus.
+    Bus,
+    /// At the private socket.
+    Private,
+    /// At both.
+    Both,
+}
+
+impl Arguments {
+    fn place(&self, builder: Builder) -> Builder {
+        let socket = || self.socket.clone().unwrap_or_else(place::private_socket);
+        match (self.serve, place::session_bus()) {
+            (Some(Serve::Private), _) | (None, None) => {
+                builder.without_bus().private_socket(socket())
+            }
+            // The library says where it looked for one.
+            (_, None) => builder,
+            (Some(Serve::Both), Some(bus)) => builder.address(bus).private_socket(socket()),
+            (Some(Serve::Bus) | None, Some(bus)) => builder.address(bus),
+        }
+    }
 }
 
 /// Most threads that run the executor, see [`threads`]: what costs time is few streams' encryption.
@@ -44,7 +79,7 @@ fn raise_descriptor_limit() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Runs the connection manager on the session bus until it is told to end, or nobody has needed it
+/// Runs the connection manager, on the session bus or without one, until it is told to end, or nobody has needed it
 /// for a while. `arguments` are those after the program's name. Meant to be all that a process does:
 /// it sets the process's logging up, starts threads and watches signals. An embedder takes
 /// [`Service`] instead.
@@ -98,7 +133,8 @@ async fn serve(
     // A terminal that is closed takes us with it, in order, unless somebody (nohup) said otherwise.
     let hangup = (!hangup_is_ignored()).then_some(Signal::Hup);
     let mut signals = Signals::new(ending.chain(hangup))?;
-    let starting = Service::builder()
+    let starting = arguments
+        .place(Service::builder())
         .persist(arguments.persist)
         .idle(Duration::from_secs(arguments.leave_after))
         .start(executor);

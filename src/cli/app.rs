@@ -69,12 +69,13 @@ pub enum Confirm {
 }
 
 impl App {
-    /// The session bus.
+    /// The session bus, or the connection manager's own socket where it runs without one. `None` where
+    /// there is neither: then nothing is online.
     ///
     /// # Errors
     /// Code 6.
-    pub async fn bus(&self) -> Outcome<Bus> {
-        Ok(Bus::session(self.spawner.clone(), self.clock.clone()).await?)
+    pub async fn bus(&self) -> Outcome<Option<Bus>> {
+        Ok(Bus::find(self.spawner.clone(), self.clock.clone()).await?)
     }
 
     /// Runs `command` with the account online, and lets go of it afterwards whatever happened.
@@ -85,8 +86,10 @@ impl App {
         &self,
         command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
     ) -> Outcome<T> {
-        let bus = self.bus().await?;
-        if client::start(&bus, service_program().as_ref()).await? == client::Started::Spawned {
+        let program = service_program();
+        let (bus, started) =
+            client::find_or_start(&self.spawner, &self.clock, program.as_ref()).await?;
+        if started == client::Started::Spawned {
             self.out.remark("Started the connection manager.");
         }
         let (connection, lease) = self.online(&bus).await?;

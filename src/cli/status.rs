@@ -24,13 +24,15 @@ struct Row {
 /// Shows whether the connection manager runs and what is online. Starts nothing.
 ///
 /// # Errors
-/// Code 6 without a session bus.
+/// Code 6 when the bus or the connection manager does not answer.
 pub async fn run(app: &App) -> Outcome {
-    let bus = app.bus().await?;
-    let running = client::is_running(&bus).await?;
+    let mut running = false;
     let mut rows = Vec::new();
-    for connection in Connection::all(&bus).await? {
-        rows.push(read(&connection).await?);
+    if let Some(bus) = app.bus().await? {
+        running = client::is_running(&bus).await?;
+        for connection in Connection::all(&bus).await? {
+            rows.push(read(&connection).await?);
+        }
     }
     if let Some(profile) = &app.account.profile {
         rows.retain(|row| row.profile == *profile);
@@ -112,11 +114,13 @@ fn record(row: &Row) -> serde_json::Value {
 /// Takes the profile's account offline, whoever brought it online.
 ///
 /// # Errors
-/// Code 6 without a session bus.
+/// Code 6 when the bus or the connection manager does not answer.
 pub async fn disconnect(app: &App) -> Outcome {
-    let bus = app.bus().await?;
     let profile = app.account.profile();
-    let connection = Connection::of_profile(&bus, profile).await?;
+    let connection = match app.bus().await? {
+        Some(bus) => Connection::of_profile(&bus, profile).await?,
+        None => None,
+    };
     if let Some(connection) = &connection {
         connection.disconnect().await?;
     }

@@ -110,6 +110,11 @@ impl Connection {
         })
     }
 
+    /// Its object.
+    pub(super) fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
     /// Its bus name.
     pub fn bus_name(&self) -> &str {
         self.remote.destination()

@@ -13,6 +13,7 @@ use super::{
     connection::Connection,
     contact_list::ContactList,
     error,
+    manager::ConnectionManager,
     presence::SimplePresence,
     requests::Requests,
     sockets,
@@ -168,6 +169,16 @@ async fn channel_signal(
 /// send.
 fn nothing() -> Variant<'static> {
     Variant::new(0_u32)
+}
+
+/// Emits `ConnectionManager.NewConnection`.
+pub async fn new_connection(bus: &zbus::Connection, bus_name: &str, path: &str) {
+    let announced = async {
+        let manager = SignalEmitter::new(bus, protocol::MANAGER_PATH)?;
+        let path = ObjectPath::try_from(path)?;
+        ConnectionManager::new_connection(&manager, bus_name, path, protocol::PROTOCOL).await
+    };
+    lost(announced.await);
 }
 
 /// Emits `Channel.Closed`.
