@@ -31,7 +31,12 @@ pub async fn run(app: &App) -> Outcome {
     if let Some(bus) = app.bus().await? {
         running = client::is_running(&bus).await?;
         for connection in Connection::all(&bus).await? {
-            rows.push(read(&connection).await?);
+            match read(&connection).await {
+                Ok(row) => rows.push(row),
+                // It has ended since it was listed.
+                Err(error) if error.kind.is_gone() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     if let Some(profile) = &app.account.profile {
@@ -77,7 +82,7 @@ pub async fn run(app: &App) -> Outcome {
     Ok(())
 }
 
-async fn read(connection: &Connection) -> Outcome<Row> {
+async fn read(connection: &Connection) -> client::Result<Row> {
     let status = connection.status().await?;
     let mut row = Row {
         profile: connection.profile().await?,

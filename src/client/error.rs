@@ -61,6 +61,17 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// Whether it may mean that an object that was there has ended: alone, or with the service, or
+    /// interface by interface at this moment.
+    pub fn is_gone(self) -> bool {
+        matches!(
+            self,
+            Kind::NoService | Kind::ServiceGone | Kind::NotAvailable | Kind::NotImplemented
+        )
+    }
+}
+
 /// An error of the client library: a kind, and a sentence without its full stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {

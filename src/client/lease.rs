@@ -5,11 +5,7 @@
 //! word, the service takes the connection offline. A connection without a list was brought online by
 //! somebody who does not take part (Mission Control, `--detach`), and stays.
 
-use super::{
-    bus::Bus,
-    connection::Connection,
-    error::{Kind, Result},
-};
+use super::{bus::Bus, connection::Connection, error::Result};
 use crate::names;
 
 /// Our place in the list.
@@ -46,14 +42,7 @@ impl Lease {
     pub async fn release(self) -> Result<bool> {
         match self.call::<bool>("Release").await {
             // The connection has ended meanwhile: there is nothing to take offline.
-            Err(error)
-                if matches!(
-                    error.kind,
-                    Kind::NoService | Kind::ServiceGone | Kind::NotAvailable | Kind::NotImplemented
-                ) =>
-            {
-                Ok(false)
-            }
+            Err(error) if error.kind.is_gone() => Ok(false),
             answer => answer,
         }
     }

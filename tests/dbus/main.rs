@@ -8,5 +8,6 @@ mod fake;
 mod introspection;
 mod lifecycle;
 mod manager;
+mod peers;
 mod process;
 mod world;
