@@ -11,6 +11,10 @@ pub const MANAGER_INTERFACE: &str = "org.freedesktop.Telepathy.ConnectionManager
 /// Ours: which connections there are.
 pub const MANAGER_CONNECTIONS: &str =
     "org.freedesktop.Telepathy.ConnectionManager.Interface.Pneuma.Connections1";
+/// Where viewers of messages look for them.
+pub const DEBUG_PATH: &str = "/org/freedesktop/Telepathy/debug";
+/// Ours: how much there is to be seen there.
+pub const DEBUG_LEVELS: &str = "org.freedesktop.Telepathy.Debug.Interface.Pneuma.Levels1";
 /// The protocol, as `.manager` files, `Protocols` and `RequestConnection` name it.
 pub const PROTOCOL: &str = "local-xmpp";
 /// What the bus name of each of our connections begins with.

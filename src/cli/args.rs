@@ -188,6 +188,11 @@ pub enum Command {
     },
     /// Take the account offline
     Disconnect,
+    /// Show or change how much the connection manager writes into its log
+    LogLevel {
+        /// error, warn, info, debug, trace or off; or for parts of it, as in warn,pneuma::session=debug
+        levels: Option<String>,
+    },
     /// Two people on this machine, for real: find, compare, offer, fetch, measure
     Demo {
         /// How much to download through the tube, in MiB

@@ -22,6 +22,7 @@ mod error;
 mod event;
 mod launch;
 mod lease;
+mod levels;
 mod tube;
 
 pub use account::Account;
@@ -33,4 +34,5 @@ pub use error::{Error, Kind, Result, kind_of};
 pub use event::{Event, Events};
 pub use launch::{Program, Started, appears, find_or_start, is_running, start};
 pub use lease::Lease;
+pub use levels::{levels, not_running, set_levels};
 pub use tube::{Statistics, Tube, TubeDescription, TubeState, from_ip};

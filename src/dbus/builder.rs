@@ -26,6 +26,7 @@ use crate::{
         protocol,
         sessions::LinkLocalSessions,
     },
+    log::Log,
     place::runtime_directory,
     runtime::OurRuntime,
 };
@@ -50,6 +51,7 @@ pub struct Builder {
     profiles: Option<PathBuf>,
     runtime_directory: Option<PathBuf>,
     clock: Option<Arc<dyn Clock>>,
+    log: Option<Log>,
     sessions: Option<Arc<dyn SessionFactory>>,
     sockets: Option<SocketsOf>,
     supervisor: SupervisorConfig,
@@ -124,6 +126,14 @@ impl Builder {
         self
     }
 
+    /// What clients see of the program's messages, in the Debug interface; without it there is none.
+    /// [`Log::layer`] belongs into the program's subscriber then.
+    #[must_use]
+    pub fn log(mut self, log: Log) -> Self {
+        self.log = Some(log);
+        self
+    }
+
     /// Where sessions come from; `local-xmpp` by default.
     #[must_use]
     pub fn sessions(mut self, sessions: Arc<dyn SessionFactory>) -> Self {
@@ -194,6 +204,7 @@ impl Builder {
             manager,
             supervisor,
             clock,
+            log: self.log,
             idle: (!self.persist).then_some(self.idle),
         };
         serving.begin(&login, spawner).await
@@ -212,6 +223,7 @@ impl Service {
             profiles: None,
             runtime_directory: None,
             clock: None,
+            log: None,
             sessions: None,
             sockets: None,
             supervisor: SupervisorConfig::default(),

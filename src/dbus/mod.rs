@@ -16,6 +16,7 @@ mod connection;
 mod connections;
 mod contact_list;
 mod contacts;
+mod debug;
 mod emit;
 mod error;
 mod held;

@@ -24,13 +24,18 @@ use futures_lite::FutureExt as _;
 
 use super::{
     connections::Connections,
+    debug::{self, Debug, LogLevels},
     manager::ConnectionManager,
     outlet::{Outlet, Outlets},
     peers::{Door, Peers},
     protocol::{Protocol, ProtocolPresence},
     tree::Tree,
 };
-use crate::connection::{ManagerHandle, protocol};
+use crate::{
+    connection::{ManagerHandle, protocol},
+    log::Log,
+    names::DEBUG_PATH,
+};
 
 /// How long a name that was given up is still answered for: a call that was on its way arrives.
 const LINGER: Duration = Duration::from_millis(500);
@@ -105,6 +110,8 @@ pub(super) struct Serving {
     pub(super) manager: ManagerHandle,
     pub(super) supervisor: SupervisorHandle,
     pub(super) clock: Arc<dyn Clock>,
+    /// What is shown of messages, if anything.
+    pub(super) log: Option<Log>,
     /// How long to stay without a connection; for ever if absent.
     pub(super) idle: Option<Duration>,
 }
@@ -132,9 +139,11 @@ impl Serving {
         tracing::info!(name = protocol::MANAGER_BUS_NAME, "serving");
         let (stopper, stop) = Stopper::new();
         let (writer, ended) = Snapshot::new(None);
+        let log = self.log.as_ref();
+        let told = log.map(|log| debug::tell(log, self.outlets.clone(), &spawner));
         let serving = async move {
             self.serve(stop, writer).await;
-            drop(door_stopper);
+            drop((door_stopper, told));
         };
         spawner.spawn("service", serving).detach();
         Ok(Service {
@@ -167,6 +176,16 @@ impl Serving {
                 .at(protocol::MANAGER_PATH, Connections::new(self.tree.clone()))
                 .await
                 .map_err(confused)?;
+            if let Some(log) = &self.log {
+                server
+                    .at(DEBUG_PATH, Debug::new(log.clone()))
+                    .await
+                    .map_err(confused)?;
+                server
+                    .at(DEBUG_PATH, LogLevels::new(log.clone()))
+                    .await
+                    .map_err(confused)?;
+            }
         }
         self.own_names().await
     }

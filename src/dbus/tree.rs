@@ -111,6 +111,7 @@ impl Tree {
         for outlet in &*self.0.outlets {
             outlet.own(&connection.bus_name).await?;
         }
+        tracing::debug!(name = &*connection.bus_name, "a connection is there");
         for outlet in &*self.0.outlets {
             let bus = outlet.connection();
             emit::new_connection(bus, &connection.bus_name, &connection.path).await;
@@ -122,6 +123,7 @@ impl Tree {
         let Some(connection) = self.places().connections.remove(&id) else {
             return;
         };
+        tracing::debug!(name = &*connection.bus_name, "a connection is gone");
         let path = &*connection.path;
         for outlet in &*self.0.outlets {
             let server = outlet.connection().object_server();
@@ -155,6 +157,8 @@ impl Tree {
                 return outcome;
             }
         }
+        let service = object.description.service.as_str();
+        tracing::debug!(path, service, "a channel is there");
         Ok(())
     }
 
@@ -162,6 +166,7 @@ impl Tree {
         let Some((owner, path)) = self.channel(id) else {
             return;
         };
+        tracing::debug!(path, "a channel is gone");
         for outlet in &*self.0.outlets {
             emit::channel_closed(outlet.connection(), &path).await;
         }
@@ -256,6 +261,14 @@ impl ConnectionTree for Tree {
         let tree = self.clone();
         Box::pin(async move {
             if let Some(connection) = tree.connection(id) {
+                if let ConnectionSignal::StatusChanged(status, reason) = &signal {
+                    tracing::debug!(
+                        name = &*connection.bus_name,
+                        ?status,
+                        ?reason,
+                        "another status"
+                    );
+                }
                 // Not before the answers are out that were read before this.
                 let order = connection.order().write().await;
                 for outlet in &*tree.0.outlets {
@@ -283,6 +296,7 @@ impl ObjectTree for Tree {
         let tree = self.clone();
         Box::pin(async move {
             if let Some((_, path)) = tree.channel(id) {
+                tracing::debug!(path, ?signal, "something happens on a channel");
                 for outlet in &*tree.0.outlets {
                     emit::of_channel(outlet.connection(), &path, signal.clone()).await;
                 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod channels;
 mod contacts;
+mod debug;
 mod fake;
 mod introspection;
 mod lifecycle;
