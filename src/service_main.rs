@@ -10,6 +10,7 @@ use async_signal::{Signal, Signals};
 use clap::{Parser, ValueEnum};
 use futures_lite::{FutureExt as _, StreamExt as _};
 use smol::Executor;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
     Layer as _, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
@@ -66,6 +67,15 @@ const THREADS: usize = 4;
 
 /// Most descriptors the process asks for, as the systemd unit does.
 const DESCRIPTORS: u64 = 65_536;
+
+/// The journal's priorities as other services use them: Info is no notice.
+const PRIORITIES: PriorityMappings = PriorityMappings {
+    error: Priority::Error,
+    warn: Priority::Warning,
+    info: Priority::Informational,
+    debug: Priority::Debug,
+    trace: Priority::Debug,
+};
 
 /// Takes as many descriptors as the system allows, [`DESCRIPTORS`] at most. Most sessions start their
 /// programs with 1024, for the sake of `select`, which nobody uses here; the bounds of streams and
@@ -133,6 +143,7 @@ fn start_logging(clock: &Arc<dyn Clock>) -> Log {
     );
     // The journal's own protocol keeps levels and fields.
     let journal = (stderr_is_the_journal().then(tracing_journald::layer)).and_then(Result::ok);
+    let journal = journal.map(|journal| journal.with_priority_mappings(PRIORITIES));
     let output: Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync> = match journal {
         Some(journal) => Box::new(journal.with_filter(log.filter())),
         None => Box::new(

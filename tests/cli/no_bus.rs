@@ -219,3 +219,23 @@ fn the_last_command_lets_the_account_go_though_it_is_killed() {
     });
     assert_eq!(alice.status()["running"], true);
 }
+
+#[test]
+fn levels_are_shown_and_changed() {
+    let world = World::new();
+    let alice = Headless::new(&world, "alice");
+    alice.run(&["log-level"]).failed(6, &["does not run"]);
+    assert!(alice.manager().is_none(), "nothing was started");
+    alice.run(&["contacts", "--detach"]).succeeded();
+    assert_eq!(alice.run(&["log-level"]).succeeded().out, "info\n");
+    let wanted = "warn,pneuma=debug";
+    let changed = alice.run(&["log-level", wanted, "--json"]).succeeded();
+    assert_eq!(changed.json()["levels"], wanted);
+    alice
+        .run(&["log-level", "loud"])
+        .failed(1, &["'loud' are no levels", "warn,pneuma=debug"]);
+    assert_eq!(
+        alice.run(&["log-level"]).succeeded().out,
+        format!("{wanted}\n")
+    );
+}
