@@ -32,6 +32,9 @@ use crate::client::{
 /// How long going online may take where `--timeout` says nothing sensible about it.
 const ONLINE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a connection that is in the way of ours may take until it can be seen.
+const APPEARING: Duration = Duration::from_secs(2);
+
 /// See the module's head.
 pub struct App {
     /// Where to write.
@@ -130,12 +133,25 @@ impl App {
             }
             // Somebody else was quicker.
             Err(error) if error.kind == Kind::NotAvailable => {
-                match Connection::of_profile(bus, profile).await? {
+                match self.appearing(bus, profile).await? {
                     Some(connection) => self.join(bus, connection, deadline).await,
                     None => Err(error.into()),
                 }
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The profile's connection, which somebody else has just asked for: it can be in the way of ours a
+    /// moment before it can be seen.
+    async fn appearing(&self, bus: &Bus, profile: &str) -> Outcome<Option<Connection>> {
+        let deadline = self.clock.now().saturating_add(APPEARING);
+        loop {
+            let found = Connection::of_profile(bus, profile).await?;
+            if found.is_some() || self.clock.now() >= deadline {
+                return Ok(found);
+            }
+            self.clock.sleep(APPEARING / 50).await;
         }
     }
 

@@ -100,7 +100,8 @@ impl Headless {
 impl Drop for Headless {
     fn drop(&mut self) {
         for service in self.services() {
-            drop(kill_process(service, Signal::KILL));
+            // It may have ended meanwhile.
+            kill_process(service, Signal::KILL).unwrap_or_default();
         }
     }
 }
