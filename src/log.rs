@@ -373,7 +373,11 @@ impl Text {
     fn finish(self) -> String {
         let mut text = safe(&(self.message + &self.fields));
         if text.len() > LONGEST {
-            text.truncate(text.floor_char_boundary(LONGEST - '…'.len_utf8()));
+            let mut end = LONGEST - '…'.len_utf8();
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
             text.push('…');
         }
         text

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_lite::{StreamExt as _, future::block_on};
+use futures_lite::{FutureExt as _, StreamExt as _, future::block_on};
 use support::{CM_NAME, CM_PATH, CallError, Events, PATIENCE, name};
 use zbus::{Message, MessageStream, OwnedObjectPath, message::Flags};
 
@@ -67,10 +67,18 @@ where
         .map_err(CallError::from)
 }
 
+fn next(messages: &mut MessageStream) -> Message {
+    let late = async {
+        async_io::Timer::after(PATIENCE).await;
+        panic!("no message in time");
+    };
+    block_on(messages.next().or(late)).unwrap().unwrap()
+}
+
 /// The next message that is no signal.
 fn next_answer(messages: &mut MessageStream) -> Message {
     loop {
-        let message = block_on(messages.next()).unwrap().unwrap();
+        let message = next(messages);
         if message.header().reply_serial().is_some() {
             return message;
         }
@@ -164,7 +172,7 @@ fn an_answer_comes_before_what_it_announces() {
         block_on(peer.send(&message)).unwrap();
         let mut order = Vec::new();
         while order.len() < 2 {
-            let message = block_on(messages.next()).unwrap().unwrap();
+            let message = next(&mut messages);
             match message.header().member() {
                 None => order.push("answer".to_owned()),
                 Some(member) if member.as_str() == "NewChannels" => order.push(member.to_string()),
