@@ -67,12 +67,17 @@ where
         .map_err(CallError::from)
 }
 
-fn next(messages: &mut MessageStream) -> Message {
+/// Waits, and panics when it takes too long.
+fn soon<T>(future: impl Future<Output = T>) -> T {
     let late = async {
         async_io::Timer::after(PATIENCE).await;
-        panic!("no message in time");
+        panic!("it took too long");
     };
-    block_on(messages.next().or(late)).unwrap().unwrap()
+    block_on(future.or(late))
+}
+
+fn next(messages: &mut MessageStream) -> Message {
+    soon(messages.next()).unwrap().unwrap()
 }
 
 /// The next message that is no signal.
@@ -169,7 +174,7 @@ fn an_answer_comes_before_what_it_announces() {
             .interface(name::REQUESTS)
             .build(&(request,))
             .unwrap();
-        block_on(peer.send(&message)).unwrap();
+        soon(peer.send(&message)).unwrap();
         let mut order = Vec::new();
         while order.len() < 2 {
             let message = next(&mut messages);
@@ -283,13 +288,13 @@ fn calls_that_want_no_answer_get_none_and_are_counted_all_the_same() {
             .with_flags(Flags::NO_REPLY_EXPECTED)
             .build(&())
             .unwrap();
-        block_on(peer.send(&ping)).unwrap();
+        soon(peer.send(&ping)).unwrap();
     }
     let last = Message::method_call("/", "Ping")
         .interface("org.freedesktop.DBus.Peer")
         .build(&())
         .unwrap();
-    block_on(peer.send(&last)).unwrap();
+    soon(peer.send(&last)).unwrap();
     let first = next_answer(&mut messages);
     assert_eq!(
         first.header().reply_serial(),
@@ -350,7 +355,7 @@ fn who_writes_another_s_name_is_still_itself() {
             .sender(name)
             .build(&())
             .unwrap();
-        block_on(other.send(&release)).unwrap();
+        soon(other.send(&release)).unwrap();
         let answer = next_answer(&mut answers);
         let error = answer.header().error_name().map(ToString::to_string);
         assert!(error.is_some_and(|name| name.ends_with("NotYours")));
