@@ -23,8 +23,11 @@ pub mod cli;
 pub mod client;
 pub mod connection;
 mod dbus;
+mod log;
 pub mod names;
 mod packaging;
+mod place;
+mod plain;
 mod runtime;
 mod service_main;
 pub mod session;
@@ -32,4 +35,5 @@ mod threads;
 pub mod xmpp;
 
 pub use dbus::{Builder, End, Service};
+pub use log::{KEPT, LONGEST, Levels, Log, LogMessage};
 pub use service_main::service_main;

@@ -8,13 +8,17 @@ pub const MANAGER_BUS_NAME: &str = "org.freedesktop.Telepathy.ConnectionManager.
 pub const MANAGER_PATH: &str = "/org/freedesktop/Telepathy/ConnectionManager/pneuma";
 /// `ConnectionManager`
 pub const MANAGER_INTERFACE: &str = "org.freedesktop.Telepathy.ConnectionManager";
+/// Ours: which connections there are.
+pub const MANAGER_CONNECTIONS: &str =
+    "org.freedesktop.Telepathy.ConnectionManager.Interface.Pneuma.Connections1";
+/// Where viewers of messages look for them.
+pub const DEBUG_PATH: &str = "/org/freedesktop/Telepathy/debug";
+/// Ours: how much there is to be seen there.
+pub const DEBUG_LEVELS: &str = "org.freedesktop.Telepathy.Debug.Interface.Pneuma.Levels1";
 /// The protocol, as `.manager` files, `Protocols` and `RequestConnection` name it.
 pub const PROTOCOL: &str = "local-xmpp";
 /// What the bus name of each of our connections begins with.
 pub const CONNECTION_PREFIX: &str = "org.freedesktop.Telepathy.Connection.pneuma.local_xmpp.";
-/// What the bus names that keep a connection online begin with; see [`Lease`](crate::client::Lease).
-/// Deliberately outside the namespaces whose names other clients list.
-pub const LEASE_PREFIX: &str = "org.freedesktop.Telepathy.Pneuma.Lease.";
 /// `Protocol.Interface.Presence`
 pub const PROTOCOL_PRESENCE: &str = "org.freedesktop.Telepathy.Protocol.Interface.Presence";
 /// `Connection`
@@ -36,6 +40,8 @@ pub const CONTACT_CAPABILITIES: &str =
 pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
 /// Ours: what our user lets whom do.
 pub const POLICY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Policy1";
+/// Ours: who keeps a connection online.
+pub const LEASE: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Lease1";
 /// `Channel`
 pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
 /// `Channel.Interface.Tube`
@@ -54,8 +60,7 @@ pub const ACCOUNT_MANAGER_PATH: &str = "/org/freedesktop/Telepathy/AccountManage
 pub const ACCOUNT: &str = "org.freedesktop.Telepathy.Account";
 /// What the object path of every account that uses us begins with.
 pub const ACCOUNT_PREFIX: &str = "/org/freedesktop/Telepathy/Account/pneuma/local_xmpp/";
-/// What the bus names that keep an account online begin with, as [`LEASE_PREFIX`] does for
-/// connections.
+/// What the bus names that keep an account online begin with; the account's own name follows.
 pub const STAY_PREFIX: &str = "org.freedesktop.Telepathy.Pneuma.Stay.";
 /// The bus name and the interface of the channel dispatcher.
 pub const CHANNEL_DISPATCHER: &str = "org.freedesktop.Telepathy.ChannelDispatcher";

@@ -33,6 +33,9 @@ use crate::client::{
 /// How long going online may take where `--timeout` says nothing sensible about it.
 const ONLINE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a connection that is in the way of ours may take until it can be seen.
+const APPEARING: Duration = Duration::from_secs(2);
+
 /// See the module's head.
 pub struct App {
     /// Where to write.
@@ -82,12 +85,13 @@ pub enum Confirm<'a> {
 }
 
 impl App {
-    /// The session bus.
+    /// The session bus, or the connection manager's own socket where it runs without one. `None` where
+    /// there is neither: then nothing is online.
     ///
     /// # Errors
     /// Code 6.
-    pub async fn bus(&self) -> Outcome<Bus> {
-        Ok(Bus::session(self.spawner.clone(), self.clock.clone()).await?)
+    pub async fn bus(&self) -> Outcome<Option<Bus>> {
+        Ok(Bus::find(self.spawner.clone(), self.clock.clone()).await?)
     }
 
     /// Runs `command` with the account online, and lets go of it afterwards whatever happened.
@@ -111,8 +115,10 @@ impl App {
         expected: Option<(&str, &str)>,
         command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
     ) -> Outcome<T> {
-        let bus = self.bus().await?;
-        if client::start(&bus, service_program().as_ref()).await? == client::Started::Spawned {
+        let program = service_program();
+        let (bus, started) =
+            client::find_or_start(&self.spawner, &self.clock, program.as_ref()).await?;
+        if started == client::Started::Spawned {
             self.out.remark("Started the connection manager.");
         }
         let (connection, part) = self.online(&bus, expected).await?;
@@ -163,12 +169,25 @@ impl App {
             }
             // Somebody else was quicker.
             Err(error) if error.kind == Kind::NotAvailable => {
-                match Connection::of_profile(bus, profile).await? {
+                match self.appearing(bus, profile).await? {
                     Some(connection) => self.join(bus, connection, deadline).await,
                     None => Err(error.into()),
                 }
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The profile's connection, which somebody else has just asked for: it can be in the way of ours a
+    /// moment before it can be seen.
+    async fn appearing(&self, bus: &Bus, profile: &str) -> Outcome<Option<Connection>> {
+        let deadline = self.clock.now().saturating_add(APPEARING);
+        loop {
+            let found = Connection::of_profile(bus, profile).await?;
+            if found.is_some() || self.clock.now() >= deadline {
+                return Ok(found);
+            }
+            self.clock.sleep(APPEARING / 50).await;
         }
     }
 

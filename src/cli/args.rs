@@ -20,7 +20,7 @@ Exit codes:
   3  the contact is unknown or not on the network
   4  refused: by the contact, by you, or because the contact is not trusted
   5  it did not happen in time
-  6  there is no session bus or no connection manager
+  6  the session bus does not work, or there is no connection manager
   130  stopped by Ctrl-C or SIGTERM before it was done
 
 Contacts: a part of the name selects one of your own contacts, those you dealt with before.
@@ -203,6 +203,11 @@ pub enum Command {
     },
     /// Take the account offline
     Disconnect,
+    /// Show or change how much the connection manager writes into its log
+    LogLevel {
+        /// error, warn, info, debug, trace or off; or for parts of it, as in warn,pneuma::session=debug
+        levels: Option<String>,
+    },
     /// Two people on this machine, for real: find, compare, offer, fetch, measure
     Demo {
         /// How much to download through the tube, in MiB

@@ -17,7 +17,7 @@ pub enum Code {
     Refused = 4,
     /// It did not happen in time.
     TimedOut = 5,
-    /// There is no session bus or no connection manager.
+    /// The session bus does not work, or there is no connection manager.
     NoService = 6,
     /// Stopped by Ctrl-C or SIGTERM before it was done.
     Interrupted = 130,
@@ -108,7 +108,7 @@ fn explain(kind: Kind) -> (Code, &'static str, &'static str) {
         Kind::NoBus => (
             Code::NoService,
             "no-bus",
-            "log in to a session that has one, or put `dbus-run-session --` before the command",
+            "look whether DBUS_SESSION_BUS_ADDRESS names a bus that runs; without that variable, none is needed",
         ),
         Kind::NoService => (
             Code::NoService,

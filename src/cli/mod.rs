@@ -13,6 +13,7 @@ mod contacts;
 mod demo;
 mod failure;
 mod install;
+mod log_level;
 mod offer;
 mod output;
 mod policy;
@@ -146,6 +147,7 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
             replace,
         } => verify::run(app, &contact, code.as_deref(), replace).await,
         Command::Forget { contact } => verify::forget(app, &contact).await,
+        Command::LogLevel { levels } => log_level::run(app, levels.as_deref()).await,
         Command::Disconnect => status::disconnect(app).await,
         Command::Demo { size, keep } => demo::run(app, size, keep).await,
         Command::Install {

@@ -26,13 +26,20 @@ struct Row {
 /// Shows whether the connection manager runs and what is online. Starts nothing.
 ///
 /// # Errors
-/// Code 6 without a session bus.
+/// Code 6 when the bus or the connection manager does not answer.
 pub async fn run(app: &App) -> Outcome {
-    let bus = app.bus().await?;
-    let running = client::is_running(&bus).await?;
+    let mut running = false;
     let mut rows = Vec::new();
-    for connection in Connection::all(&bus).await? {
-        rows.push(read(&bus, &connection).await?);
+    if let Some(bus) = app.bus().await? {
+        running = client::is_running(&bus).await?;
+        for connection in Connection::all(&bus).await? {
+            match read(&bus, &connection).await {
+                Ok(row) => rows.push(row),
+                // It has ended since it was listed.
+                Err(error) if error.kind.is_gone() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
     if let Some(profile) = &app.account.profile {
         rows.retain(|row| row.profile == *profile);
@@ -80,7 +87,7 @@ pub async fn run(app: &App) -> Outcome {
     Ok(())
 }
 
-async fn read(bus: &Bus, connection: &Connection) -> Outcome<Row> {
+async fn read(bus: &Bus, connection: &Connection) -> client::Result<Row> {
     let status = connection.status().await?;
     let profile = connection.profile().await?;
     let account = managing(bus, &profile, Some(connection)).await?;
@@ -110,7 +117,7 @@ async fn managing(
     bus: &Bus,
     profile: &str,
     connection: Option<&Connection>,
-) -> Outcome<Option<ManagedAccount>> {
+) -> client::Result<Option<ManagedAccount>> {
     match ManagedAccount::of_profile(bus, profile, false).await? {
         Some(account) if account.has(connection).await? => Ok(Some(account)),
         _ => Ok(None),
@@ -133,24 +140,28 @@ fn record(row: &Row) -> serde_json::Value {
 /// Takes the profile's account offline, whoever brought it online.
 ///
 /// # Errors
-/// Code 6 without a session bus.
+/// Code 6 when the bus or the connection manager does not answer.
 pub async fn disconnect(app: &App) -> Outcome {
-    let bus = app.bus().await?;
     let profile = app.account.profile();
-    let connection = Connection::of_profile(&bus, profile).await?;
-    match managing(&bus, profile, connection.as_ref()).await? {
-        // It would bring the account online again if only the connection ended.
-        Some(account) => account.go_offline().await?,
-        None => {
-            if let Some(connection) = &connection {
-                connection.disconnect().await?;
+    let mut found = false;
+    if let Some(bus) = app.bus().await? {
+        let connection = Connection::of_profile(&bus, profile).await?;
+        found = connection.is_some();
+        match managing(&bus, profile, connection.as_ref()).await? {
+            // It would bring the account online again if only the connection ended.
+            Some(account) => account.go_offline().await?,
+            None => {
+                if let Some(connection) = &connection {
+                    connection.disconnect().await?;
+                }
             }
         }
     }
     app.out
-        .record(&json!({ "profile": profile, "disconnected": connection.is_some() }))?;
-    app.out.line(match connection {
-        Some(_) => "Offline.",
-        None => "The account is not online.",
+        .record(&json!({ "profile": profile, "disconnected": found }))?;
+    app.out.line(if found {
+        "Offline."
+    } else {
+        "The account is not online."
     })
 }

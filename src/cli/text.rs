@@ -2,21 +2,10 @@
 //! bidirectional and invisible ones that make one name look like another; nothing of the kind
 //! reaches a terminal.
 
+pub use crate::plain::safe;
+
 /// Most characters of a peer's free text (an alias, a presence message) that are shown.
 const MOST_SHOWN: usize = 60;
-
-/// The text with everything that does not show as itself written as `\u{…}`.
-pub fn safe(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if shows_as_itself(c) {
-            out.push(c);
-        } else {
-            out.extend(c.escape_unicode());
-        }
-    }
-    out
-}
 
 /// As [`safe`], and cut after a line's worth of characters.
 pub fn safe_short(text: &str) -> String {
@@ -25,26 +14,6 @@ pub fn safe_short(text: &str) -> String {
         short.push('…');
     }
     safe(&short)
-}
-
-/// Whether a character is neither a control, nor invisible, nor changes the direction of others.
-fn shows_as_itself(c: char) -> bool {
-    !(c.is_control()
-        || matches!(c,
-            // soft hyphen, combining grapheme joiner, Arabic letter mark, Hangul fillers
-            '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{3164}' | '\u{FFA0}'
-            // Khmer and Mongolian characters that do not show
-            | '\u{17B4}' | '\u{17B5}' | '\u{180B}'..='\u{180F}'
-            // zero widths, directional marks, line and paragraph separators, embeddings
-            | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-            // word joiner, invisible operators, isolates, deprecated format characters
-            | '\u{2060}'..='\u{206F}'
-            // variation selectors, byte order mark, interlinear annotation
-            | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
-            // private use: whatever the terminal's font makes of it
-            | '\u{E000}'..='\u{F8FF}' | '\u{F0000}'..='\u{10FFFF}'
-            // tags and more variation selectors
-            | '\u{E0000}'..='\u{E0FFF}'))
 }
 
 /// A number of bytes for people: three digits and a unit of 1024.

@@ -29,10 +29,13 @@ struct Row {
 /// account that is offline has no tubes.
 ///
 /// # Errors
-/// Code 6 without a session bus.
+/// Code 6 when the bus or the connection manager does not answer.
 pub async fn run(app: &App, watch: bool) -> Outcome {
-    let bus = app.bus().await?;
-    let Some(connection) = Connection::of_profile(&bus, app.account.profile()).await? else {
+    let connection = match app.bus().await? {
+        Some(bus) => Connection::of_profile(&bus, app.account.profile()).await?,
+        None => None,
+    };
+    let Some(connection) = connection else {
         app.out.record(&Value::Array(vec![]))?;
         return app
             .out

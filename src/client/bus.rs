@@ -1,14 +1,14 @@
-//! The session bus, and remote objects on it: every call has a deadline and ends in our own error.
+//! The session bus, or the service's own socket where there is none; and remote objects on it: every
+//! call has a deadline and ends in our own error.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, os::unix::net::UnixStream, path::Path, sync::Arc, time::Duration};
 
 use actors::runtime::{Clock, Spawner};
 use serde::{Serialize, de::DeserializeOwned};
 use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Type, connection::Builder};
 
 use super::error::{Error, Kind, Result};
-use crate::names;
-use crate::runtime::OurRuntime;
+use crate::{names, place, runtime::OurRuntime};
 
 /// How long one method call may take. The service bounds what it does on the network well below
 /// this, so whoever runs into it talks to a service that hangs.
@@ -17,7 +17,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the bus itself may take to let us in.
 const BUS_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The session bus. Cheap to clone.
+/// The session bus, or a connection with the service alone ([`Bus::is_private`]). Cheap to clone.
 #[derive(Clone)]
 pub struct Bus {
     connection: zbus::Connection,
@@ -48,6 +48,74 @@ impl Bus {
     /// [`Kind::NoBus`].
     pub async fn at(address: &str, spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Self> {
         Bus::build(Builder::address(address), spawner, clock).await
+    }
+
+    /// Connects to the service's own socket, as it is found at [`place::private_socket`].
+    ///
+    /// # Errors
+    /// [`Kind::NoService`] when nobody serves there, [`Kind::PermissionDenied`] when somebody else
+    /// does.
+    pub async fn private(socket: &Path, spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Self> {
+        let shown = socket.display();
+        let nobody = |why: String| {
+            Error::new(
+                Kind::NoService,
+                format!("no connection manager answers at {shown}: {why}"),
+            )
+        };
+        // Connected at once or not at all.
+        let stream = UnixStream::connect(socket).map_err(|error| nobody(error.to_string()))?;
+        // Whoever listens there hears all we say.
+        let server = rustix::net::sockopt::socket_peercred(&stream)
+            .map_err(|error| nobody(error.to_string()))?;
+        if server.uid.as_raw() != place::own_uid() {
+            return Err(Error::new(
+                Kind::PermissionDenied,
+                format!("the program that answers at {shown} is another user's"),
+            ));
+        }
+        let late = nobody("it says nothing".into());
+        let connection = within(&clock, BUS_DEADLINE, late, async {
+            Builder::unix_stream(stream)
+                .p2p()
+                .runtime(OurRuntime::new(spawner.clone()))
+                .build()
+                .await
+                .map_err(|error| nobody(error.to_string()))
+        })
+        .await?;
+        Ok(Bus {
+            connection,
+            spawner,
+            clock,
+        })
+    }
+
+    /// Whoever can be reached: the session bus if the service runs there, else the service's own
+    /// socket if it answers, else the session bus. `None` where there is neither.
+    ///
+    /// # Errors
+    /// [`Kind::NoBus`] when the environment names a bus that does not work.
+    pub async fn find(spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
+        let bus = match place::session_bus() {
+            Some(address) => Some(Bus::at(&address, spawner.clone(), clock.clone()).await?),
+            None => None,
+        };
+        if let Some(bus) = &bus
+            && super::is_running(bus).await?
+        {
+            return Ok(Some(bus.clone()));
+        }
+        match Bus::private(&place::private_socket(), spawner, clock).await {
+            Ok(private) => Ok(Some(private)),
+            Err(error) if error.kind == Kind::NoService => Ok(bus),
+            Err(error) => bus.map_or(Err(error), |bus| Ok(Some(bus))),
+        }
+    }
+
+    /// Whether this is a connection with the service alone, without a bus between.
+    pub fn is_private(&self) -> bool {
+        !self.connection.is_bus()
     }
 
     async fn build(builder: Builder<'_>, spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Self> {
@@ -116,15 +184,31 @@ impl Bus {
             .await
     }
 
-    /// Who owns a name, as its unique name.
+    /// Who owns a name, as its unique name. Without a bus, the service has its name and those of its
+    /// connections, and is called nothing.
     ///
     /// # Errors
     /// What the bus answers, other than that nobody does.
     pub async fn owner(&self, name: &str) -> Result<Option<String>> {
+        if self.is_private() {
+            let has = name == names::MANAGER_BUS_NAME
+                || self.connection_names().await?.iter().any(|has| has == name);
+            return Ok(has.then(String::new));
+        }
         match self.call_daemon("GetNameOwner", &name).await {
             Ok(owner) => Ok(Some(owner)),
             Err(error) if error.kind == Kind::NoService => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// What the bus library says. Without a bus, the end of the connection is the service's.
+    pub(super) fn failure(&self, error: zbus::Error) -> Error {
+        match Error::from(error) {
+            error if error.kind == Kind::NoBus && self.is_private() => {
+                Error::new(Kind::ServiceGone, "the connection manager has ended")
+            }
+            error => error,
         }
     }
 
@@ -133,7 +217,15 @@ impl Bus {
     /// # Errors
     /// What the bus answers.
     pub async fn connection_names(&self) -> Result<Vec<String>> {
-        let mut names: Vec<String> = self.call_daemon("ListNames", &()).await?;
+        let mut names: Vec<String> = if self.is_private() {
+            let listed: Vec<(String, OwnedObjectPath)> = self
+                .remote(names::MANAGER_BUS_NAME, path(names::MANAGER_PATH)?)
+                .get(names::MANAGER_CONNECTIONS, "Connections")
+                .await?;
+            listed.into_iter().map(|(name, _)| name).collect()
+        } else {
+            self.call_daemon("ListNames", &()).await?
+        };
         names.retain(|name| name.starts_with(names::CONNECTION_PREFIX));
         names.sort();
         Ok(names)
@@ -189,7 +281,8 @@ impl Remote {
                     member,
                     body,
                 )
-                .await?;
+                .await
+                .map_err(|error| self.bus.failure(error))?;
             Ok(reply.body().deserialize::<R>()?)
         };
         within(&self.bus.clock, CALL_DEADLINE, late, call).await

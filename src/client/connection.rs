@@ -134,8 +134,8 @@ impl Connection {
             match connection.profile().await {
                 Ok(its) if its == profile => return Ok(Some(connection)),
                 Ok(_) => {}
-                // It left the bus since it was listed.
-                Err(error) if matches!(error.kind, Kind::NoService | Kind::NotAvailable) => {}
+                // It has ended since it was listed.
+                Err(error) if error.kind.is_gone() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -166,6 +166,11 @@ impl Connection {
     /// Its object path.
     pub(super) fn path(&self) -> &str {
         self.remote.path().as_str()
+    }
+
+    /// Its object.
+    pub(super) fn remote(&self) -> &Remote {
+        &self.remote
     }
 
     /// Its bus name.

@@ -62,11 +62,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether it means that what was asked is not there any more, such as a channel that has closed.
+    /// Whether it may mean that an object that was there has ended: alone, or with the service, or
+    /// interface by interface at this moment.
     pub fn is_gone(self) -> bool {
         matches!(
             self,
-            Kind::NotAvailable | Kind::NotImplemented | Kind::NoService
+            Kind::NoService | Kind::ServiceGone | Kind::NotAvailable | Kind::NotImplemented
         )
     }
 }

@@ -80,9 +80,13 @@ impl Event {
 
 /// The queue; see the module's head.
 pub struct Events {
+    bus: Bus,
     signals: MessageStream,
-    owners: MessageStream,
+    /// Of the connection's name; without a bus there is none, and the connection's last words and the
+    /// end of the service tell.
+    owners: Option<MessageStream>,
     destination: String,
+    ended: bool,
 }
 
 impl std::fmt::Debug for Events {
@@ -104,24 +108,32 @@ impl Events {
         let owner = bus.owner(destination).await?.ok_or_else(|| {
             Error::new(Kind::ServiceGone, "the connection is no longer on the bus")
         })?;
-        let rule = MatchRule::builder()
+        let mut rule = MatchRule::builder()
             .msg_type(message::Type::Signal)
-            .sender(owner.as_str())
-            .path_namespace(connection)
-            .build()?;
+            .path_namespace(connection);
+        if !bus.is_private() {
+            rule = rule.sender(owner.as_str());
+        }
+        let rule = rule.build()?;
         let signals = MessageStream::for_match_rule(rule, bus.connection(), Some(QUEUE)).await?;
-        let rule = MatchRule::builder()
-            .msg_type(message::Type::Signal)
-            .sender("org.freedesktop.DBus")
-            .interface("org.freedesktop.DBus")
-            .member("NameOwnerChanged")
-            .arg(0, destination)
-            .build()?;
-        let owners = MessageStream::for_match_rule(rule, bus.connection(), Some(QUEUE)).await?;
+        let owners = if bus.is_private() {
+            None
+        } else {
+            let rule = MatchRule::builder()
+                .msg_type(message::Type::Signal)
+                .sender("org.freedesktop.DBus")
+                .interface("org.freedesktop.DBus")
+                .member("NameOwnerChanged")
+                .arg(0, destination)
+                .build()?;
+            Some(MessageStream::for_match_rule(rule, bus.connection(), Some(QUEUE)).await?)
+        };
         Ok(Events {
+            bus: bus.clone(),
             signals,
             owners,
             destination: destination.to_owned(),
+            ended: false,
         })
     }
 
@@ -135,17 +147,27 @@ impl Events {
             Owner(Option<zbus::Result<Message>>),
         }
         loop {
+            if self.ended {
+                return Ok(Event::ServiceGone);
+            }
             let (signals, owners) = (&mut self.signals, &mut self.owners);
             // Signals first, so that what a leaving service said last is still heard.
             let next =
                 futures_lite::future::or(async { From::Signal(signals.next().await) }, async {
-                    From::Owner(owners.next().await)
+                    match owners {
+                        Some(owners) => From::Owner(owners.next().await),
+                        None => std::future::pending().await,
+                    }
                 })
                 .await;
             let gone = || Error::new(Kind::NoBus, "the session bus is gone");
             match next {
+                // The stream ends with the connection, and that with the service.
+                From::Signal(None | Some(Err(_))) if self.bus.is_private() => self.ended = true,
                 From::Signal(message) => {
                     if let Some(event) = read(&message.ok_or_else(gone)??)? {
+                        let over = matches!(event, Event::Status { status: 2, .. });
+                        self.ended = over && self.bus.is_private();
                         return Ok(event);
                     }
                 }

@@ -1,8 +1,13 @@
 //! Finds the connection manager, or starts it: by D-Bus activation where it is installed, else by
-//! running a program.
+//! running a program; where there is no bus, by running a program that serves at a socket of its own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use actors::runtime::{Clock, Spawner};
 use futures_lite::{FutureExt as _, StreamExt as _};
 use smol::process::{Child, Command, Stdio};
 use zbus::{MatchRule, MessageStream, message};
@@ -11,10 +16,13 @@ use super::{
     bus::{Bus, within},
     error::{Error, Kind, Result},
 };
-use crate::names;
+use crate::{names, place};
 
 /// How long a started service may take until it owns its name.
 const START_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long another service may take to answer that has the socket already.
+const OTHER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How the service came to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,15 +75,93 @@ pub async fn start(bus: &Bus, program: Option<&Program>) -> Result<Started> {
     }
 }
 
+/// Finds the connection manager wherever it runs, or starts it: on the session bus where there is one,
+/// else at [its own socket](Bus::private). Of several who do so at once, all find the same one: only
+/// one service gets the socket.
+///
+/// # Errors
+/// [`Kind::NoService`] when it cannot be started, [`Kind::NoBus`] when the environment names a bus that
+/// does not work.
+pub async fn find_or_start(
+    spawner: &Spawner,
+    clock: &Arc<dyn Clock>,
+    program: Option<&Program>,
+) -> Result<(Bus, Started)> {
+    match (Bus::find(spawner.clone(), clock.clone()).await?, program) {
+        (Some(bus), _) if bus.is_private() => Ok((bus, Started::Running)),
+        (Some(bus), program) => {
+            let started = start(&bus, program).await?;
+            Ok((bus, started))
+        }
+        (None, Some(program)) => start_private(spawner, clock, program).await,
+        (None, None) => Err(Error::new(
+            Kind::NoBus,
+            "there is no session bus, and no connection manager that serves without one",
+        )),
+    }
+}
+
+/// Runs the program without a bus and waits until it, or whoever was quicker, answers.
+async fn start_private(
+    spawner: &Spawner,
+    clock: &Arc<dyn Clock>,
+    program: &Program,
+) -> Result<(Bus, Started)> {
+    let socket = place::private_socket();
+    let shown = program.path.display().to_string();
+    let arguments = ["--serve".into(), "private".into()];
+    let mut child = run(program, &arguments)?;
+    let answers = answers(&socket, spawner, clock);
+    let ended = async {
+        let status = child
+            .status()
+            .await
+            .map_err(|error| Error::io(format!("{shown} cannot be watched"), &error))?;
+        // Another has the socket, and is about to answer; or nobody ever will.
+        let late = Error::new(Kind::NoService, format!("{shown} ended at once ({status})"));
+        let other = self::answers(&socket, spawner, clock);
+        within(clock, OTHER_DEADLINE, late, async { Ok(other.await) }).await
+    };
+    let late = Error::new(
+        Kind::NoService,
+        format!("{shown} did not answer at {}", socket.display()),
+    );
+    let bus = within(
+        clock,
+        START_DEADLINE,
+        late,
+        async { Ok(answers.await) }.or(ended),
+    )
+    .await?;
+    Ok((bus, Started::Spawned))
+}
+
+/// Waits until somebody answers at the socket. Nobody tells when that is so.
+async fn answers(socket: &Path, spawner: &Spawner, clock: &Arc<dyn Clock>) -> Bus {
+    let mut pause = Duration::from_millis(5);
+    loop {
+        match Bus::private(socket, spawner.clone(), clock.clone()).await {
+            Ok(bus) => return bus,
+            Err(_) => clock.sleep(pause).await,
+        }
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
 /// Runs the program and waits until it owns the service's name.
 async fn spawn(bus: &Bus, program: &Program) -> Result<()> {
     let shown = program.path.display().to_string();
+    let mut child = run(program, &[])?;
+    appears(bus, &shown, &mut child).await
+}
+
+fn run(program: &Program, more: &[String]) -> Result<Child> {
     let mut command = std::process::Command::new(&program.path);
-    command.args(&program.arguments);
+    command.args(&program.arguments).args(more);
     // Its own process group: what stops us at a terminal is not meant for the service, which
     // others may use by then.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut child = Command::from(command)
+    Command::from(command)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -83,10 +169,9 @@ async fn spawn(bus: &Bus, program: &Program) -> Result<()> {
         .map_err(|error| {
             Error::new(
                 Kind::NoService,
-                format!("{shown} could not be run: {error}"),
+                format!("{} could not be run: {error}", program.path.display()),
             )
-        })?;
-    appears(bus, &shown, &mut child).await
+        })
 }
 
 /// Waits until the connection manager that was started as `child` is on the bus. Dropping the

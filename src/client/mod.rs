@@ -1,7 +1,7 @@
 //! The client library: what a program needs to use the connection manager over D-Bus.
 //!
 //! ```text
-//!  Bus ── start() finds or starts the service
+//!  Bus ── find_or_start() finds or starts the service, on the session bus or without one
 //!   └─ Connection ── one account: go online, contacts, trust, offline
 //!       ├─ Events ── everything that happens on it, one queue, in order
 //!       ├─ Lease ── whether we may take it offline when we go
@@ -26,6 +26,7 @@ mod error;
 mod event;
 mod launch;
 mod lease;
+mod levels;
 mod managed;
 mod offers;
 mod policy;
@@ -39,8 +40,9 @@ pub use connection::{Connection, Status};
 pub use contact::{Contact, Show, Trust, TrustLevel};
 pub use error::{Error, Kind, Result, kind_of};
 pub use event::{Event, Events};
-pub use launch::{Program, Started, appears, is_running, start};
+pub use launch::{Program, Started, appears, find_or_start, is_running, start};
 pub use lease::Lease;
+pub use levels::{levels, not_running, set_levels};
 pub use managed::{ManagedAccount, Stay};
 pub use offers::Offers;
 pub use policy::{Decision, Rule, Terms};

@@ -26,7 +26,7 @@ pub const MAX_STATUS_MESSAGE: usize = 250;
 /// Most bytes an alias may have; a longer one is refused.
 pub const MAX_ALIAS: usize = 200;
 /// `ConnectionManager.Interfaces`: none are defined.
-pub const MANAGER_INTERFACES: &[&str] = &[];
+pub const MANAGER_INTERFACES: &[&str] = &[names::MANAGER_CONNECTIONS];
 /// `Protocol.Interfaces`.
 pub const PROTOCOL_INTERFACES: &[&str] = &[names::PROTOCOL_PRESENCE];
 /// `Protocol.AuthenticationTypes`: nothing is ever asked before Connected.
@@ -42,6 +42,7 @@ pub const CONNECTION_INTERFACES: &[&str] = &[
     names::CONTACT_CAPABILITIES,
     names::TRUST,
     names::POLICY,
+    names::LEASE,
 ];
 /// `Contacts.ContactAttributeInterfaces`.
 pub const ATTRIBUTE_INTERFACES: &[&str] = &[

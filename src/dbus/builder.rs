@@ -1,5 +1,5 @@
-//! What a service is put together from: its bus, its sessions, its sockets, its clock; the machine's
-//! own wherever the program that embeds it brings none.
+//! What a service is put together from: its bus or its private socket, its sessions, its sockets, its
+//! clock; the machine's own wherever the program that embeds it brings none.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,6 +12,8 @@ use actors::{
 use smol::Executor;
 
 use super::{
+    outlet::{Outlet, Outlets},
+    peers::{self, Door},
     protocol::{Protocol, ProtocolPresence},
     service::{Service, Serving},
     tree::Tree,
@@ -24,21 +26,32 @@ use crate::{
         protocol,
         sessions::LinkLocalSessions,
     },
+    log::Log,
+    place::runtime_directory,
     runtime::OurRuntime,
 };
 
 /// How long the bus may take to answer us.
 const BUS_PATIENCE: Duration = Duration::from_secs(25);
 
+/// Which bus to serve on.
+enum Bus {
+    Session,
+    At(String),
+    None,
+}
+
 /// Prepares a [`Service`].
 pub struct Builder {
-    address: Option<String>,
+    bus: Bus,
+    private: Option<PathBuf>,
     persist: bool,
     idle: Duration,
     login: Option<String>,
     profiles: Option<PathBuf>,
     runtime_directory: Option<PathBuf>,
     clock: Option<Arc<dyn Clock>>,
+    log: Option<Log>,
     sessions: Option<Arc<dyn SessionFactory>>,
     sockets: Option<SocketsOf>,
     supervisor: SupervisorConfig,
@@ -48,7 +61,25 @@ impl Builder {
     /// The bus to serve on, as a D-Bus address; the session bus by default.
     #[must_use]
     pub fn address(mut self, address: impl Into<String>) -> Self {
-        self.address = Some(address.into());
+        self.bus = Bus::At(address.into());
+        self
+    }
+
+    /// Serves on no bus: at a private socket only. Without [`Builder::private_socket`] nothing is left,
+    /// and [`Builder::start`] says so.
+    #[must_use]
+    pub fn without_bus(mut self) -> Self {
+        self.bus = Bus::None;
+        self
+    }
+
+    /// Serves at a Unix socket of this path, too, for programs of this user without a bus: D-Bus between
+    /// two, with the same objects and signals, and without names. The socket's folder is made if it is
+    /// not there, and must be this user's alone (0700); a lock file stays beside the socket. At most 64
+    /// programs at once; one that does not read what it is sent is closed.
+    #[must_use]
+    pub fn private_socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.private = Some(path.into());
         self
     }
 
@@ -95,6 +126,14 @@ impl Builder {
         self
     }
 
+    /// What clients see of the program's messages, in the Debug interface; without it there is none.
+    /// [`Log::layer`] belongs into the program's subscriber then.
+    #[must_use]
+    pub fn log(mut self, log: Log) -> Self {
+        self.log = Some(log);
+        self
+    }
+
     /// Where sessions come from; `local-xmpp` by default.
     #[must_use]
     pub fn sessions(mut self, sessions: Arc<dyn SessionFactory>) -> Self {
@@ -119,13 +158,16 @@ impl Builder {
     /// Starts the service on an executor that somebody runs, and returns once it owns its name.
     ///
     /// # Errors
-    /// `NetworkError` without a bus, `NotAvailable` when another Pneuma owns the name.
+    /// `NetworkError` without a bus, `NotAvailable` when another Pneuma owns the name or the socket,
+    /// `PermissionDenied` when the socket's folder is not safe, `InvalidArgument` with nowhere to serve.
     pub async fn start(self, executor: Arc<Executor<'static>>) -> Result<Service> {
         let spawner = Spawner::new(executor);
         let clock = self.clock.unwrap_or_else(|| SystemClock::new());
         let login = self.login.unwrap_or_else(login_name);
-        let bus = connect(self.address.as_deref(), &login, &spawner).await?;
-        let tree = Tree::new(bus.clone(), spawner.clone());
+        // Before anything else: it is what keeps a second service away.
+        let door = self.private.as_deref().map(Door::open).transpose()?;
+        let outlets = outlets(&self.bus, door.is_some(), &login, &spawner).await?;
+        let tree = Tree::new(outlets.clone(), spawner.clone());
         let supervisor = Supervisor::start(
             spawner.clone(),
             clock.clone(),
@@ -148,7 +190,7 @@ impl Builder {
             &spawner,
             &clock,
             ManagerConfig {
-                tree: Arc::new(tree),
+                tree: Arc::new(tree.clone()),
                 opener: Arc::new(supervisor.clone()),
                 sessions,
                 sockets,
@@ -156,10 +198,13 @@ impl Builder {
             },
         );
         let serving = Serving {
-            bus,
+            outlets,
+            door,
+            tree,
             manager,
             supervisor,
             clock,
+            log: self.log,
             idle: (!self.persist).then_some(self.idle),
         };
         serving.begin(&login, spawner).await
@@ -170,13 +215,15 @@ impl Service {
     /// A service that is not started yet.
     pub fn builder() -> Builder {
         Builder {
-            address: None,
+            bus: Bus::Session,
+            private: None,
             persist: false,
             idle: Service::IDLE,
             login: None,
             profiles: None,
             runtime_directory: None,
             clock: None,
+            log: None,
             sessions: None,
             sockets: None,
             supervisor: SupervisorConfig::default(),
@@ -184,18 +231,43 @@ impl Service {
     }
 }
 
-/// A connection to the bus with the protocol's object on it. The library reads from the socket only
+/// The outlets a service was asked to have.
+async fn outlets(bus: &Bus, private: bool, login: &str, spawner: &Spawner) -> Result<Outlets> {
+    let mut outlets = Vec::new();
+    let builder = match bus {
+        Bus::Session => Some(zbus::connection::Builder::session()),
+        Bus::At(address) => Some(zbus::connection::Builder::address(address.as_str())),
+        Bus::None => None,
+    };
+    if let Some(builder) = builder {
+        let connection = connect(builder, login, spawner)
+            .await
+            .map_err(|error| Error::NetworkError(format!("no message bus: {error}")))?;
+        outlets.push(Outlet::Bus(connection));
+    }
+    if private {
+        let (peers, builder) = peers::connect();
+        let connection = connect(builder, login, spawner)
+            .await
+            .map_err(|error| Error::Confused(format!("no objects for clients: {error}")))?;
+        outlets.push(Outlet::Peers(connection, peers));
+    }
+    if outlets.is_empty() {
+        return Err(Error::InvalidArgument(
+            "a service needs a bus or a private socket".into(),
+        ));
+    }
+    Ok(outlets.into())
+}
+
+/// A connection with the protocol's object on it. The library reads from the socket only
 /// once it answers calls, if there is an object from the start; otherwise the first calls can be
 /// lost.
 async fn connect(
-    address: Option<&str>,
+    builder: zbus::connection::Builder<'_>,
     login: &str,
     spawner: &Spawner,
-) -> Result<zbus::Connection> {
-    let builder = match address {
-        Some(address) => zbus::connection::Builder::address(address),
-        None => zbus::connection::Builder::session(),
-    };
+) -> zbus::Result<zbus::Connection> {
     builder
         .runtime(OurRuntime::new(spawner.clone()))
         .method_timeout(BUS_PATIENCE)
@@ -203,7 +275,6 @@ async fn connect(
         .serve_at(protocol::PROTOCOL_PATH, ProtocolPresence)
         .build()
         .await
-        .map_err(|error| Error::NetworkError(format!("no message bus: {error}")))
 }
 
 /// The machine's sockets. Unix sockets lie in a folder of the user's runtime directory; where the
@@ -232,17 +303,4 @@ fn sweep(spawner: &Spawner, clock: &Arc<dyn Clock>, directory: PathBuf) {
         }
     };
     spawner.spawn("sweep", sweeping).detach();
-}
-
-fn runtime_directory() -> PathBuf {
-    std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|directory| directory.is_absolute())
-        .map_or_else(
-            || {
-                let uid = rustix::process::getuid().as_raw();
-                std::env::temp_dir().join(format!("pneuma-{uid}"))
-            },
-            |directory| directory.join("pneuma"),
-        )
 }

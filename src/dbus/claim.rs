@@ -7,7 +7,7 @@
 //!                     └──the caller is gone──> the channel closes
 //! ```
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actors::{
     model::{Error, Result as Outcome},
@@ -20,10 +20,17 @@ use zbus::message::Header;
 use super::{
     caller::Caller,
     error::{Result, answered},
+    outlet::Outlet,
 };
 
-/// The interface.
+/// The interface, on one outlet.
 pub struct Claim {
+    state: Arc<State>,
+    outlet: Outlet,
+}
+
+/// What the outlets share: one channel has one claim.
+pub struct State {
     object: ChannelObject,
     spawner: Spawner,
     claimed: Mutex<Option<Claimed>>,
@@ -35,14 +42,14 @@ struct Claimed {
     _watch: Task<()>,
 }
 
-impl Claim {
-    /// Of this channel.
-    pub fn new(object: ChannelObject, spawner: Spawner) -> Self {
-        Claim {
+impl State {
+    /// Of this channel; nobody has claimed it.
+    pub fn new(object: ChannelObject, spawner: Spawner) -> Arc<Self> {
+        Arc::new(State {
             object,
             spawner,
             claimed: Mutex::new(None),
-        }
+        })
     }
 
     /// One assignment is the only change ever made, so the value is whole whatever panicked.
@@ -60,24 +67,28 @@ impl Claim {
     }
 }
 
+impl Claim {
+    /// On this outlet.
+    pub(super) fn new(state: Arc<State>, outlet: Outlet) -> Self {
+        Claim { state, outlet }
+    }
+}
+
 #[zbus::interface(
     name = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1",
     introspection_docs = false
 )]
 impl Claim {
-    async fn claim(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &zbus::Connection,
-    ) -> Result<()> {
+    async fn claim(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {
         answered("Claim", async {
-            let caller = Caller::of(&header, connection);
-            if self.is_held_by(&caller)? {
+            let state = &self.state;
+            let caller = Caller::of(&header, &self.outlet)?;
+            if state.is_held_by(&caller)? {
                 return Ok(());
             }
             let gone = caller.watch().await?;
-            let address = self.object.address.clone();
-            let watch = self.spawner.spawn("watch over a claim", async move {
+            let address = state.object.address.clone();
+            let watch = state.spawner.spawn("watch over a claim", async move {
                 gone.await;
                 tracing::debug!("whoever claimed a channel is gone: it closes");
                 // A channel that has closed meanwhile needs no closing.
@@ -86,7 +97,7 @@ impl Claim {
                     .await
                     .ok();
             });
-            let mut claimed = self.claimed();
+            let mut claimed = state.claimed();
             match &*claimed {
                 // Somebody was faster while we asked the bus.
                 Some(other) if other.by != caller => {
@@ -104,16 +115,12 @@ impl Claim {
         .await
     }
 
-    async fn release(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &zbus::Connection,
-    ) -> Result<()> {
+    async fn release(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {
         answered("Release", async {
-            if !self.is_held_by(&Caller::of(&header, connection))? {
+            if !self.state.is_held_by(&Caller::of(&header, &self.outlet)?)? {
                 return Err(Error::NotAvailable("nobody has claimed it".into()));
             }
-            *self.claimed() = None;
+            *self.state.claimed() = None;
             Ok(())
         })
         .await

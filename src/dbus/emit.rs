@@ -13,6 +13,7 @@ use super::{
     connection::Connection,
     contact_list::ContactList,
     error,
+    manager::ConnectionManager,
     policy::{self, Policy},
     presence::SimplePresence,
     requests::Requests,
@@ -172,6 +173,16 @@ async fn channel_signal(
             StreamTube::connection_closed(&emitter, id.0, name, &text).await
         }
     }
+}
+
+/// Emits `ConnectionManager.NewConnection`.
+pub async fn new_connection(bus: &zbus::Connection, bus_name: &str, path: &str) {
+    let announced = async {
+        let manager = SignalEmitter::new(bus, protocol::MANAGER_PATH)?;
+        let path = ObjectPath::try_from(path)?;
+        ConnectionManager::new_connection(&manager, bus_name, path, protocol::PROTOCOL).await
+    };
+    lost(announced.await);
 }
 
 /// Emits `Channel.Closed`.

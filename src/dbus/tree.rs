@@ -9,32 +9,25 @@
 //! ```
 //!
 //! The maps in here only say where things are; who may be there, and how many, is decided by the
-//! actors that publish. A bus that is gone makes signals vanish: who listened is gone with it, and
-//! the service is shutting down.
+//! actors that publish. The tree is the same on every outlet. A bus that is gone makes signals vanish:
+//! who listened is gone with it, and the service is shutting down.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use actors::{
-    model::{ChannelId, Error, OwnerId, Result},
-    ports::{ChannelObject, ChannelSignal, ObjectTree},
-    runtime::{BoxFuture, Spawner, Task},
-};
-use zbus::object_server::SignalEmitter;
-
 use super::{
     aliasing::Aliasing,
     capabilities::ContactCapabilities,
     channel::{Channel, Tube},
-    claim::Claim,
+    claim::{self, Claim},
     connection::Connection,
     contact_list::ContactList,
     contacts::Contacts,
     emit,
-    manager::ConnectionManager,
-    name,
+    lease::{self, Lease},
+    outlet::{Outlet, Outlets},
     policy::Policy,
     presence::SimplePresence,
     requests::Requests,
@@ -46,13 +39,18 @@ use crate::connection::{
     ConnectionHandle, message::ConnectionMessage, ports::ConnectionTree, protocol,
     view::ConnectionSignal,
 };
+use actors::{
+    model::{ChannelId, Error, OwnerId, Result},
+    ports::{ChannelObject, ChannelSignal, ObjectTree},
+    runtime::{BoxFuture, Spawner},
+};
 
 /// See the module's head. Cheap to clone.
 #[derive(Clone)]
 pub struct Tree(Arc<Shared>);
 
 struct Shared {
-    bus: zbus::Connection,
+    outlets: Outlets,
     spawner: Spawner,
     places: Mutex<Places>,
 }
@@ -61,8 +59,6 @@ struct Shared {
 struct Places {
     connections: BTreeMap<OwnerId, ConnectionHandle>,
     channels: BTreeMap<ChannelId, (OwnerId, String)>,
-    /// For each connection: waits until nobody wants it any more. Dropped with the connection.
-    watches: BTreeMap<OwnerId, Task<()>>,
 }
 
 impl std::fmt::Debug for Tree {
@@ -76,10 +72,10 @@ impl std::fmt::Debug for Tree {
 }
 
 impl Tree {
-    /// A tree on a bus.
-    pub fn new(bus: zbus::Connection, spawner: Spawner) -> Self {
+    /// A tree on these.
+    pub(super) fn new(outlets: Outlets, spawner: Spawner) -> Self {
         Tree(Arc::new(Shared {
-            bus,
+            outlets,
             spawner,
             places: Mutex::default(),
         }))
@@ -91,6 +87,11 @@ impl Tree {
         self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// All connections that are to be seen.
+    pub(super) fn connections(&self) -> Vec<ConnectionHandle> {
+        self.places().connections.values().cloned().collect()
+    }
+
     fn connection(&self, id: OwnerId) -> Option<ConnectionHandle> {
         self.places().connections.get(&id).cloned()
     }
@@ -100,46 +101,22 @@ impl Tree {
     }
 
     async fn publish_connection(&self, connection: ConnectionHandle) -> Result<()> {
-        let bus = &self.0.bus;
-        let path = &*connection.path;
-        let server = bus.object_server();
         self.places()
             .connections
             .insert(connection.id, connection.clone());
-        put(server, path, Connection::new(connection.clone())).await?;
-        put(server, path, Requests::new(connection.clone())).await?;
-        put(server, path, Contacts::new(connection.clone())).await?;
-        put(server, path, ContactList::new(connection.clone())).await?;
-        put(server, path, SimplePresence::new(connection.clone())).await?;
-        put(server, path, Aliasing::new(connection.clone())).await?;
-        put(server, path, ContactCapabilities::new(connection.clone())).await?;
-        put(server, path, Trust::new(connection.clone())).await?;
-        put(server, path, Policy::new(connection.clone())).await?;
-        name::own(bus, &connection.bus_name).await?;
-        // Before anybody hears of the connection, so that no moment is missed.
-        let unwanted = super::lease::watch(bus, &connection.bus_name).await?;
-        let watched = connection.clone();
-        let watch = self
-            .0
-            .spawner
-            .spawn("watch over those who want a connection", async move {
-                unwanted.await;
-                tracing::debug!("whoever kept a connection online is gone: it goes offline");
-                watched.disconnect().await;
-            });
-        self.places().watches.insert(connection.id, watch);
-        let announced = async {
-            let manager = SignalEmitter::new(bus, protocol::MANAGER_PATH)?;
-            let path = zbus::ObjectPath::try_from(path)?;
-            ConnectionManager::new_connection(
-                &manager,
-                &connection.bus_name,
-                path,
-                protocol::PROTOCOL,
-            )
-            .await
-        };
-        emit::lost(announced.await);
+        let leases = lease::State::new(connection.clone(), self.0.spawner.clone());
+        for outlet in &*self.0.outlets {
+            let lease = Lease::new(leases.clone(), outlet.clone());
+            put_connection(outlet, &connection, lease).await?;
+        }
+        for outlet in &*self.0.outlets {
+            outlet.own(&connection.bus_name).await?;
+        }
+        tracing::debug!(name = &*connection.bus_name, "a connection is there");
+        for outlet in &*self.0.outlets {
+            let bus = outlet.connection();
+            emit::new_connection(bus, &connection.bus_name, &connection.path).await;
+        }
         Ok(())
     }
 
@@ -147,21 +124,21 @@ impl Tree {
         let Some(connection) = self.places().connections.remove(&id) else {
             return;
         };
-        let watch = self.places().watches.remove(&id);
-        drop(watch);
+        tracing::debug!(name = &*connection.bus_name, "a connection is gone");
         let path = &*connection.path;
-        let server = self.0.bus.object_server();
-        take::<Policy>(server, path).await;
-        take::<Trust>(server, path).await;
-        take::<ContactCapabilities>(server, path).await;
-        take::<Aliasing>(server, path).await;
-        take::<SimplePresence>(server, path).await;
-        take::<ContactList>(server, path).await;
-        take::<Contacts>(server, path).await;
-        take::<Requests>(server, path).await;
-        take::<Connection>(server, path).await;
-        if let Err(error) = self.0.bus.release_name(&*connection.bus_name).await {
-            tracing::debug!(%error, "a name could not be released");
+        for outlet in &*self.0.outlets {
+            let server = outlet.connection().object_server();
+            take::<Lease>(server, path).await;
+            take::<Policy>(server, path).await;
+            take::<Trust>(server, path).await;
+            take::<ContactCapabilities>(server, path).await;
+            take::<Aliasing>(server, path).await;
+            take::<SimplePresence>(server, path).await;
+            take::<ContactList>(server, path).await;
+            take::<Contacts>(server, path).await;
+            take::<Requests>(server, path).await;
+            take::<Connection>(server, path).await;
+            outlet.disown(&connection.bus_name).await;
         }
     }
 
@@ -170,40 +147,31 @@ impl Tree {
             .connection(object.owner)
             .ok_or_else(|| Error::Disconnected("the channel's connection is closed".into()))?;
         let path = protocol::channel_path(&connection.path, object.id);
-        let server = self.0.bus.object_server();
         self.places()
             .channels
             .insert(object.id, (object.owner, path.clone()));
-        let put_all = async {
-            put(server, &path, Channel::new(object.clone())).await?;
-            put(server, &path, Tube::new(object.clone())).await?;
-            put(
-                server,
-                &path,
-                Statistics::new(object.clone(), connection.clone()),
-            )
-            .await?;
-            let claim = Claim::new(object.clone(), self.0.spawner.clone());
-            put(server, &path, claim).await?;
-            put(
-                server,
-                &path,
-                StreamTube::new(object.clone(), connection.clone()),
-            )
-            .await
-        };
-        let outcome = put_all.await;
-        if outcome.is_err() {
-            self.remove_channel(object.id).await;
+        let claims = claim::State::new(object.clone(), self.0.spawner.clone());
+        for outlet in &*self.0.outlets {
+            let claim = Claim::new(claims.clone(), outlet.clone());
+            let outcome = put_channel(outlet, &path, &object, &connection, claim).await;
+            if outcome.is_err() {
+                self.remove_channel(object.id).await;
+                return outcome;
+            }
         }
-        outcome
+        let service = object.description.service.as_str();
+        tracing::debug!(path, service, "a channel is there");
+        Ok(())
     }
 
     async fn withdraw_channel(&self, id: ChannelId) {
         let Some((owner, path)) = self.channel(id) else {
             return;
         };
-        emit::channel_closed(&self.0.bus, &path).await;
+        tracing::debug!(path, "a channel is gone");
+        for outlet in &*self.0.outlets {
+            emit::channel_closed(outlet.connection(), &path).await;
+        }
         self.remove_channel(id).await;
         // Told last, so that the connection's ChannelClosed follows the channel's Closed. A
         // connection that is gone tells of its channels by itself.
@@ -220,13 +188,51 @@ impl Tree {
         let Some((_, path)) = self.places().channels.remove(&id) else {
             return;
         };
-        let server = self.0.bus.object_server();
-        take::<StreamTube>(server, &path).await;
-        take::<Claim>(server, &path).await;
-        take::<Statistics>(server, &path).await;
-        take::<Tube>(server, &path).await;
-        take::<Channel>(server, &path).await;
+        for outlet in &*self.0.outlets {
+            let server = outlet.connection().object_server();
+            take::<StreamTube>(server, &path).await;
+            take::<Claim>(server, &path).await;
+            take::<Statistics>(server, &path).await;
+            take::<Tube>(server, &path).await;
+            take::<Channel>(server, &path).await;
+        }
     }
+}
+
+async fn put_connection(
+    outlet: &Outlet,
+    connection: &ConnectionHandle,
+    lease: Lease,
+) -> Result<()> {
+    let server = outlet.connection().object_server();
+    let path = &*connection.path;
+    put(server, path, Connection::new(connection.clone())).await?;
+    put(server, path, Requests::new(connection.clone())).await?;
+    put(server, path, Contacts::new(connection.clone())).await?;
+    put(server, path, ContactList::new(connection.clone())).await?;
+    put(server, path, SimplePresence::new(connection.clone())).await?;
+    put(server, path, Aliasing::new(connection.clone())).await?;
+    put(server, path, ContactCapabilities::new(connection.clone())).await?;
+    put(server, path, Trust::new(connection.clone())).await?;
+    put(server, path, Policy::new(connection.clone())).await?;
+    put(server, path, lease).await
+}
+
+async fn put_channel(
+    outlet: &Outlet,
+    path: &str,
+    object: &ChannelObject,
+    connection: &ConnectionHandle,
+    claim: Claim,
+) -> Result<()> {
+    let server = outlet.connection().object_server();
+    put(server, path, Channel::new(object.clone())).await?;
+    put(server, path, Tube::new(object.clone())).await?;
+    let statistics = Statistics::new(object.clone(), connection.clone());
+    put(server, path, statistics).await?;
+    put(server, path, claim).await?;
+    let stream_tube = StreamTube::new(object.clone(), connection.clone());
+    put(server, path, stream_tube).await
 }
 
 async fn put<I: zbus::object_server::Interface>(
@@ -258,9 +264,20 @@ impl ConnectionTree for Tree {
         let tree = self.clone();
         Box::pin(async move {
             if let Some(connection) = tree.connection(id) {
+                if let ConnectionSignal::StatusChanged(status, reason) = &signal {
+                    tracing::debug!(
+                        name = &*connection.bus_name,
+                        ?status,
+                        ?reason,
+                        "another status"
+                    );
+                }
                 // Not before the answers are out that were read before this.
                 let order = connection.order().write().await;
-                emit::of_connection(&tree.0.bus, &connection.path, signal).await;
+                for outlet in &*tree.0.outlets {
+                    let bus = outlet.connection();
+                    emit::of_connection(bus, &connection.path, signal.clone()).await;
+                }
                 drop(order);
             }
         })
@@ -282,7 +299,10 @@ impl ObjectTree for Tree {
         let tree = self.clone();
         Box::pin(async move {
             if let Some((_, path)) = tree.channel(id) {
-                emit::of_channel(&tree.0.bus, &path, signal).await;
+                tracing::debug!(path, ?signal, "something happens on a channel");
+                for outlet in &*tree.0.outlets {
+                    emit::of_channel(outlet.connection(), &path, signal.clone()).await;
+                }
             }
         })
     }

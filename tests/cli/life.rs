@@ -5,16 +5,16 @@ use support::{CM_NAME, Person, World, service};
 use crate::{Two, pneuma::Pneuma};
 
 #[test]
-fn without_a_bus_one_sentence_says_what_to_do() {
+fn a_bus_that_is_named_and_does_not_answer_is_said_in_one_sentence() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_pneuma"))
         .arg("status")
-        .env_remove("DBUS_SESSION_BUS_ADDRESS")
+        .env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus")
         .env("XDG_RUNTIME_DIR", "/nonexistent")
         .output()
         .expect("pneuma runs");
     assert_eq!(output.status.code(), Some(6));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("dbus-run-session"), "{said}");
+    assert!(said.contains("DBUS_SESSION_BUS_ADDRESS"), "{said}");
     assert!(output.stdout.is_empty());
     assert_eq!(said.lines().count(), 1, "{said}");
 }

@@ -3,6 +3,7 @@
 
 mod demo;
 mod life;
+mod no_bus;
 mod people;
 mod pneuma;
 mod policy;

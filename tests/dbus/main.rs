@@ -4,10 +4,12 @@
 mod bad_input;
 mod channels;
 mod contacts;
+mod debug;
 mod fake;
 mod introspection;
 mod lifecycle;
 mod manager;
+mod peers;
 mod policy;
 mod process;
 mod world;

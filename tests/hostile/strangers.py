@@ -314,3 +314,56 @@ def files_are_private():
                     mode = stat.S_IMODE(os.lstat(path).st_mode)
                     assert mode & 0o177 == 0, (path, oct(mode))
     home.works()
+
+
+@scenario
+def another_user_at_the_private_socket():
+    """Another user and root at the socket for programs without a bus, and a greeting that never ends."""
+    home = Home(kind=UNIX, arguments=["--serve", "both"])
+    for person, own in ((home.alice, home.at_alice), (home.bob, home.at_bob)):
+        socket = person.dir + "/run/pneuma/bus"
+        for uid, states in ((MALLORY, ["refused"]), (0, ["closed"])):
+            intruder = home.mallory(uid=uid, machine=person.machine)
+            for data in GREETINGS:
+                state, got = intruder.call(knock, ["unix", socket], data, 2)
+                assert state in states and got == "", (uid, state, got)
+        assert "somebody else's process at the private socket" in person.manager.output()
+        # As many of the user's own as there is room for, who say nothing or half a greeting.
+        ended, longest = own.call(silent, socket, 70)
+        assert ended == 70 and longest < 20, (ended, longest)
+        state, got = own.call(knock, ["unix", socket], greeting(person.uid), 2)
+        assert bytes.fromhex(got).startswith(b"OK "), (state, got)
+    home.works()
+
+
+def greeting(uid):
+    return (b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\nBEGIN\r\n").hex()
+
+
+GREETINGS = [greeting(uid) for uid in (ALICE, BOB, MALLORY, 0)] + ["", b"\0".hex(), b"\0AUTH ".hex()]
+
+
+def silent(path, count):
+    """Connects so often, says half a greeting or nothing, and waits for the end of all; gives how many
+    were closed and how long the longest took."""
+    import socket
+    import time
+    begun = time.monotonic()
+    clients = []
+    for number in range(count):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(30)
+        client.connect(path)
+        try:
+            client.sendall(b"\0AUTH EXTERNAL"[:number % 12])
+        except OSError:
+            pass  # there was no room for it
+        clients.append(client)
+    ended = 0
+    for client in clients:
+        try:
+            ended += client.recv(1) == b""
+        except ConnectionError:
+            ended += 1
+        client.close()
+    return [ended, time.monotonic() - begun]

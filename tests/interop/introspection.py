@@ -11,6 +11,7 @@ REQUIRED = {
     "connection": ["org.freedesktop.Telepathy.Connection", REQUESTS,
                    CONNECTION + ".Interface.Contacts", CONTACT_LIST, PRESENCE, ALIASING, CAPABILITIES],
     "channel": [CHANNEL, TUBE, STREAM_TUBE],
+    "debug": [TP + "Debug"],
 }
 
 
@@ -42,10 +43,11 @@ def objects_are_what_the_specification_says():
     incoming = bob.offered("x-echo")
     objects = [(alice, "manager", CM_PATH), (alice, "protocol", CM_PATH + "/local_xmpp"),
                (alice, "connection", alice.path), (alice, "channel", requested),
-               (bob, "channel", incoming)]
+               (bob, "channel", incoming), (alice, "debug", "/org/freedesktop/Telepathy/debug")]
     for person, kind, path in objects:
-        listed = person.property(path, REQUIRED[kind][0], "Interfaces")
-        for interface in REQUIRED[kind][1:]:
+        others = REQUIRED[kind][1:]
+        listed = others and person.property(path, REQUIRED[kind][0], "Interfaces")
+        for interface in others:
             # A channel's type is not among its interfaces.
             assert interface in listed or interface == STREAM_TUBE, (path, interface, listed)
         print(f"   {kind}: {check(person, CM_NAME, path, REQUIRED[kind])}")

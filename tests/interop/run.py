@@ -12,6 +12,8 @@ from home import scenario  # noqa: E402
 import telepathy_glib  # noqa: E402,F401  (each adds its scenarios)
 import sockets  # noqa: E402,F401
 import introspection  # noqa: E402,F401
+import debug  # noqa: E402,F401
+import no_bus  # noqa: E402,F401
 import command_line  # noqa: E402,F401
 import mission_control  # noqa: E402,F401
 import ssh_contact  # noqa: E402,F401

@@ -13,11 +13,12 @@ from world import *  # noqa: F403  (names and helpers)
 class Person:
     """A user with a bus and a connection manager."""
 
-    def __init__(self, name, machine=None, uid=None, port=None, parameters=None, online=True, env=None):
+    def __init__(self, name, machine=None, uid=None, port=None, parameters=None, online=True, env=None,
+                 arguments=()):
         self.name, self.machine = name, machine or Machine()
         self.uid, self.port = uid, port or free_port()
         self.extra = parameters or {}
-        self.environment = env or {}
+        self.environment, self.arguments = env or {}, arguments
         self.dir = tempfile.mkdtemp(prefix=f"pneuma-{name}-", dir="/tmp")
         self.signals, self.taken, self.agents = [], set(), []
         self.manager = self.connection = self.path = None
@@ -72,7 +73,7 @@ class Person:
 
     def start_manager(self):
         self.manager = Process(self.name, self.machine.prefix(self.uid) + [
-            public(binary("telepathy-pneuma")), "--persist"], self.env(), os.path.join(self.dir, "cm.log"))
+            public(binary("telepathy-pneuma")), "--persist", *self.arguments], self.env(), os.path.join(self.dir, "cm.log"))
         until("the connection manager has its name", lambda: self.has_owner(CM_NAME), detail=self.seen)
 
     def has_owner(self, name):

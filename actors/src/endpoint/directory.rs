@@ -17,7 +17,7 @@ use crate::model::Error;
 /// # Errors
 /// `PermissionDenied` when it is a symbolic link, no directory, not ours or open to others, or
 /// when others could rename it; what the system says when it cannot be made or opened.
-pub(super) fn ensure(directory: &Path) -> Result<(), Error> {
+pub fn ensure_private(directory: &Path) -> Result<(), Error> {
     if !directory.is_absolute() {
         return Err(refused(directory, "is not an absolute path"));
     }
@@ -41,10 +41,10 @@ pub(super) fn ensure(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The directory if it is there, checked as [`ensure`] does it.
+/// The directory if it is there, checked as [`ensure_private`] does it.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As [`ensure_private`].
 pub(super) fn existing(directory: &Path) -> Result<Option<OwnedFd>, Error> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if let Err(Errno::NOENT) = open(directory, flags, Mode::empty()) {

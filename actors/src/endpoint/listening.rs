@@ -536,7 +536,7 @@ fn is_left_over(path: &Path, now: SystemTime) -> io::Result<bool> {
 }
 
 fn bind_unix(directory: &Path) -> Result<(OwnedFd, SocketFile), Error> {
-    directory::ensure(directory)?;
+    directory::ensure_private(directory)?;
     let fails = |error: io::Error| socket_error("cannot make a Unix socket", &error);
     let name = BytestreamId::random().map_err(fails)?.to_string();
     let path = directory.join(name);
