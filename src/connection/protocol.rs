@@ -210,6 +210,11 @@ pub const PARAMETERS: &[Parameter] = &[
         default: Some(ParameterDefault::Port(5353)),
     },
     Parameter {
+        name: "pneuma-discovery",
+        kind: ParameterKind::Text,
+        default: Some(ParameterDefault::Text("auto")),
+    },
+    Parameter {
         name: "pneuma-any-local-user",
         kind: ParameterKind::Bool,
         default: Some(ParameterDefault::Bool(false)),
