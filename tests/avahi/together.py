@@ -26,13 +26,14 @@ def carries(offerer, other, service="x-echo"):
 def see_each_other(alice, bob):
     """Presence crosses both ways, and again when it changes."""
     of_bob, of_alice = alice.handle_of("bob"), bob.handle_of("alice")
+    detail = lambda: alice.seen() + bob.seen()
     for round in (1, 2):
         set_presence(alice, "away", f"at lunch {round}")
         until("Bob sees that Alice is away", lambda: presence(bob, of_alice) == (3, "away", f"at lunch {round}"),
-              detail=bob.seen)
+              detail=detail)
         set_presence(bob, "dnd", f"writing {round}")
         until("Alice sees that Bob is busy", lambda: presence(alice, of_bob) == (6, "dnd", f"writing {round}"),
-              detail=alice.seen)
+              detail=detail)
 
 
 def leaves(who, other):

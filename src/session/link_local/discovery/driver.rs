@@ -53,6 +53,10 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// Between two attempts to announce us, and between two changes of our own name: a hostile network
 /// must not keep us busy.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two changes of our record; of those in between the last counts. Each is announced again after a
+/// second, and whoever caches records keeps a replaced one for another second (RFC 6762 sections 8.3 and
+/// 10.2): mdns-sd does not notice, while it does, that the old one is back.
+const PACE: Duration = Duration::from_millis(2500);
 /// How long we listen before we take a name: one that somebody has is passed over at once, where a
 /// conflict found later would show others a name in between.
 const LISTEN: Duration = Duration::from_millis(600);
@@ -226,6 +230,8 @@ impl Discovery for MulticastDns {
                 next: None,
                 settle_at: None,
                 rename_at: None,
+                announced_at: None,
+                update_at: None,
                 register_at: Some(settings.clock.now() + LISTEN),
                 taken: BTreeSet::new(),
                 events,
@@ -310,6 +316,9 @@ struct DriverTask {
     published: Option<String>,
     settle_at: Option<Time>,
     rename_at: Option<Time>,
+    /// When our record was announced last, and when it is next.
+    announced_at: Option<Time>,
+    update_at: Option<Time>,
     /// When to announce ourselves for the first time; nothing once that is done.
     register_at: Option<Time>,
     /// Names others have, heard before that.
@@ -354,11 +363,10 @@ impl DriverTask {
                     let text_changed = wanted.text != self.wanted.text;
                     self.wanted = wanted;
                     self.pinned();
-                    if text_changed
-                        && self.register_at.is_none()
-                        && let Err(error) = self.announce()
-                    {
-                        tracing::warn!(%error, "our presence could not be announced");
+                    if text_changed && self.register_at.is_none() {
+                        let now = self.clock.now();
+                        let paced = self.announced_at.map_or(now, |at| now.max(at + PACE));
+                        self.update_at = Some(paced);
                     }
                 }
                 Step::Told(true) => self.next = None,
@@ -389,10 +397,15 @@ impl DriverTask {
                 None => future::pending().await,
             }
         };
-        let deadline = [self.settle_at, self.rename_at, self.register_at]
-            .into_iter()
-            .flatten()
-            .min();
+        let deadline = [
+            self.settle_at,
+            self.rename_at,
+            self.register_at,
+            self.update_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let timer = async {
             match deadline {
                 Some(deadline) => self.clock.sleep_until(deadline).await,
@@ -417,6 +430,11 @@ impl DriverTask {
                 tracing::warn!(%error, "cannot announce our presence; trying again");
                 self.register_at = Some(now + PAUSE);
             }
+        }
+        if due(&mut self.update_at)
+            && let Err(error) = self.announce()
+        {
+            tracing::warn!(%error, "our presence could not be announced");
         }
         if due(&mut self.rename_at) {
             self.name = self.another_name();
@@ -499,6 +517,8 @@ impl DriverTask {
 
     fn announce(&mut self) -> Result<(), Error> {
         let text = self.wanted.text.clone().unwrap_or_default();
+        self.announced_at = Some(self.clock.now());
+        self.update_at = None;
         self.responder.announce(&self.name, &text)
     }
 

@@ -134,6 +134,18 @@ fn two_on_one_machine_meet_over_loopback_change_and_part() {
             .sees("romeo@forza", |seen| seen.text.show == Some(Show::Away))
             .await;
 
+        // There and back again at once: the last of them counts.
+        for show in [Show::Busy, Show::Away] {
+            romeo.mdns.update(PresenceText {
+                show: Some(show),
+                key: Some(KeyId([1; 32])),
+                ..PresenceText::default()
+            });
+            juliet
+                .sees("romeo@forza", |seen| seen.text.show == Some(show))
+                .await;
+        }
+
         romeo.mdns.stop().await;
         juliet
             .wait(|event| (event == DiscoveryEvent::Gone("romeo@forza".into())).then_some(()))
