@@ -35,7 +35,7 @@ use super::{
     mdns::BuiltIn,
     next_name,
     pending::Pending,
-    responder::{Heard, Responder, interface_index},
+    responder::{Heard, PACE, Responder, interface_index},
     truncated,
 };
 use crate::session::{
@@ -53,10 +53,6 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// Between two attempts to announce us, and between two changes of our own name: a hostile network
 /// must not keep us busy.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two changes of our record; of those in between the last counts. Each is announced again after a
-/// second, and whoever caches records keeps a replaced one for another second (RFC 6762 sections 8.3 and
-/// 10.2): mdns-sd does not notice, while it does, that the old one is back.
-const PACE: Duration = Duration::from_millis(2500);
 /// How long we listen before we take a name: one that somebody has is passed over at once, where a
 /// conflict found later would show others a name in between.
 const LISTEN: Duration = Duration::from_millis(600);

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr, SocketAddrV6},
+    time::Duration,
 };
 
 use actors::{model::Error, runtime::BoxFuture};
@@ -48,6 +49,10 @@ pub trait Responder: Send {
     fn goodbye(&mut self) -> BoxFuture<'_, ()>;
 }
 
+/// Between two changes of our record; of those in between the last counts. Each is announced again after a
+/// second, and whoever caches records keeps a replaced one for another second (RFC 6762 sections 8.3 and
+/// 10.2): mdns-sd does not notice, while it does, that the old one is back.
+pub const PACE: Duration = Duration::from_millis(2500);
 /// The name of the loopback interface.
 const LOOPBACK: &str = "lo";
 /// Ports below this one are those of the system's own services, which no contact listens on.

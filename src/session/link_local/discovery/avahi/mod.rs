@@ -45,6 +45,8 @@ use state::{Condition, Links, State};
 mod neighbours;
 mod publishing;
 mod state;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 /// What contacts announce, without the domain.
@@ -265,7 +267,8 @@ impl Avahi {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        let state = self.state.next_deadline().filter(|_| self.link.is_some());
+        let link = self.link.as_ref();
+        let state = link.and_then(|link| self.state.next_deadline(link.sending.is_none()));
         [state, self.reopen_at, self.gives_up_at()]
             .into_iter()
             .flatten()

@@ -365,3 +365,7 @@ impl Neighbours {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "neighbours_tests.rs"]
+mod tests;

@@ -6,6 +6,10 @@
 //!                                 └────────────────────────── Reset ◀────────────────────┘
 //! ```
 //!
+//! The record changes only once the name is ours, and [`PACE`] after it was announced: one that changes while
+//! the daemon still probes for the name makes it take its own probe for somebody else's, and the name for
+//! taken.
+//!
 //! One call at a time: what changes meanwhile is seen when it is answered. What the daemon refuses for
 //! another reason than the name is tried again after [`PAUSE`].
 
@@ -13,7 +17,10 @@ use std::time::Duration;
 
 use actors::runtime::Time;
 
-use super::wire::{Answer, Call, Txt};
+use super::{
+    super::responder::PACE,
+    wire::{Answer, Call, Txt},
+};
 
 /// Between a refusal and the next attempt.
 pub const PAUSE: Duration = Duration::from_secs(2);
@@ -43,8 +50,18 @@ struct Service {
 struct Entry {
     service: Service,
     committed: bool,
+    /// Since when it is announced like this, once the name is ours.
+    announced_at: Option<Time>,
     /// Must be taken out and added anew.
     stale: bool,
+}
+
+impl Entry {
+    /// When its record may be replaced by another one, if it has to be.
+    fn changes_at(&self, wanted: &Service) -> Option<Time> {
+        let at = self.announced_at? + PACE;
+        (self.service.txt != wanted.txt).then_some(at)
+    }
 }
 
 /// See the module's head.
@@ -112,7 +129,14 @@ impl Publishing {
 
     /// When to look again.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.retry_at
+        if !self.running || self.busy.is_some() {
+            return None;
+        }
+        let changes = match (&self.entry, &self.wanted) {
+            (Some(entry), Some(wanted)) => entry.changes_at(wanted),
+            _ => None,
+        };
+        self.retry_at.or(changes)
     }
 
     /// The next call, if one is due. It is taken to be sent.
@@ -137,12 +161,14 @@ impl Publishing {
             }),
             Some(entry) if entry.stale || entry.service.name != name => Some(Call::Reset(group)),
             Some(entry) if !entry.committed => Some(Call::Commit(group)),
-            Some(entry) if entry.service.txt != txt => Some(Call::Update {
-                group,
-                interface,
-                name,
-                txt,
-            }),
+            Some(entry) if entry.changes_at(wanted).is_some_and(|at| at <= now) => {
+                Some(Call::Update {
+                    group,
+                    interface,
+                    name,
+                    txt,
+                })
+            }
             Some(_) => None,
         };
         self.busy.clone()
@@ -165,6 +191,7 @@ impl Publishing {
                         txt: txt.clone(),
                     },
                     committed: false,
+                    announced_at: None,
                     stale: false,
                 });
             }
@@ -176,6 +203,7 @@ impl Publishing {
             (Call::Update { txt, .. }, _) => {
                 if let Some(entry) = &mut self.entry {
                     entry.service.txt = txt.clone();
+                    entry.announced_at = Some(now);
                 }
             }
             (Call::Reset(_), _) => self.entry = None,
@@ -223,7 +251,10 @@ impl Publishing {
         let entry = self.entry.as_mut()?;
         let name = entry.service.name.clone();
         match state {
-            GROUP_ESTABLISHED => Some(Outcome::Announced(name)),
+            GROUP_ESTABLISHED => {
+                entry.announced_at = Some(now);
+                Some(Outcome::Announced(name))
+            }
             GROUP_COLLISION => {
                 entry.stale = true;
                 self.conflict(name)
@@ -236,5 +267,150 @@ impl Publishing {
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_secs(100);
+
+    fn txt(text: &str) -> Txt {
+        vec![text.as_bytes().to_vec()]
+    }
+
+    fn running() -> Publishing {
+        let mut publishing = Publishing::new(-1, 5298);
+        publishing.set_running(true);
+        publishing
+    }
+
+    /// Answers calls with success until there are none; gives their names.
+    fn settle(publishing: &mut Publishing, now: Time) -> Vec<String> {
+        let mut calls = Vec::new();
+        while let Some(call) = publishing.next_call(now) {
+            let answer = match call {
+                Call::NewGroup => Answer::Text("/group".into()),
+                _ => Answer::Done,
+            };
+            assert_eq!(publishing.next_call(now), None, "one call at a time");
+            assert_eq!(publishing.answered(&call, answer, now), None);
+            let shown = format!("{call:?}");
+            let name = shown.split([' ', '(']).next().unwrap().to_owned();
+            calls.push(name);
+        }
+        calls
+    }
+
+    fn refuse(publishing: &mut Publishing, call: &Call, error: &str) -> Option<Outcome> {
+        publishing.answered(call, Answer::Refused(error.into(), String::new()), NOW)
+    }
+
+    #[test]
+    fn the_record_changes_once_the_name_is_ours_and_not_too_often() {
+        let mut publishing = running();
+        assert_eq!(settle(&mut publishing, NOW).len(), 0, "nothing is wanted");
+        publishing.want("ada", txt("a"));
+        let first = settle(&mut publishing, NOW);
+        assert_eq!(first, ["NewGroup", "AddService", "Commit"]);
+        publishing.want("ada", txt("b"));
+        assert_eq!(
+            settle(&mut publishing, NOW + PACE).len(),
+            0,
+            "still probing"
+        );
+        assert_eq!(publishing.next_deadline(), None);
+        let ours = publishing.group_state("/group", GROUP_ESTABLISHED, NOW);
+        assert_eq!(ours, Some(Outcome::Announced("ada".into())));
+        assert_eq!(settle(&mut publishing, NOW).len(), 0);
+        assert_eq!(publishing.next_deadline(), Some(NOW + PACE));
+        publishing.want("ada", txt("c"));
+        assert_eq!(settle(&mut publishing, NOW + PACE), ["Update"]);
+        publishing.want("ada", txt("d"));
+        assert_eq!(publishing.next_deadline(), Some(NOW + 2 * PACE));
+        publishing.want("ada", txt("c"));
+        assert_eq!(publishing.next_deadline(), None, "it is as it was");
+    }
+
+    #[test]
+    fn another_name_takes_the_place_of_one_in_conflict() {
+        let mut publishing = running();
+        publishing.want("ada", txt("a"));
+        settle(&mut publishing, NOW);
+        assert_eq!(publishing.group_state("/else", GROUP_COLLISION, NOW), None);
+        let conflict = publishing.group_state("/group", GROUP_COLLISION, NOW);
+        assert_eq!(conflict, Some(Outcome::Conflict("ada".into())));
+        assert_eq!(
+            settle(&mut publishing, NOW).len(),
+            0,
+            "it is the driver's turn"
+        );
+        publishing.want("ada #2", txt("a"));
+        let reset = publishing.next_call(NOW).unwrap();
+        assert_eq!(reset, Call::Reset("/group".into()));
+        // What is said meanwhile is about what is being taken out.
+        assert_eq!(
+            publishing.group_state("/group", GROUP_ESTABLISHED, NOW),
+            None
+        );
+        publishing.answered(&reset, Answer::Done, NOW);
+        assert_eq!(settle(&mut publishing, NOW), ["AddService", "Commit"]);
+    }
+
+    #[test]
+    fn the_daemons_own_other_service_of_that_name_is_a_conflict_too() {
+        let mut publishing = running();
+        publishing.want("ada", txt("a"));
+        let group = publishing.next_call(NOW).unwrap();
+        publishing.answered(&group, Answer::Text("/group".into()), NOW);
+        let add = publishing.next_call(NOW).unwrap();
+        let conflict = refuse(&mut publishing, &add, COLLISION);
+        assert_eq!(conflict, Some(Outcome::Conflict("ada".into())));
+    }
+
+    #[test]
+    fn what_is_refused_is_tried_again_later() {
+        for refused in 0..3 {
+            let mut publishing = running();
+            publishing.want("ada", txt("a"));
+            for step in 0..=refused {
+                let call = publishing.next_call(NOW).unwrap();
+                if step == refused {
+                    assert_eq!(refuse(&mut publishing, &call, "org.example.No"), None);
+                } else {
+                    let answer = Answer::Text("/group".into());
+                    publishing.answered(&call, answer, NOW);
+                }
+            }
+            assert_eq!(settle(&mut publishing, NOW).len(), 0);
+            assert_eq!(publishing.next_deadline(), Some(NOW + PAUSE));
+            let calls = settle(&mut publishing, NOW + PAUSE);
+            assert!(
+                calls.ends_with(&["AddService".into(), "Commit".into()]),
+                "{calls:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_changed_its_own_name_is_told_anew() {
+        let mut publishing = running();
+        publishing.want("ada", txt("a"));
+        settle(&mut publishing, NOW);
+        publishing.set_running(false);
+        publishing.want("ada", txt("b"));
+        assert_eq!(settle(&mut publishing, NOW + PACE).len(), 0);
+        publishing.set_running(true);
+        let anew = settle(&mut publishing, NOW + PACE);
+        assert_eq!(anew, ["Reset", "AddService", "Commit"]);
+        publishing.lost();
+        assert_eq!(settle(&mut publishing, NOW).len(), 0);
+        publishing.set_running(true);
+        assert_eq!(
+            settle(&mut publishing, NOW).len(),
+            3,
+            "a new daemon has nothing"
+        );
     }
 }

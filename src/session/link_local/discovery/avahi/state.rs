@@ -195,19 +195,20 @@ impl State {
         self.waiting.insert(serial, (call, now + CALL));
     }
 
-    /// When to look again.
-    pub fn next_deadline(&self) -> Option<Time> {
+    /// When to look again. `free`: whether a call could be sent then.
+    pub fn next_deadline(&self, free: bool) -> Option<Time> {
         if self.hung {
             return None;
         }
         let waiting = self.waiting.values().map(|(_, until)| *until);
         let working = matches!(self.phase, Phase::Working(_));
+        let callable = free && working && self.waiting.len() < MAX_CALLS;
         let more = [
             self.check_at,
             self.publishing.next_deadline(),
             self.neighbours.next_deadline(),
         ];
-        let more = more.into_iter().flatten().filter(|_| working);
+        let more = more.into_iter().flatten().filter(|_| callable);
         waiting.chain(more).min()
     }
 
