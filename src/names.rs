@@ -34,6 +34,8 @@ pub const CONTACT_CAPABILITIES: &str =
     "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";
 /// Ours: whom a connection trusts, and why.
 pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
+/// Ours: who finds contacts for a connection.
+pub const DISCOVERY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Discovery1";
 /// `Channel`
 pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
 /// `Channel.Interface.Tube`

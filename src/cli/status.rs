@@ -16,6 +16,7 @@ struct Row {
     status: Status,
     id: String,
     fingerprint: String,
+    responder: String,
     contacts: usize,
     present: usize,
     tubes: usize,
@@ -61,6 +62,12 @@ pub async fn run(app: &App) -> Outcome {
         if row.status == Status::Connected {
             lines.push(vec!["Id".to_owned(), safe(&row.id)]);
             lines.push(vec!["Key".to_owned(), fingerprint(&row.fingerprint)]);
+            let found_by = match row.responder.as_str() {
+                "avahi" => "by the Avahi daemon of this machine",
+                "built-in" => "built in",
+                other => other,
+            };
+            lines.push(vec!["Discovery".to_owned(), safe(found_by)]);
             lines.push(vec![
                 "Contacts".to_owned(),
                 format!("{}, {} on the network", row.contacts, row.present),
@@ -82,6 +89,7 @@ async fn read(connection: &Connection) -> Outcome<Row> {
         status,
         id: String::new(),
         fingerprint: String::new(),
+        responder: String::new(),
         contacts: 0,
         present: 0,
         tubes: 0,
@@ -90,6 +98,7 @@ async fn read(connection: &Connection) -> Outcome<Row> {
         let contacts = connection.contacts().await?;
         row.id = connection.self_id().await?;
         row.fingerprint = connection.own_fingerprint().await?;
+        row.responder = connection.responder().await?;
         row.contacts = contacts.iter().filter(|c| c.trust.is_pinned()).count();
         row.present = contacts.iter().filter(|c| c.show.is_online()).count();
         row.tubes = connection.tubes().await?.len();
@@ -103,6 +112,7 @@ fn record(row: &Row) -> serde_json::Value {
         "status": row.status.as_str(),
         "id": row.id,
         "fingerprint": row.fingerprint,
+        "discovery": row.responder,
         "contacts": row.contacts,
         "present": row.present,
         "tubes": row.tubes,

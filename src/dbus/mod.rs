@@ -15,6 +15,7 @@ mod claim;
 mod connection;
 mod contact_list;
 mod contacts;
+mod discovery;
 mod emit;
 mod error;
 mod held;

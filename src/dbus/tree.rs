@@ -32,6 +32,7 @@ use super::{
     connection::Connection,
     contact_list::ContactList,
     contacts::Contacts,
+    discovery::Discovery,
     emit,
     manager::ConnectionManager,
     name,
@@ -113,6 +114,7 @@ impl Tree {
         put(server, path, Aliasing::new(connection.clone())).await?;
         put(server, path, ContactCapabilities::new(connection.clone())).await?;
         put(server, path, Trust::new(connection.clone())).await?;
+        put(server, path, Discovery::new(connection.clone())).await?;
         name::own(bus, &connection.bus_name).await?;
         // Before anybody hears of the connection, so that no moment is missed.
         let unwanted = super::lease::watch(bus, &connection.bus_name).await?;
@@ -149,6 +151,7 @@ impl Tree {
         drop(watch);
         let path = &*connection.path;
         let server = self.0.bus.object_server();
+        take::<Discovery>(server, path).await;
         take::<Trust>(server, path).await;
         take::<ContactCapabilities>(server, path).await;
         take::<Aliasing>(server, path).await;

@@ -105,11 +105,11 @@ def person(name, machine, uid, discovery, system=None, **more):
     return Person(name, machine, uid, PORT, parameters, env=env, **more)
 
 
+def found_by(someone):
+    return someone.property(someone.path, CONNECTION + ".Interface.Pneuma.Discovery1", "Responder")
+
+
 def said(someone, text):
     """Whether a connection manager wrote this."""
     with open(someone.manager.log, errors="replace") as log:
         return text in log.read()
-
-
-BY_AVAHI = "the Avahi daemon announces us"
-BUILT_IN = "discovery is built in"

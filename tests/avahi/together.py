@@ -51,7 +51,7 @@ def avahi_on_one_side():
     alice = person("alice", lan.alice, ALICE, "auto", system)
     bob = person("bob", lan.bob, BOB, "auto")
     see_each_other(alice, bob)
-    assert said(alice, BY_AVAHI) and said(bob, BUILT_IN)
+    assert (found_by(alice), found_by(bob)) == ("avahi", "built-in")
     carries(alice, bob)
     leaves(alice, bob)
     alice.signals.clear(), alice.taken.clear()

@@ -12,7 +12,7 @@ def pair(discovery="auto"):
     alice = person("alice", lan.alice, ALICE, discovery, system)
     bob = person("bob", lan.bob, BOB, "built-in")
     at_bob, door, channel = carries(alice, bob)
-    assert said(alice, BY_AVAHI)
+    assert found_by(alice) == "avahi"
     alice.signals.clear(), alice.taken.clear()
     bob.signals.clear(), bob.taken.clear()
     return alice, bob, system, lambda: at_bob.call(exchange, door, 100_000)
@@ -47,8 +47,8 @@ def no_daemon_at_all():
     bob = person("bob", lan.bob, BOB, "auto")
     assert time.monotonic() - begun < 20
     see_each_other(alice, bob)
-    assert said(alice, BUILT_IN) and said(alice, "no Avahi daemon runs")
-    assert said(bob, BUILT_IN)
+    assert (found_by(alice), found_by(bob)) == ("built-in", "built-in")
+    assert said(alice, "no Avahi daemon runs")
     for machine, bus in ((lan.alice, system), (lan.bob, None)):
         carol = person("carol", machine, MALLORY, "avahi", bus, online=False)
         carol.request()
@@ -73,7 +73,7 @@ def the_daemon_restarts():
     assert presence(alice, handle)[0] == 6, alice.seen()
     nobody_left(alice)
     works()
-    assert not said(alice, "built in"), alice.seen()
+    assert found_by(alice) == "avahi", alice.seen()
 
 
 @scenario
@@ -85,7 +85,7 @@ def the_daemon_never_comes_back():
     of_carol = alice.handle_of("carol")
     system.stop()
     carol.on(carol.path, CONNECTION, "Disconnect")
-    until("discovery is built in", lambda: said(alice, "built in from now on"), 60, alice.seen)
+    until("discovery is built in", lambda: found_by(alice) == "built-in", 60, alice.seen)
     see_each_other(alice, bob)
     until("Carol is seen to be gone", lambda: presence(alice, of_carol)[0] == 1, 30, alice.seen)
     works()
@@ -109,7 +109,7 @@ def a_daemon_that_hangs_at_first():
     begun = time.monotonic()
     alice = person("alice", lan.alice, ALICE, "auto", system)
     assert time.monotonic() - begun < 15
-    assert said(alice, BUILT_IN) and said(alice, "does not answer")
+    assert found_by(alice) == "built-in" and said(alice, "does not answer")
     bob = person("bob", lan.bob, BOB, "built-in")
     see_each_other(alice, bob)
     carries(alice, bob)
@@ -146,7 +146,7 @@ def a_daemon_that_hangs_for_good():
     """Discovery is built in after a while; the daemon that wakes later takes nothing away."""
     alice, bob, system, works = pair()
     system.freeze()
-    until("discovery is built in", lambda: said(alice, "built in from now on"), 120, alice.seen)
+    until("discovery is built in", lambda: found_by(alice) == "built-in", 120, alice.seen)
     see_each_other(alice, bob)
     system.thaw()
     until("Avahi serves", system.serves)

@@ -189,6 +189,7 @@ fn start_with(
         faults,
     };
     let (failed, announced) = (events.clone(), discovery.clone());
+    let found_by = discovery.clone();
     let parts = Parts {
         identification,
         require_encryption: config.require_encryption,
@@ -229,6 +230,7 @@ fn start_with(
         key: identity.id(),
         bytestreams,
         clock,
+        discovery: found_by,
         _stopper: stopper,
     };
     Ok((Arc::new(session), receiver))

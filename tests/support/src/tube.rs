@@ -31,6 +31,7 @@ pub mod name {
     pub const SIMPLE_PRESENCE: &str =
         "org.freedesktop.Telepathy.Connection.Interface.SimplePresence";
     /// Our own: fingerprints, codes, verification.
+    pub const DISCOVERY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Discovery1";
     pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
     /// `Channel`
     pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";

@@ -97,7 +97,7 @@ impl Settings {
     }
 
     /// Who speaks for us, and whether mdns-sd may take over.
-    async fn first(&self, port: u16) -> Result<(Box<dyn Responder>, bool), Error> {
+    async fn first(&self, port: u16) -> Result<(Box<dyn Responder>, Method, bool), Error> {
         let interface = match &self.interface {
             // Both wait for an interface that they do not find.
             Some(interface) => Some(interface_index(interface)?),
@@ -107,7 +107,9 @@ impl Settings {
         let automatic = match self.method {
             Method::Auto if self.port == MDNS_PORT => true,
             Method::Avahi if self.port == MDNS_PORT => false,
-            Method::Auto | Method::BuiltIn => return Ok((self.built_in(port)?, false)),
+            Method::Auto | Method::BuiltIn => {
+                return Ok((self.built_in(port)?, Method::BuiltIn, false));
+            }
             Method::Avahi => {
                 return Err(Error::InvalidArgument(format!(
                     "Avahi uses port {MDNS_PORT} only: leave out pneuma-mdns-port, or pneuma-discovery"
@@ -117,11 +119,11 @@ impl Settings {
         match Avahi::begin(self, interface, port).await {
             Ok(avahi) => {
                 tracing::info!("the Avahi daemon announces us and finds others");
-                Ok((Box::new(avahi), automatic))
+                Ok((Box::new(avahi), Method::Avahi, automatic))
             }
             Err(error) if automatic => {
                 tracing::info!(%error, "discovery is built in");
-                Ok((self.built_in(port)?, false))
+                Ok((self.built_in(port)?, Method::BuiltIn, false))
             }
             Err(error) => Err(error),
         }
@@ -130,6 +132,7 @@ impl Settings {
 
 struct Shared {
     wanted: Mutex<(Wanted, SnapshotWriter<Wanted>)>,
+    responder: Mutex<Option<Method>>,
     driver: Mutex<Running>,
 }
 
@@ -166,6 +169,7 @@ impl MulticastDns {
             settings,
             shared: Arc::new(Shared {
                 wanted: Mutex::new((Wanted::default(), writer)),
+                responder: Mutex::default(),
                 driver: Mutex::new(Running::Nothing),
             }),
             faults: Faults::default(),
@@ -205,7 +209,7 @@ impl Discovery for MulticastDns {
                 return Err(stopped());
             }
             shared.change(|wanted| wanted.text = Some(announcement.text.clone()));
-            let (responder, may_change) = settings.first(announcement.port).await?;
+            let (responder, who, may_change) = settings.first(announcement.port).await?;
             let snapshot = lock(&shared.wanted).1.reader();
             let (events, receiver) = async_channel::bounded(EVENTS);
             let (stopper, stop) = Stopper::new();
@@ -214,6 +218,7 @@ impl Discovery for MulticastDns {
             let mut driver = DriverTask {
                 responder,
                 may_change,
+                shared: shared.clone(),
                 key: settings.key,
                 name: base.clone(),
                 base,
@@ -236,6 +241,7 @@ impl Discovery for MulticastDns {
                 settings: settings.clone(),
             };
             driver.pinned();
+            *lock(&shared.responder) = Some(who);
             let mut running = lock(&shared.driver);
             if matches!(*running, Running::Stopped) {
                 return Err(stopped());
@@ -261,6 +267,10 @@ impl Discovery for MulticastDns {
 
     fn update(&self, text: PresenceText) {
         self.shared.change(|wanted| wanted.text = Some(text));
+    }
+
+    fn responder(&self) -> Option<Method> {
+        *lock(&self.shared.responder)
     }
 
     fn set_pinned(&self, keys: BTreeSet<KeyId>) {
@@ -296,6 +306,7 @@ struct DriverTask {
     responder: Box<dyn Responder>,
     /// Whether mdns-sd takes over when this one ends.
     may_change: bool,
+    shared: Arc<Shared>,
     settings: Settings,
     snapshot: Snapshot<Wanted>,
     wanted: Arc<Wanted>,
@@ -487,6 +498,7 @@ impl DriverTask {
         }
         tracing::warn!(%error, "discovery is built in from now on");
         self.responder = self.settings.built_in(self.port)?;
+        *lock(&self.shared.responder) = Some(Method::BuiltIn);
         self.pinned();
         self.again();
         if self.register_at.is_none() {

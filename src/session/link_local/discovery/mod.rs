@@ -39,6 +39,17 @@ pub enum Method {
     BuiltIn,
 }
 
+impl Method {
+    /// As the parameter has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Auto => "auto",
+            Method::Avahi => "avahi",
+            Method::BuiltIn => "built-in",
+        }
+    }
+}
+
 /// What we announce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
@@ -89,6 +100,10 @@ pub trait Discovery: Send + Sync + 'static {
     /// Replaces the TXT record. Does nothing before [`Discovery::start`]. Of several in a row only the
     /// last need ever be heard.
     fn update(&self, text: PresenceText);
+
+    /// Who speaks for us now; nobody before [`Discovery::start`] has done its work. Never
+    /// [`Method::Auto`].
+    fn responder(&self) -> Option<Method>;
 
     /// Whose sightings are kept when there are too many.
     fn set_pinned(&self, keys: BTreeSet<KeyId>);
