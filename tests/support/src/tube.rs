@@ -30,8 +30,9 @@ pub mod name {
     /// `Connection.Interface.SimplePresence`
     pub const SIMPLE_PRESENCE: &str =
         "org.freedesktop.Telepathy.Connection.Interface.SimplePresence";
-    /// Our own: fingerprints, codes, verification.
+    /// Our own: who finds contacts.
     pub const DISCOVERY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Discovery1";
+    /// Our own: fingerprints, codes, verification.
     pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
     /// `Channel`
     pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
