@@ -461,7 +461,7 @@ impl DriverTask {
                 {
                     self.taken.insert(sighting.instance.clone());
                 }
-                self.pending.seen(sighting);
+                self.pending.seen(*sighting);
             }
             Heard::Gone(instance) => self.pending.gone(&instance),
             Heard::Announced(name) => {

@@ -135,7 +135,8 @@ impl BuiltIn {
         match event {
             ServiceEvent::ServiceResolved(service) => {
                 let (now, subnets) = (self.clock.now(), &mut self.subnets);
-                sighting(&service, |ip| subnets.hold(ip, now)).map(Heard::Seen)
+                let sighting = sighting(&service, |ip| subnets.hold(ip, now))?;
+                Some(Heard::Seen(Box::new(sighting)))
             }
             ServiceEvent::ServiceRemoved(_, fullname) => {
                 instance_of(&fullname).map(|instance| Heard::Gone(instance.to_owned()))

@@ -17,7 +17,7 @@ use crate::session::trust::KeyId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// Somebody appeared or changed, or is there still.
-    Seen(Sighting),
+    Seen(Box<Sighting>),
     /// Somebody is gone.
     Gone(String),
     /// We are announced under this name.

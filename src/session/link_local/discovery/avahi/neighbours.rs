@@ -66,7 +66,7 @@ struct Instance {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// Somebody is there, like this.
-    Seen(Sighting),
+    Seen(Box<Sighting>),
     /// Nobody is there any more.
     Gone(String),
 }
@@ -209,7 +209,7 @@ impl Neighbours {
             return None;
         }
         // Others may still have to answer: who is heard elsewhere is not gone.
-        self.sighting(&place.name).map(News::Seen)
+        self.seen(&place.name)
     }
 
     /// Resolvers to be made, as many as there is room for.
@@ -337,7 +337,7 @@ impl Neighbours {
         if pinned {
             self.favour(&place.name);
         }
-        self.sighting(&place.name).map(News::Seen)
+        self.seen(&place.name)
     }
 
     /// A resolver found nobody.
@@ -347,7 +347,7 @@ impl Neighbours {
         }
     }
 
-    fn sighting(&self, name: &str) -> Option<Sighting> {
+    fn seen(&self, name: &str) -> Option<News> {
         let instance = self.instances.get(name)?;
         let mut addresses: Vec<SocketAddr> = instance
             .places
@@ -358,11 +358,11 @@ impl Neighbours {
         addresses.sort_by_key(|address| (address.is_ipv6(), *address));
         addresses.dedup();
         addresses.truncate(MAX_ADDRESSES);
-        Some(Sighting {
+        Some(News::Seen(Box::new(Sighting {
             instance: name.to_owned(),
             addresses,
             text: instance.text.clone(),
-        })
+        })))
     }
 }
 

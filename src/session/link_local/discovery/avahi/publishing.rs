@@ -176,9 +176,7 @@ impl Publishing {
 
     /// The daemon answered one of these calls.
     pub fn answered(&mut self, call: &Call, answer: Answer, now: Time) -> Option<Outcome> {
-        if self.busy.take_if(|busy| busy == call).is_none() {
-            return None;
-        }
+        self.busy.take_if(|busy| busy == call)?;
         if let Answer::Refused(error, text) = answer {
             return self.refused(call, &error, &text, now);
         }

@@ -232,7 +232,7 @@ impl To<'_> {
         let call = Message::method_call(path, member)
             .destination(destination)
             .interface(interface);
-        Ok(call.build(body)?)
+        call.build(body)
     }
 }
 
