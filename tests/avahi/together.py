@@ -71,3 +71,18 @@ def avahi_on_both_sides():
     see_each_other(alice, bob)
     carries(bob, alice)
     leaves(bob, alice)
+
+
+@scenario
+def one_machine_and_no_network():
+    """Two users of one machine that has no network, by its one daemon: over loopback."""
+    lan = Lan("alice")
+    run("ip", "-n", lan.alice.namespace, "link", "set", "eth0", "down")
+    system = SystemBus(lan.alice, "alice")
+    for interface in ("lo", ""):
+        only = {"pneuma-interface": GLib.Variant("s", interface)}
+        alice = person("alice", lan.alice, ALICE, "avahi", system, parameters=only)
+        bob = person("bob", lan.alice, BOB, "avahi", system, parameters=only)
+        see_each_other(alice, bob)
+        carries(alice, bob)
+        alice.close(), bob.close()
