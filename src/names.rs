@@ -42,6 +42,8 @@ pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.T
 pub const POLICY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Policy1";
 /// Ours: who keeps a connection online.
 pub const LEASE: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Lease1";
+/// Ours: who finds contacts for a connection.
+pub const DISCOVERY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Discovery1";
 /// `Channel`
 pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
 /// `Channel.Interface.Tube`

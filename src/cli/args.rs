@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 
 use super::{
     address::Address,
@@ -105,9 +108,20 @@ pub struct AccountArgs {
     /// Use another port for discovery than 5353, apart from everybody else
     #[arg(long, global = true, env = "PNEUMA_MDNS_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub mdns_port: Option<u16>,
+    /// Who announces you and finds others: the Avahi daemon of this machine, Pneuma itself (built-in), or
+    /// whichever is there (auto, unless said otherwise)
+    #[arg(long, global = true, env = "PNEUMA_DISCOVERY", value_name = "WHO", value_parser = who())]
+    pub discovery: Option<String>,
     /// Let other users of this machine use the sockets of your tubes
     #[arg(long, global = true)]
     pub any_local_user: bool,
+}
+
+/// Values of `--discovery`; an empty one is none.
+fn who() -> PossibleValuesParser {
+    let values = ["auto", "avahi", "built-in"].map(PossibleValue::new);
+    let empty = PossibleValue::new("").hide(true);
+    values.into_iter().chain([empty]).collect::<Vec<_>>().into()
 }
 
 impl AccountArgs {
@@ -126,6 +140,7 @@ impl AccountArgs {
             profile: text(&self.profile),
             interface: text(&self.interface),
             mdns_port: self.mdns_port,
+            discovery: text(&self.discovery),
             any_local_user: self.any_local_user.then_some(true),
         }
     }

@@ -18,6 +18,7 @@ struct Row {
     status: Status,
     id: String,
     fingerprint: String,
+    responder: String,
     contacts: usize,
     present: usize,
     tubes: usize,
@@ -73,6 +74,12 @@ pub async fn run(app: &App) -> Outcome {
         if row.status == Status::Connected {
             lines.push(vec!["Id".to_owned(), safe(&row.id)]);
             lines.push(vec!["Key".to_owned(), fingerprint(&row.fingerprint)]);
+            let found_by = match row.responder.as_str() {
+                "avahi" => "by the Avahi daemon of this machine",
+                "built-in" => "built in",
+                other => other,
+            };
+            lines.push(vec!["Discovery".to_owned(), safe(found_by)]);
             lines.push(vec![
                 "Contacts".to_owned(),
                 format!("{}, {} on the network", row.contacts, row.present),
@@ -97,6 +104,7 @@ async fn read(bus: &Bus, connection: &Connection) -> client::Result<Row> {
         status,
         id: String::new(),
         fingerprint: String::new(),
+        responder: String::new(),
         contacts: 0,
         present: 0,
         tubes: 0,
@@ -105,6 +113,7 @@ async fn read(bus: &Bus, connection: &Connection) -> client::Result<Row> {
         let contacts = connection.contacts().await?;
         row.id = connection.self_id().await?;
         row.fingerprint = connection.own_fingerprint().await?;
+        row.responder = connection.responder().await?;
         row.contacts = contacts.iter().filter(|c| c.trust.is_pinned()).count();
         row.present = contacts.iter().filter(|c| c.show.is_online()).count();
         row.tubes = connection.tubes().await?.len();
@@ -131,6 +140,7 @@ fn record(row: &Row) -> serde_json::Value {
         "status": row.status.as_str(),
         "id": row.id,
         "fingerprint": row.fingerprint,
+        "discovery": row.responder,
         "contacts": row.contacts,
         "present": row.present,
         "tubes": row.tubes,

@@ -264,6 +264,14 @@ impl Connection {
         self.remote.get(names::TRUST, "OwnFingerprint").await
     }
 
+    /// Who finds contacts for it: `avahi` or `built-in`; empty before it is online.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn responder(&self) -> Result<String> {
+        self.remote.get(names::DISCOVERY, "Responder").await
+    }
+
     /// The name of the profile it uses.
     ///
     /// # Errors

@@ -242,6 +242,11 @@ impl ConnectionHandle {
         self.session.self_key().to_string()
     }
 
+    /// `Discovery1.Responder`
+    pub fn responder(&self) -> &'static str {
+        self.session.responder().unwrap_or_default()
+    }
+
     /// `Trust1.GetComparisonCode`
     ///
     /// # Errors

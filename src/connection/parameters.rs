@@ -6,6 +6,7 @@ use super::{
     protocol::{PARAMETERS, Parameter, ParameterDefault},
     value::{Given, GivenMap},
 };
+use crate::session::link_local::{MDNS_PORT, discovery::Method};
 
 /// Most bytes `published-name` may have: an mDNS label's length, which leaves nothing for the
 /// machine's name; the session shortens what does not fit.
@@ -38,6 +39,8 @@ pub struct Account {
     pub interface: Option<String>,
     /// `pneuma-mdns-port`.
     pub mdns_port: u16,
+    /// `pneuma-discovery`: `auto`, `avahi` or `built-in`.
+    pub discovery: Method,
     /// `pneuma-any-local-user`: sockets let in every user of this machine, as the specification's
     /// Localhost does.
     pub any_local_user: bool,
@@ -84,6 +87,12 @@ impl Account {
                 "pneuma-mdns-port cannot be 0".into(),
             ));
         }
+        let discovery = method(&text("pneuma-discovery").unwrap_or_default())?;
+        if discovery == Method::Avahi && mdns_port != MDNS_PORT {
+            return Err(Error::InvalidArgument(format!(
+                "Avahi uses port {MDNS_PORT} only: leave out pneuma-mdns-port, or set pneuma-discovery to built-in"
+            )));
+        }
         let profile = text("pneuma-profile").unwrap_or_default();
         check_profile(&profile)?;
         Ok(Account {
@@ -99,6 +108,7 @@ impl Account {
             profile,
             interface: text("pneuma-interface").filter(|name| !name.is_empty()),
             mdns_port,
+            discovery,
             any_local_user: bool("pneuma-any-local-user"),
         })
     }
@@ -136,6 +146,17 @@ fn check(parameter: &Parameter, value: &Given) -> Result<(), Error> {
         }
         ParameterKind::Bool => value.bool(parameter.name).map(drop),
         ParameterKind::Port => value.number::<u16>(parameter.name).map(drop),
+    }
+}
+
+fn method(name: &str) -> Result<Method, Error> {
+    match name {
+        "auto" => Ok(Method::Auto),
+        "avahi" => Ok(Method::Avahi),
+        "built-in" => Ok(Method::BuiltIn),
+        _ => Err(Error::InvalidArgument(
+            "pneuma-discovery is auto, avahi or built-in".into(),
+        )),
     }
 }
 
@@ -216,6 +237,7 @@ mod tests {
         assert_eq!(account.profile, "default");
         assert_eq!(account.mdns_port, 5353);
         assert_eq!(account.interface, None);
+        assert_eq!(account.discovery, Method::Auto);
     }
 
     #[test]
@@ -226,6 +248,7 @@ mod tests {
                 ("require-encryption", Given::Bool(false)),
                 ("pneuma-mdns-port", Given::Integer(15353)),
                 ("pneuma-interface", Given::Text("lo".into())),
+                ("pneuma-discovery", Given::Text("built-in".into())),
             ]),
             "ada",
         )
@@ -233,6 +256,7 @@ mod tests {
         assert_eq!(account.identifier(), "grace");
         assert!(!account.require_encryption);
         assert_eq!(account.mdns_port, 15353);
+        assert_eq!(account.discovery, Method::BuiltIn);
         assert_eq!(account.interface.as_deref(), Some("lo"));
         let port = Account::new(&given(&[("pneuma-mdns-port", Given::Uint(7))]), "ada");
         assert_eq!(port.unwrap().mdns_port, 7);
@@ -249,6 +273,12 @@ mod tests {
         assert!(refused(&[("nickname", Given::Other("a{sv}".into()))]).contains("a{sv}"));
         assert!(refused(&[("nickname", Given::Text("a\nb".into()))]).contains("control"));
         assert!(refused(&[("nickname", Given::Text("x".repeat(1 << 20)))]).contains("240"));
+        assert!(refused(&[("pneuma-discovery", Given::Text("mdns".into()))]).contains("built-in"));
+        let other_port = [
+            ("pneuma-discovery", Given::Text("avahi".into())),
+            ("pneuma-mdns-port", Given::Uint(5354)),
+        ];
+        assert!(refused(&other_port).contains("port 5353 only"));
         for profile in ["../x", "a/b", ".hidden", "", "a\0", &"p".repeat(65)] {
             refused(&[("pneuma-profile", Given::Text(profile.into()))]);
         }

@@ -43,6 +43,7 @@ pub const CONNECTION_INTERFACES: &[&str] = &[
     names::TRUST,
     names::POLICY,
     names::LEASE,
+    names::DISCOVERY,
 ];
 /// `Contacts.ContactAttributeInterfaces`.
 pub const ATTRIBUTE_INTERFACES: &[&str] = &[
@@ -210,6 +211,11 @@ pub const PARAMETERS: &[Parameter] = &[
         name: "pneuma-mdns-port",
         kind: ParameterKind::Port,
         default: Some(ParameterDefault::Port(5353)),
+    },
+    Parameter {
+        name: "pneuma-discovery",
+        kind: ParameterKind::Text,
+        default: Some(ParameterDefault::Text("auto")),
     },
     Parameter {
         name: "pneuma-any-local-user",

@@ -18,6 +18,7 @@ mod connections;
 mod contact_list;
 mod contacts;
 mod debug;
+mod discovery;
 mod emit;
 mod error;
 mod held;

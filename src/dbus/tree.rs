@@ -25,6 +25,7 @@ use super::{
     connection::Connection,
     contact_list::ContactList,
     contacts::Contacts,
+    discovery::Discovery,
     emit,
     lease::{self, Lease},
     outlet::{Outlet, Outlets},
@@ -129,6 +130,7 @@ impl Tree {
         for outlet in &*self.0.outlets {
             let server = outlet.connection().object_server();
             take::<Lease>(server, path).await;
+            take::<Discovery>(server, path).await;
             take::<Policy>(server, path).await;
             take::<Trust>(server, path).await;
             take::<ContactCapabilities>(server, path).await;
@@ -215,6 +217,7 @@ async fn put_connection(
     put(server, path, ContactCapabilities::new(connection.clone())).await?;
     put(server, path, Trust::new(connection.clone())).await?;
     put(server, path, Policy::new(connection.clone())).await?;
+    put(server, path, Discovery::new(connection.clone())).await?;
     put(server, path, lease).await
 }
 

@@ -198,6 +198,12 @@ pub trait Session: Send + Sync + 'static {
     /// The ports of a tube with `peer`.
     fn tube(&self, peer: &PeerId, tube: TubeId) -> TubePorts;
 
+    /// Who finds contacts for this session now, by a name of the protocol's; nobody where there is no
+    /// choice, and before it is online.
+    fn responder(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Our own key, once the profile is open.
     fn self_key(&self) -> KeyId;
 

@@ -335,6 +335,9 @@ fn trust_is_shown_compared_and_changed() {
         account.property::<String>(name::TRUST, "OwnFingerprint"),
         OWN_KEY.to_string()
     );
+    // A session without a choice says nothing.
+    let responder = account.property::<String>(name::DISCOVERY, "Responder");
+    assert_eq!(responder, "");
     let code: String = account
         .call(name::TRUST, "GetComparisonCode", &bob)
         .unwrap()

@@ -126,11 +126,15 @@ class Person:
         given.update(self.extra)
         return given
 
-    def go_online(self):
+    def request(self):
+        """Makes the connection and lets it go online, without waiting for that."""
         bus_name, self.path = self.on(CM_PATH, TP + "ConnectionManager", "RequestConnection",
                                       GLib.Variant("(sa{sv})", ("local-xmpp", self.parameters())))
         self.connection = bus_name
         self.on(self.path, CONNECTION, "Connect")
+
+    def go_online(self):
+        self.request()
         self.take("StatusChanged(Connected)", lambda path, interface, member, arguments:
                   member == "StatusChanged" and path == self.path and arguments[0] == 0)
 

@@ -12,6 +12,7 @@ use minidom::Element;
 
 use super::{
     actor::{Linked, Message},
+    discovery::{Discovery, Method},
     stream::StreamLink,
 };
 use crate::{
@@ -36,6 +37,7 @@ pub(super) struct LocalSession {
     pub(super) policy: Snapshot<Policy>,
     pub(super) bytestreams: Arc<Bytestreams>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) discovery: Arc<dyn Discovery>,
     /// Ends the session when the last handle is dropped.
     pub(super) _stopper: Stopper,
 }
@@ -51,6 +53,10 @@ impl LocalSession {
 }
 
 impl Session for LocalSession {
+    fn responder(&self) -> Option<&'static str> {
+        self.discovery.responder().map(Method::name)
+    }
+
     fn connect(&self) -> BoxFuture<'static, Result<(), Error>> {
         self.ask(Message::Connect)
     }

@@ -25,6 +25,7 @@ use super::{
     bytestreams::{self, Bytestreams},
     trust::{Identity, Profile, TrustTable},
 };
+use crate::runtime::OurRuntime;
 
 mod actor;
 pub mod contacts;
@@ -39,7 +40,11 @@ mod tests;
 
 use actor::{Identification, Parts, SessionActor, TrustStore};
 use contacts::Contacts;
-use discovery::{Discovery, MAX_INSTANCE, PresenceText, clean, mdns::Mdns, truncated};
+use discovery::{
+    Discovery, MAX_INSTANCE, Method, PresenceText, avahi, clean,
+    driver::{MulticastDns, Settings},
+    truncated,
+};
 use fault::Faults;
 use network::{Network, Tcp};
 use stream::StreamContext;
@@ -74,8 +79,10 @@ pub struct LinkLocalConfig {
     pub profile_dir: PathBuf,
     /// The only interface to be used; else all of them, loopback included.
     pub interface: Option<String>,
-    /// [`MDNS_PORT`], but in tests.
+    /// [`MDNS_PORT`], but in tests. Avahi knows no other.
     pub mdns_port: u16,
+    /// `pneuma-discovery`: who speaks multicast DNS for us.
+    pub discovery: Method,
 }
 
 /// Opens the profile (which blocks for as long as the disk takes) and starts the session's actor,
@@ -91,13 +98,15 @@ pub fn start(
 ) -> Result<(Arc<dyn Session>, Receiver<SessionEvent>), Error> {
     let profile = Profile::open(&config.profile_dir)?;
     let identity = profile.identity()?;
-    let discovery = Mdns::new(
-        config.mdns_port,
-        config.interface.clone(),
-        identity.id(),
-        spawner.clone(),
-        clock.clone(),
-    );
+    let discovery = MulticastDns::new(Settings {
+        method: config.discovery,
+        port: config.mdns_port,
+        interface: config.interface.clone(),
+        key: identity.id(),
+        spawner: spawner.clone(),
+        clock: clock.clone(),
+        bus: avahi::system_bus(OurRuntime::new(spawner.clone())),
+    });
     let loopback = config.interface.as_deref() == Some("lo");
     let network = Tcp::new(loopback, clock.clone(), spawner.clone());
     start_with(
@@ -181,6 +190,7 @@ fn start_with(
         faults,
     };
     let (failed, announced) = (events.clone(), discovery.clone());
+    let found_by = discovery.clone();
     let parts = Parts {
         identification,
         require_encryption: config.require_encryption,
@@ -223,6 +233,7 @@ fn start_with(
         policy,
         bytestreams,
         clock,
+        discovery: found_by,
         _stopper: stopper,
     };
     Ok((Arc::new(session), receiver))

@@ -30,6 +30,8 @@ pub mod name {
     /// `Connection.Interface.SimplePresence`
     pub const SIMPLE_PRESENCE: &str =
         "org.freedesktop.Telepathy.Connection.Interface.SimplePresence";
+    /// Our own: who finds contacts.
+    pub const DISCOVERY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Discovery1";
     /// Our own: fingerprints, codes, verification.
     pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
     /// Our own: what our user lets whom do.

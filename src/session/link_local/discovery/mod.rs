@@ -1,6 +1,7 @@
 //! Finding each other (XEP-0174 sections 3 and 4): who is on the network, and telling it of us.
 //!
-//! [`Discovery`] is the trait; [`mdns`] implements it by itself, Avahi will be the second one. The
+//! [`Discovery`] is the trait; [`driver`] implements it, with mdns-sd ([`mdns`]) or the machine's own
+//! Avahi daemon ([`avahi`]) under it, which see each other and whoever else speaks multicast DNS. The
 //! session tells it what to announce and hears [`DiscoveryEvent`]s. Everything in an event was
 //! written by strangers: names, keys and addresses are hints until a stream proves them.
 
@@ -11,8 +12,11 @@ use async_channel::Receiver;
 
 use crate::session::trust::KeyId;
 
-pub mod mdns;
+pub mod avahi;
+pub mod driver;
+mod mdns;
 mod pending;
+mod responder;
 mod subnets;
 mod txt;
 
@@ -22,6 +26,29 @@ pub use txt::{PresenceText, clean};
 pub const MAX_ADDRESSES: usize = 8;
 /// Most bytes of an instance's name: one DNS label (RFC 1035 section 2.3.4).
 pub const MAX_INSTANCE: usize = 63;
+
+/// Who speaks multicast DNS for us (`pneuma-discovery`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Avahi where a daemon answers, else mdns-sd.
+    #[default]
+    Auto,
+    /// Avahi, or nobody.
+    Avahi,
+    /// mdns-sd.
+    BuiltIn,
+}
+
+impl Method {
+    /// As the parameter has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Auto => "auto",
+            Method::Avahi => "avahi",
+            Method::BuiltIn => "built-in",
+        }
+    }
+}
 
 /// What we announce.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +100,10 @@ pub trait Discovery: Send + Sync + 'static {
     /// Replaces the TXT record. Does nothing before [`Discovery::start`]. Of several in a row only the
     /// last need ever be heard.
     fn update(&self, text: PresenceText);
+
+    /// Who speaks for us now; nobody before [`Discovery::start`] has done its work. Never
+    /// [`Method::Auto`].
+    fn responder(&self) -> Option<Method>;
 
     /// Whose sightings are kept when there are too many.
     fn set_pinned(&self, keys: BTreeSet<KeyId>);

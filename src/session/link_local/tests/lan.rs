@@ -22,7 +22,7 @@ use crate::session::{
     link_local::{
         LinkLocalConfig, Surroundings,
         actor::TrustStore,
-        discovery::{Announcement, Discovery, DiscoveryEvent, PresenceText, Sighting},
+        discovery::{Announcement, Discovery, DiscoveryEvent, Method, PresenceText, Sighting},
         fault::Faults,
         network::{Connection, Listening, Network, Strangers},
         start_with,
@@ -403,6 +403,10 @@ impl Discovery for FakeDiscovery {
         }
         self.update(announcement.text);
         Box::pin(async move { Ok(receiver) })
+    }
+
+    fn responder(&self) -> Option<Method> {
+        None
     }
 
     fn update(&self, text: PresenceText) {

@@ -18,7 +18,7 @@ use smol::Executor;
 
 use crate::session::{
     Contact, ContactId, PeerId, Session, SessionEvent,
-    link_local::{LinkLocalConfig, start},
+    link_local::{LinkLocalConfig, discovery::Method, start},
 };
 
 /// A port nobody else of this run uses for mDNS.
@@ -39,6 +39,7 @@ pub fn config(name: &str, profile: &Path, port: u16) -> LinkLocalConfig {
         profile_dir: profile.to_owned(),
         interface: Some("lo".into()),
         mdns_port: port,
+        discovery: Method::Auto,
     }
 }
 
