@@ -3,7 +3,8 @@
 //! ```text
 //!  Profile (directory, locked for one Connection)
 //!     ├── identity.pem   Identity: our key and its self-signed certificate
-//!     └── trust.json     TrustTable: which key our user pinned for which contact
+//!     ├── trust.json     TrustTable: which key our user pinned for which contact
+//!     └── kept.json      tubes that are made anew after a restart; see `connection::kept`
 //! ```
 //!
 //! [`TrustTable`] and the comparison code are pure. [`Profile`] does the file system's part and
@@ -13,11 +14,13 @@
 use std::fmt;
 
 mod code;
+mod folder;
 mod identity;
 mod profile;
 mod table;
 
 pub use code::{ComparisonCode, ParseCodeError};
+pub use folder::Folder;
 pub use identity::{BadCertificate, Identity, IdentityError, RunId, key_of_certificate};
 pub use profile::Profile;
 pub use table::{MAX_ROWS, TableError, TrustRow, TrustTable};
