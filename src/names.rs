@@ -34,6 +34,8 @@ pub const CONTACT_CAPABILITIES: &str =
     "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";
 /// Ours: whom a connection trusts, and why.
 pub const TRUST: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Trust1";
+/// Ours: tubes that outlive who made them.
+pub const KEPT: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Kept1";
 /// `Channel`
 pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
 /// `Channel.Interface.Tube`

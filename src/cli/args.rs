@@ -158,17 +158,20 @@ pub enum Command {
         /// Which
         service: String,
         /// Listen at this address of yours: port, host:port, [v6]:port or unix:/path
-        #[arg(long, value_name = "ADDRESS", conflicts_with = "detach")]
+        #[arg(long, value_name = "ADDRESS")]
         listen: Option<Address>,
         /// One connection, on standard input and output; serves as ssh's ProxyCommand
         #[arg(long, conflicts_with_all = ["listen", "json", "detach"])]
         stdio: bool,
     },
-    /// List the tubes that are open or on offer
+    /// List the tubes that are open, on offer or kept; close one
     Tubes {
         /// Go on: show them every second
         #[arg(short, long)]
         watch: bool,
+        /// Close this one, for good: its id as listed, or CONTACT/SERVICE
+        #[arg(long, value_name = "TUBE", conflicts_with = "watch")]
+        close: Option<String>,
     },
     /// Compare codes with a contact, and trust its key from then on
     Verify {
@@ -325,7 +328,9 @@ mod tests {
         assert!(parse("pneuma accept bob ssh --stdio").is_ok());
         assert!(parse("pneuma accept bob ssh --stdio --listen 80").is_err());
         assert!(parse("pneuma accept bob ssh --stdio --json").is_err());
-        assert!(parse("pneuma accept bob ssh --listen 80 --detach").is_err());
+        assert!(parse("pneuma accept bob ssh --stdio --detach").is_err());
+        assert!(parse("pneuma accept bob ssh --listen 80 --detach").is_ok());
+        assert!(parse("pneuma tubes --watch --close 3").is_err());
     }
 
     #[test]

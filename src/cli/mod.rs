@@ -116,7 +116,10 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
             };
             accept::run(app, &contact, &service, way).await
         }
-        Command::Tubes { watch } => tubes::run(app, watch).await,
+        Command::Tubes { watch, close } => match close {
+            Some(which) => tubes::close(app, &which).await,
+            None => tubes::run(app, watch).await,
+        },
         Command::Verify {
             contact,
             code,

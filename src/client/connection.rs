@@ -47,7 +47,7 @@ impl Status {
 /// A connection. Cheap to clone; dropping it leaves the connection as it is.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    remote: Remote,
+    pub(super) remote: Remote,
 }
 
 impl Connection {

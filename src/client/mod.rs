@@ -4,6 +4,7 @@
 //!  Bus ── start() finds or starts the service
 //!   └─ Connection ── one account: go online, contacts, trust, offline
 //!       ├─ Events ── everything that happens on it, one queue, in order
+//!       ├─ KeptTube ── what the service makes again by itself
 //!       ├─ Lease ── whether we may take it offline when we go
 //!       └─ Tube ── one stream tube: offer, accept, claim, statistics, close
 //!           └─ Bridge ── an address of the user's choice, joined to the tube's socket
@@ -20,6 +21,7 @@ mod connection;
 mod contact;
 mod error;
 mod event;
+mod kept;
 mod launch;
 mod lease;
 mod tube;
@@ -31,6 +33,7 @@ pub use connection::{Connection, Status};
 pub use contact::{Contact, Show, Trust, TrustLevel};
 pub use error::{Error, Kind, Result, kind_of};
 pub use event::{Event, Events};
+pub use kept::KeptTube;
 pub use launch::{Program, Started, appears, is_running, start};
 pub use lease::Lease;
 pub use tube::{Statistics, Tube, TubeDescription, TubeState, from_ip};

@@ -41,6 +41,7 @@ pub const CONNECTION_INTERFACES: &[&str] = &[
     names::ALIASING,
     names::CONTACT_CAPABILITIES,
     names::TRUST,
+    names::KEPT,
 ];
 /// `Contacts.ContactAttributeInterfaces`.
 pub const ATTRIBUTE_INTERFACES: &[&str] = &[

@@ -19,10 +19,11 @@ use super::{
 use crate::{
     connection::{
         ManagerConfig, ManagerHandle,
+        kept::KeptHandle,
         parameters::login_name,
         ports::{SessionFactory, SocketsOf},
         protocol,
-        sessions::LinkLocalSessions,
+        sessions::{LinkLocalSessions, profiles_folder},
     },
     runtime::OurRuntime,
 };
@@ -132,6 +133,12 @@ impl Builder {
             Arc::new(tree.clone()),
             self.supervisor,
         );
+        // Other sessions have other profiles, or none.
+        let kept_in = match (&self.profiles, &self.sessions) {
+            (Some(folder), _) => Some(folder.clone()),
+            (None, Some(_)) => None,
+            (None, None) => profiles_folder(),
+        };
         let sessions = self.sessions.unwrap_or_else(|| {
             let (spawner, clock) = (spawner.clone(), clock.clone());
             Arc::new(match self.profiles {
@@ -148,17 +155,20 @@ impl Builder {
             &spawner,
             &clock,
             ManagerConfig {
-                tree: Arc::new(tree),
+                tree: Arc::new(tree.clone()),
                 opener: Arc::new(supervisor.clone()),
                 sessions,
                 sockets,
                 faults: Faults::default(),
             },
         );
+        let keeper = KeptHandle::start(&spawner, &clock, &manager, kept_in);
+        tree.keep_with(keeper.clone());
         let serving = Serving {
             bus,
             manager,
             supervisor,
+            keeper,
             clock,
             idle: (!self.persist).then_some(self.idle),
         };

@@ -18,6 +18,7 @@ mod contacts;
 mod emit;
 mod error;
 mod held;
+mod kept;
 mod lease;
 mod manager;
 mod name;

@@ -27,7 +27,7 @@ use super::{
     name,
     protocol::{Protocol, ProtocolPresence},
 };
-use crate::connection::{ManagerHandle, protocol};
+use crate::connection::{ManagerHandle, kept::KeptHandle, protocol};
 
 /// How long a name that was given up is still answered for: a call that was on its way arrives.
 const LINGER: Duration = Duration::from_millis(500);
@@ -97,6 +97,7 @@ pub(super) struct Serving {
     pub(super) bus: zbus::Connection,
     pub(super) manager: ManagerHandle,
     pub(super) supervisor: SupervisorHandle,
+    pub(super) keeper: KeptHandle,
     pub(super) clock: Arc<dyn Clock>,
     /// How long to stay without a connection; for ever if absent.
     pub(super) idle: Option<Duration>,
@@ -113,6 +114,7 @@ impl Serving {
             return Err(error);
         }
         tracing::info!(name = protocol::MANAGER_BUS_NAME, "serving");
+        self.keeper.restore();
         let (stopper, stop) = Stopper::new();
         let (writer, ended) = Snapshot::new(None);
         spawner.spawn("service", self.serve(stop, writer)).detach();
@@ -128,7 +130,7 @@ impl Serving {
         let server = self.bus.object_server();
         let confused =
             |error: zbus::Error| Error::Confused(format!("an object cannot be: {error}"));
-        let manager = ConnectionManager::new(self.manager.clone(), login.to_owned());
+        let manager = ConnectionManager::new(self.keeper.clone(), login.to_owned());
         server
             .at(protocol::MANAGER_PATH, manager)
             .await
@@ -164,7 +166,8 @@ impl Serving {
         let connections = self.manager.connections();
         loop {
             connections.wait_for(|count| *count == 0).await;
-            if self.somebody_comes_within(idle).await {
+            // Accounts with kept tubes are tried again and again by a service that is there.
+            if self.somebody_comes_within(idle).await || self.keeper.is_going_online() {
                 continue;
             }
             if let Err(error) = self.bus.release_name(protocol::MANAGER_BUS_NAME).await {
@@ -188,6 +191,8 @@ impl Serving {
     }
 
     async fn close(&self) {
+        // Before the connections, so that it brings none back.
+        self.keeper.stop();
         let in_order = async {
             self.manager.shutdown().await;
             self.supervisor.shutdown().await;

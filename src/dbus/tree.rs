@@ -14,7 +14,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use actors::{
@@ -33,6 +33,7 @@ use super::{
     contact_list::ContactList,
     contacts::Contacts,
     emit,
+    kept::Kept,
     manager::ConnectionManager,
     name,
     presence::SimplePresence,
@@ -42,8 +43,8 @@ use super::{
     trust::Trust,
 };
 use crate::connection::{
-    ConnectionHandle, message::ConnectionMessage, ports::ConnectionTree, protocol,
-    view::ConnectionSignal,
+    ConnectionHandle, kept::KeptHandle, message::ConnectionMessage, ports::ConnectionTree,
+    protocol, view::ConnectionSignal,
 };
 
 /// See the module's head. Cheap to clone.
@@ -54,6 +55,8 @@ struct Shared {
     bus: zbus::Connection,
     spawner: Spawner,
     places: Mutex<Places>,
+    /// Set before there is anything in the tree.
+    keeper: OnceLock<KeptHandle>,
 }
 
 #[derive(Default)]
@@ -81,7 +84,15 @@ impl Tree {
             bus,
             spawner,
             places: Mutex::default(),
+            keeper: OnceLock::new(),
         }))
+    }
+
+    /// Who keeps tubes: made after the tree, because it needs a manager, which needs the tree.
+    pub fn keep_with(&self, keeper: KeptHandle) {
+        if self.0.keeper.set(keeper).is_err() {
+            tracing::error!("a tree has one keeper");
+        }
     }
 
     /// Each change to the maps is one insertion or one removal, so they are whole whatever
@@ -113,6 +124,10 @@ impl Tree {
         put(server, path, Aliasing::new(connection.clone())).await?;
         put(server, path, ContactCapabilities::new(connection.clone())).await?;
         put(server, path, Trust::new(connection.clone())).await?;
+        let keeper = self.0.keeper.get().cloned();
+        if let Some(keeper) = keeper.clone() {
+            put(server, path, Kept::new(connection.clone(), keeper)).await?;
+        }
         name::own(bus, &connection.bus_name).await?;
         // Before anybody hears of the connection, so that no moment is missed.
         let unwanted = super::lease::watch(bus, &connection.bus_name).await?;
@@ -122,6 +137,10 @@ impl Tree {
             .spawner
             .spawn("watch over those who want a connection", async move {
                 unwanted.await;
+                if keeper.is_some_and(|keeper| !keeper.of(&watched.profile).is_empty()) {
+                    tracing::debug!("an account stays online for the tubes it keeps");
+                    return;
+                }
                 tracing::debug!("whoever kept a connection online is gone: it goes offline");
                 watched.disconnect().await;
             });
@@ -149,6 +168,7 @@ impl Tree {
         drop(watch);
         let path = &*connection.path;
         let server = self.0.bus.object_server();
+        take::<Kept>(server, path).await;
         take::<Trust>(server, path).await;
         take::<ContactCapabilities>(server, path).await;
         take::<Aliasing>(server, path).await;

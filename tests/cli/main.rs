@@ -2,6 +2,7 @@
 //! loopback interface, and bytes.
 
 mod demo;
+mod kept;
 mod life;
 mod people;
 mod pneuma;
