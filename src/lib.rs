@@ -32,4 +32,4 @@ mod threads;
 pub mod xmpp;
 
 pub use dbus::{Builder, End, Service};
-pub use service_main::service_main;
+pub use service_main::{service_command, service_main};

@@ -5,7 +5,7 @@ use std::{ffi::OsString, io::IsTerminal as _, process::ExitCode, sync::Arc, time
 
 use actors::runtime::{Clock, SystemClock};
 use async_signal::{Signal, Signals};
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use futures_lite::{FutureExt as _, StreamExt as _};
 use smol::Executor;
 use tracing_subscriber::EnvFilter;
@@ -42,6 +42,11 @@ fn raise_descriptor_limit() -> std::io::Result<()> {
         setrlimit(Resource::Nofile, limit)?;
     }
     Ok(())
+}
+
+/// The command line of [`service_main`], for what is made from it: its manual page.
+pub fn service_command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the connection manager on the session bus until it is told to end, or nobody has needed it

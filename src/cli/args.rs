@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{address::Address, output::Colour};
+use super::{address::Address, output::Colour, pages::Shell};
 use crate::client::Account;
 
 /// What `pneuma --help` says at its end.
@@ -218,6 +218,19 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Print the script that completes command lines in a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write all of them into a folder
+    Man {
+        /// The folder; made if there is none
+        dir: Option<PathBuf>,
+    },
+    /// The ids of your own contacts, one a line, for the completion scripts
+    #[command(hide = true)]
+    CompleteContacts,
     /// The connection manager itself, as `telepathy-pneuma` runs it
     #[command(
         hide = true,

@@ -4,6 +4,7 @@
 mod demo;
 mod kept;
 mod life;
+mod pages;
 mod people;
 mod pneuma;
 mod stdio;
