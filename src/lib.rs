@@ -23,6 +23,7 @@ pub mod cli;
 pub mod client;
 pub mod connection;
 mod dbus;
+mod inspection;
 pub mod names;
 mod packaging;
 mod runtime;

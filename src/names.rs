@@ -8,6 +8,8 @@ pub const MANAGER_BUS_NAME: &str = "org.freedesktop.Telepathy.ConnectionManager.
 pub const MANAGER_PATH: &str = "/org/freedesktop/Telepathy/ConnectionManager/pneuma";
 /// `ConnectionManager`
 pub const MANAGER_INTERFACE: &str = "org.freedesktop.Telepathy.ConnectionManager";
+/// Ours: which Pneuma a connection manager is.
+pub const ABOUT: &str = "org.freedesktop.Telepathy.ConnectionManager.Interface.Pneuma.About1";
 /// The protocol, as `.manager` files, `Protocols` and `RequestConnection` name it.
 pub const PROTOCOL: &str = "local-xmpp";
 /// What the bus name of each of our connections begins with.

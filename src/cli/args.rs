@@ -191,6 +191,8 @@ pub enum Command {
     },
     /// Take the account offline
     Disconnect,
+    /// Look for what is wrong: D-Bus, discovery, sockets, keys; changes nothing
+    Doctor,
     /// Two people on this machine, for real: find, compare, offer, fetch, measure
     Demo {
         /// How much to download through the tube, in MiB

@@ -11,6 +11,7 @@ mod app;
 mod args;
 mod contacts;
 mod demo;
+mod doctor;
 mod failure;
 mod install;
 mod offer;
@@ -130,6 +131,7 @@ async fn dispatch(app: &App, command: Command, outside: Outside) -> Outcome {
         } => verify::run(app, &contact, code.as_deref(), replace).await,
         Command::Forget { contact } => verify::forget(app, &contact).await,
         Command::Disconnect => status::disconnect(app).await,
+        Command::Doctor => doctor::run(app).await,
         Command::Demo { size, keep } => demo::run(app, size, keep).await,
         Command::Install {
             prefix,

@@ -201,6 +201,14 @@ impl Connection {
         self.remote.get(names::TRUST, "OwnFingerprint").await
     }
 
+    /// Whether contacts without encryption are spoken to by nobody.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn encryption_required(&self) -> Result<bool> {
+        self.remote.get(names::TRUST, "EncryptionRequired").await
+    }
+
     /// The name of the profile it uses.
     ///
     /// # Errors

@@ -34,6 +34,6 @@ pub use contact::{Contact, Show, Trust, TrustLevel};
 pub use error::{Error, Kind, Result, kind_of};
 pub use event::{Event, Events};
 pub use kept::KeptTube;
-pub use launch::{Program, Started, appears, is_running, start};
+pub use launch::{Program, Started, appears, is_activatable, is_running, process, start, version};
 pub use lease::Lease;
 pub use tube::{Statistics, Tube, TubeDescription, TubeState, from_ip};

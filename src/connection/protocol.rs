@@ -25,8 +25,8 @@ pub const VCARD_FIELD: &str = "";
 pub const MAX_STATUS_MESSAGE: usize = 250;
 /// Most bytes an alias may have; a longer one is refused.
 pub const MAX_ALIAS: usize = 200;
-/// `ConnectionManager.Interfaces`: none are defined.
-pub const MANAGER_INTERFACES: &[&str] = &[];
+/// `ConnectionManager.Interfaces`: the specification defines none.
+pub const MANAGER_INTERFACES: &[&str] = &[names::ABOUT];
 /// `Protocol.Interfaces`.
 pub const PROTOCOL_INTERFACES: &[&str] = &[names::PROTOCOL_PRESENCE];
 /// `Protocol.AuthenticationTypes`: nothing is ever asked before Connected.

@@ -5,6 +5,7 @@
 //! ports through which the floors below become visible, and `error` is the only place where
 //! errors get their D-Bus names.
 
+mod about;
 mod aliasing;
 mod attributes;
 mod builder;

@@ -23,6 +23,7 @@ use actors::{
 use futures_lite::FutureExt as _;
 
 use super::{
+    about::About,
     manager::ConnectionManager,
     name,
     protocol::{Protocol, ProtocolPresence},
@@ -130,6 +131,10 @@ impl Serving {
         let server = self.bus.object_server();
         let confused =
             |error: zbus::Error| Error::Confused(format!("an object cannot be: {error}"));
+        server
+            .at(protocol::MANAGER_PATH, About)
+            .await
+            .map_err(confused)?;
         let manager = ConnectionManager::new(self.keeper.clone(), login.to_owned());
         server
             .at(protocol::MANAGER_PATH, manager)
@@ -215,6 +220,7 @@ impl Serving {
             server
                 .remove::<ConnectionManager, _>(protocol::MANAGER_PATH)
                 .await,
+            server.remove::<About, _>(protocol::MANAGER_PATH).await,
             server.remove::<Protocol, _>(protocol::PROTOCOL_PATH).await,
             server
                 .remove::<ProtocolPresence, _>(protocol::PROTOCOL_PATH)

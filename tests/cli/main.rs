@@ -2,6 +2,7 @@
 //! loopback interface, and bytes.
 
 mod demo;
+mod doctor;
 mod kept;
 mod life;
 mod pages;

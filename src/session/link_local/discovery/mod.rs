@@ -11,6 +11,7 @@ use async_channel::Receiver;
 
 use crate::session::trust::KeyId;
 
+pub mod look;
 pub mod mdns;
 mod pending;
 mod subnets;
