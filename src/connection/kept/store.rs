@@ -1,12 +1,13 @@
-//! Where records of kept tubes lie: `kept.json` in each profile's folder. Blocks for as long as the
-//! disk takes. Whoever writes holds the profile, by a connection of his own.
+//! Where records of kept tubes lie: `kept.json` in each profile's folder. [`Records`] is what the keeper
+//! needs; [`Store`] is the disk, for which it takes a thread of smol's pool. Whoever writes holds the
+//! profile, by a connection of his own.
 
 use std::{
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use actors::model::Error;
+use actors::{model::Error, runtime::BoxFuture};
 
 use super::record::{MAX_FILE, Record};
 use crate::{connection::parameters::MAX_PROFILE, session::trust::Folder};
@@ -16,7 +17,46 @@ pub const FILE: &str = "kept.json";
 /// Most profiles that are looked at when the service starts: no more connections are possible.
 const MAX_PROFILES: usize = crate::connection::manager::MAX_CONNECTIONS;
 
-/// All profiles' records.
+/// All profiles' records, as the keeper reads and writes them.
+pub trait Records: Send + Sync + 'static {
+    /// The profiles that have one.
+    fn profiles(&self) -> BoxFuture<'static, Vec<String>>;
+
+    /// A profile's; see [`Store::load`].
+    fn load(
+        &self,
+        profile: &str,
+        now: SystemTime,
+    ) -> BoxFuture<'static, Result<Option<Record>, Error>>;
+
+    /// Replaces a profile's, and gives it back; see [`Store::save`].
+    fn save(&self, record: Record) -> BoxFuture<'static, Result<Record, Error>>;
+}
+
+impl Records for Store {
+    fn profiles(&self) -> BoxFuture<'static, Vec<String>> {
+        let store = self.clone();
+        Box::pin(smol::unblock(move || Store::profiles(&store)))
+    }
+
+    fn load(
+        &self,
+        profile: &str,
+        now: SystemTime,
+    ) -> BoxFuture<'static, Result<Option<Record>, Error>> {
+        let (store, profile) = (self.clone(), profile.to_owned());
+        Box::pin(smol::unblock(move || Store::load(&store, &profile, now)))
+    }
+
+    fn save(&self, record: Record) -> BoxFuture<'static, Result<Record, Error>> {
+        let store = self.clone();
+        Box::pin(smol::unblock(move || {
+            Store::save(&store, &record).map(|()| record)
+        }))
+    }
+}
+
+/// The records on the disk. Its calls block for as long as that takes.
 #[derive(Clone, Debug)]
 pub struct Store {
     profiles: PathBuf,
