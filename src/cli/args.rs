@@ -56,7 +56,7 @@ pub struct Global {
     /// How long to wait for contacts and offers: seconds, or 90s, 5m, 1h; 0 waits for ever
     #[arg(long, global = true, env = "PNEUMA_TIMEOUT", default_value = "30", value_parser = timeout)]
     pub timeout: Timeout,
-    /// Leave the account online at the end, and tubes as they are
+    /// Leave the account online at the end; have the service keep the tube until `tubes --close`
     #[arg(long, global = true)]
     pub detach: bool,
     /// Do not ask; confirm

@@ -10,7 +10,7 @@ use actors::{
 };
 
 use super::{
-    Change, Condition, Kept, Message, View,
+    Change, Condition, Keep, Kept, Message, View,
     keeper::Keeper,
     record::{KeptTube, Way},
     store::{Records, Store},
@@ -234,12 +234,13 @@ impl KeptHandle {
         let connection = connection.clone();
         self.address
             .ask(|reply| {
-                Message::Change(Change::Keep {
+                let keep = Keep {
                     connection,
                     tube,
                     begun,
                     reply,
-                })
+                };
+                Message::Change(Change::Keep(Box::new(keep)))
             })
             .await?
     }

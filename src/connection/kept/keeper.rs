@@ -117,7 +117,7 @@ impl Keeper {
                     }));
                 }
                 Err(error) => match self.changes.pop_front() {
-                    Some(Change::Keep { reply, .. }) => reply.answer(Err(error)),
+                    Some(Change::Keep(keep)) => keep.reply.answer(Err(error)),
                     Some(Change::Drop { reply, .. }) => reply.answer(Err(error)),
                     Some(Change::Load(..)) | None => {}
                 },
@@ -132,9 +132,8 @@ impl Keeper {
         })?;
         let (load, save) = match change {
             Change::Load(profile, _) => (Some(profile.clone()), None),
-            Change::Keep {
-                connection, tube, ..
-            } => {
+            Change::Keep(keep) => {
+                let (connection, tube) = (&keep.connection, &keep.tube);
                 if let Some(error) = self.unreadable.get(&*connection.profile) {
                     return Err(error.clone());
                 }
@@ -193,27 +192,19 @@ impl Keeper {
                 self.publish();
                 known.into_iter().for_each(|known| known.answer(()));
             }
-            (
-                Some(Change::Keep {
-                    connection,
-                    begun,
-                    reply,
-                    ..
-                }),
-                Outcome::Saved(saved),
-            ) => match saved {
+            (Some(Change::Keep(keep)), Outcome::Saved(saved)) => match saved {
                 Ok(record) => {
                     let name = record.account.profile.clone();
-                    self.gained_if_new(&connection);
+                    self.gained_if_new(&keep.connection);
                     let profile = self.profile(&name, &record);
                     let new = |number: &&u32| !profile.tended.contains_key(number);
                     let number = record.tubes.keys().find(new).copied().unwrap_or_default();
                     profile.record = record;
-                    self.tend(&name, number, Some(begun));
+                    self.tend(&name, number, Some(keep.begun));
                     self.publish();
-                    reply.answer(Ok(number));
+                    keep.reply.answer(Ok(number));
                 }
-                Err(error) => reply.answer(Err(error)),
+                Err(error) => keep.reply.answer(Err(error)),
             },
             (
                 Some(Change::Drop {

@@ -98,17 +98,20 @@ enum Message {
 /// What is done with the disk, one after the other.
 enum Change {
     Load(String, Option<Reply<()>>),
-    Keep {
-        connection: ConnectionHandle,
-        tube: KeptTube,
-        begun: Begun,
-        reply: Reply<Result<u32>>,
-    },
+    Keep(Box<Keep>),
     Drop {
         profile: String,
         number: u32,
         reply: Reply<Result<()>>,
     },
+}
+
+/// A tube that is there, and that its user wants to be there for good.
+struct Keep {
+    connection: ConnectionHandle,
+    tube: KeptTube,
+    begun: Begun,
+    reply: Reply<Result<u32>>,
 }
 
 /// What came of it.
