@@ -69,6 +69,20 @@ fn kept(two: &Two, service: &Echo, listen: &str) -> Address {
     }
 }
 
+/// The same, at a port of the kernel's choice, with bytes flowing.
+fn flowing(two: &Two) -> (Echo, Address) {
+    let service = Echo::ipv4();
+    let address = kept(two, &service, "127.0.0.1:0");
+    flows(&address);
+    (service, address)
+}
+
+/// The service is killed, and started anew.
+fn killed(who: &Pneuma) {
+    who.person().kill_manager();
+    who.person().start_manager();
+}
+
 /// Where the profile's record of kept tubes lies.
 fn record(who: &Pneuma) -> PathBuf {
     who.person().dir().join("state/pneuma/default/kept.json")
@@ -102,12 +116,9 @@ fn write(place: &Path, bytes: &[u8]) {
 #[test]
 fn they_come_back_on_both_sides_when_the_service_was_killed() {
     let two = Two::verified();
-    let service = Echo::ipv4();
-    let address = kept(&two, &service, "127.0.0.1:0");
-    flows(&address);
+    let (_service, address) = flowing(&two);
     for who in [&two.bob, &two.alice] {
-        who.person().kill_manager();
-        who.person().start_manager();
+        killed(who);
         flows(&address);
     }
     for who in [&two.bob, &two.alice] {
@@ -152,9 +163,7 @@ fn they_wait_for_a_contact_that_is_away_and_say_so() {
 #[test]
 fn closed_is_for_good() {
     let two = Two::verified();
-    let service = Echo::ipv4();
-    let address = kept(&two, &service, "127.0.0.1:0");
-    flows(&address);
+    let (_service, address) = flowing(&two);
     let id = two.bob.id();
     for wrong in ["k2", "bob/x-other", "carol/x-test", "x-test", ""] {
         two.alice
@@ -171,8 +180,7 @@ fn closed_is_for_good() {
     assert!(exchange(&address, b"anybody?").is_err(), "nobody listens");
     two.bob.run(&["tubes", "--close", "k1"]).succeeded();
     for who in [&two.alice, &two.bob] {
-        who.person().kill_manager();
-        who.person().start_manager();
+        killed(who);
         who.stay_online();
         let tubes = who.run(&["tubes", "--json"]).succeeded().json();
         assert_eq!(tubes, serde_json::json!([]));
@@ -254,13 +262,10 @@ fn the_same_is_kept_once_and_an_address_that_is_taken_costs_nothing() {
 #[test]
 fn a_contact_that_is_forgotten_gets_nothing() {
     let two = Two::verified();
-    let service = Echo::ipv4();
-    let address = kept(&two, &service, "127.0.0.1:0");
-    flows(&address);
+    let _flowing = flowing(&two);
     two.bob.run(&["forget", "alice", "--yes"]).succeeded();
     waits(&two.bob, &["not the contact you trusted"]);
-    two.bob.person().kill_manager();
-    two.bob.person().start_manager();
+    killed(&two.bob);
     let still = waits(&two.bob, &["not the contact you trusted"]);
     assert_eq!(still["id"], "k1");
 }
@@ -268,9 +273,7 @@ fn a_contact_that_is_forgotten_gets_nothing() {
 #[test]
 fn a_record_that_cannot_be_understood_is_put_aside() {
     let two = Two::verified();
-    let service = Echo::ipv4();
-    let address = kept(&two, &service, "127.0.0.1:0");
-    flows(&address);
+    let (_service, address) = flowing(&two);
     let bob = two.bob.person();
     let good = std::fs::read(record(&two.bob)).expect("the record");
     let newer = String::from_utf8_lossy(&good).replace("\"version\": 1", "\"version\": 7");

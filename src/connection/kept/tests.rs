@@ -106,6 +106,16 @@ impl Kept {
         }
     }
 
+    /// Somebody asks for a connection and has it connect.
+    fn brought_online(&self) -> ConnectionHandle {
+        let request = self.keeper.request(World::account("ada"));
+        let connection = self.world.sim.run(request).unwrap();
+        let connecting = connection.ask(|reply| ConnectionMessage::Connect { reply });
+        self.world.sim.run(connecting).unwrap();
+        self.world.sim.settle();
+        connection
+    }
+
     fn sessions(&self) -> Vec<Arc<TestSession>> {
         self.world.network.sessions.lock().unwrap().clone()
     }
@@ -266,11 +276,7 @@ fn a_connection_that_fails_is_made_again_and_one_that_somebody_ends_is_not() {
 fn nothing_is_promised_that_is_not_written_down() {
     let kept = Kept::new(None);
     assert_eq!(kept.sessions().len(), 0, "nothing kept, nobody online");
-    let request = kept.keeper.request(World::account("ada"));
-    let connection = kept.world.sim.run(request).unwrap();
-    let connecting = connection.ask(|reply| ConnectionMessage::Connect { reply });
-    kept.world.sim.run(connecting).unwrap();
-    kept.world.sim.settle();
+    let connection = kept.brought_online();
     kept.friend();
     let bob = connection
         .view
@@ -343,11 +349,7 @@ fn nothing_is_promised_that_is_not_written_down() {
 fn offers_that_are_turned_down_come_more_and_more_seldom() {
     let kept = Kept::new(None);
     *kept.memory.record.lock().unwrap() = Some(record());
-    let request = kept.keeper.request(World::account("ada"));
-    let connection = kept.world.sim.run(request).unwrap();
-    let connecting = connection.ask(|reply| ConnectionMessage::Connect { reply });
-    kept.world.sim.run(connecting).unwrap();
-    kept.world.sim.settle();
+    let connection = kept.brought_online();
     kept.friend();
     let mut pauses = Vec::new();
     for round in 1..8 {
