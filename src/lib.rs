@@ -23,6 +23,7 @@ pub mod cli;
 pub mod client;
 pub mod connection;
 mod dbus;
+mod inspection;
 mod log;
 pub mod names;
 mod packaging;
@@ -36,4 +37,4 @@ pub mod xmpp;
 
 pub use dbus::{Builder, End, Service};
 pub use log::{KEPT, LONGEST, Levels, Log, LogMessage};
-pub use service_main::service_main;
+pub use service_main::{service_command, service_main};

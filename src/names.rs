@@ -15,6 +15,8 @@ pub const MANAGER_CONNECTIONS: &str =
 pub const DEBUG_PATH: &str = "/org/freedesktop/Telepathy/debug";
 /// Ours: how much there is to be seen there.
 pub const DEBUG_LEVELS: &str = "org.freedesktop.Telepathy.Debug.Interface.Pneuma.Levels1";
+/// Ours: which Pneuma a connection manager is.
+pub const ABOUT: &str = "org.freedesktop.Telepathy.ConnectionManager.Interface.Pneuma.About1";
 /// The protocol, as `.manager` files, `Protocols` and `RequestConnection` name it.
 pub const PROTOCOL: &str = "local-xmpp";
 /// What the bus name of each of our connections begins with.
@@ -44,6 +46,8 @@ pub const POLICY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.
 pub const LEASE: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Lease1";
 /// Ours: who finds contacts for a connection.
 pub const DISCOVERY: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Discovery1";
+/// Ours: tubes that outlive who made them.
+pub const KEPT: &str = "org.freedesktop.Telepathy.Connection.Interface.Pneuma.Kept1";
 /// `Channel`
 pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
 /// `Channel.Interface.Tube`

@@ -219,7 +219,8 @@ pub fn activation_file(program: &Path) -> Result<String, BadPath> {
 
 /// The systemd user unit. It holds what needs no privilege and no user namespace, which a user's
 /// systemd may not have: the service writes its state, its sockets and nothing else, speaks IP, Unix
-/// and netlink (which asks who connects), and starts no programs.
+/// and netlink (which asks who connects), and starts no programs. D-Bus starts it for whoever asks; who
+/// keeps tubes enables it, and has it from the beginning of each session.
 ///
 /// # Errors
 /// [`BadPath`].
@@ -247,6 +248,9 @@ SystemCallErrorNumber=EPERM
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged
 LimitNOFILE=65536
+
+[Install]
+WantedBy=default.target
 ",
         plain(program)?
     ))

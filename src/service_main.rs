@@ -7,7 +7,7 @@ use std::{
 
 use actors::runtime::{Clock, SystemClock};
 use async_signal::{Signal, Signals};
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, ValueEnum};
 use futures_lite::{FutureExt as _, StreamExt as _};
 use smol::Executor;
 use tracing_journald::{Priority, PriorityMappings};
@@ -89,6 +89,11 @@ fn raise_descriptor_limit() -> std::io::Result<()> {
         setrlimit(Resource::Nofile, limit)?;
     }
     Ok(())
+}
+
+/// The command line of [`service_main`], for what is made from it: its manual page.
+pub fn service_command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the connection manager, on the session bus or without one, until it is told to end, or nobody has needed it

@@ -16,6 +16,7 @@
 //! ```text
 //!   supervisor    starts, restarts, carries out
 //!   stream_tube   decides
+//!   bridge        an address of the user's choice
 //!   endpoint · relay          sockets · bytes
 //!   limits        how many connections, how many bytes a second
 //!   ports         what is needed from above, as traits
@@ -56,6 +57,7 @@
 //! async-io's reactor thread. Everything else lives on the executor that was handed in and ends with
 //! [`SupervisorHandle::shutdown`](supervisor::SupervisorHandle::shutdown).
 
+pub mod bridge;
 pub mod endpoint;
 pub mod limits;
 pub mod model;

@@ -1,18 +1,18 @@
 //! `pneuma accept`: use a service that a contact offers: at a socket of the connection manager's
 //! choice, at an address of the user's choice, or on standard input and output.
 
-use actors::model::AddressType;
+use actors::model::{AddressType, SocketAddress};
 use serde_json::json;
 
 use super::{
     address::Address,
     app::{App, Confirm, Need},
     failure::{Failure, Outcome},
-    offer::{claim, serve},
+    offer::{claim, kept_id, kept_remark, serve},
     stdio,
     text::safe,
 };
-use crate::client::{Bridge, Connection, Events, Kind, Tube, TubeState};
+use crate::client::{Bridge, Connection, Contact, Events, Kind, Tube, TubeState, from_ip};
 
 /// How the bytes get to the user.
 #[derive(Clone, Debug)]
@@ -26,7 +26,8 @@ pub enum Way {
 }
 
 /// Accepts, and serves until Ctrl-C or until the contact closes the tube; with `--stdio`, until the
-/// one connection ends.
+/// one connection ends. With `--detach`, leaves the tube to the connection manager, which takes the
+/// contact's offers of this service again and again, and returns.
 ///
 /// # Errors
 /// Codes 3, 4 and 5, and what the service answers.
@@ -37,6 +38,8 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
     };
     // Before anything is accepted: an address that is taken must not cost the contact's offer.
     let bridge = match &listen {
+        // Bound by the connection manager, which keeps it.
+        Some(_) if app.global.detach => None,
         Some(address) => Some(Bridge::bind(
             address,
             app.account.any_local_user == Some(true),
@@ -63,6 +66,13 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
         let id = safe(&contact.id);
         let mut events = connection.events().await?;
         let tube = offered(app, connection, &mut events, &contact.id, &id, service).await?;
+        if app.global.detach {
+            let address = match listen {
+                Some(address) => address,
+                None => from_ip((std::net::Ipv4Addr::LOCALHOST, 0).into()),
+            };
+            return keep(app, connection, &contact, &tube, &address).await;
+        }
         let socket = match way {
             Way::Socket => AddressType::Ipv4,
             Way::Listen(_) | Way::Stdio => AddressType::Unix,
@@ -88,7 +98,7 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
             }
             (_, Some(bridge)) => {
                 let shown = bridge.address().to_string();
-                told(app, &tube, &contact.id, &shown)?;
+                told(app, &tube, &contact.id, &shown, None)?;
                 let served = serve(app, &mut events, &tube, &id);
                 let bridged = async {
                     match bridge.run(connection.bus(), &address, &app.stop).await {
@@ -102,10 +112,7 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
                 outcome
             }
             (_, None) => {
-                told(app, &tube, &contact.id, &address.to_string())?;
-                if app.global.detach {
-                    return Ok(());
-                }
+                told(app, &tube, &contact.id, &address.to_string(), None)?;
                 serve(app, &mut events, &tube, &id).await.map(drop)
             }
         }
@@ -117,7 +124,7 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
 ///
 /// # Errors
 /// When nobody reads it.
-pub fn told(app: &App, tube: &Tube, id: &str, address: &str) -> Outcome {
+pub fn told(app: &App, tube: &Tube, id: &str, address: &str, kept: Option<u32>) -> Outcome {
     let service = &tube.description().service;
     app.out.record(&json!({
         "event": "accepted",
@@ -125,6 +132,7 @@ pub fn told(app: &App, tube: &Tube, id: &str, address: &str) -> Outcome {
         "service": service,
         "address": address,
         "channel": tube.path().as_str(),
+        "id": kept.map(kept_id),
     }))?;
     app.out.line(format!(
         "{} of {} is at {}",
@@ -132,10 +140,28 @@ pub fn told(app: &App, tube: &Tube, id: &str, address: &str) -> Outcome {
         safe(id),
         safe(address)
     ))?;
-    if !app.global.detach {
-        app.out.remark("Ctrl-C ends it.");
-    }
+    app.out.remark(match kept {
+        Some(number) => kept_remark(number),
+        None => "Ctrl-C ends it.".to_owned(),
+    });
     Ok(())
+}
+
+/// Leaves the accepted tube, and its address, to the connection manager, for good. An address that is
+/// taken costs no offer: the connection manager binds it first.
+async fn keep(
+    app: &App,
+    connection: &Connection,
+    contact: &Contact,
+    tube: &Tube,
+    address: &SocketAddress,
+) -> Outcome {
+    let accepting = async {
+        app.same_key(connection, contact).await?;
+        Ok(connection.keep_accept(tube.path(), address).await?)
+    };
+    let (number, bound) = app.interruptible(accepting).await?;
+    told(app, tube, &contact.id, &bound.to_string(), Some(number))
 }
 
 /// The tube that the contact offers for this service, claimed; waits for it.

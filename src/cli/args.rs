@@ -10,6 +10,7 @@ use clap::{
 use super::{
     address::Address,
     output::Colour,
+    pages::Shell,
     policy::{self, Cap, Place},
 };
 use crate::client::{Account, Decision};
@@ -63,7 +64,7 @@ pub struct Global {
     /// How long to wait for contacts and offers: seconds, or 90s, 5m, 1h; 0 waits for ever
     #[arg(long, global = true, env = "PNEUMA_TIMEOUT", default_value = "30", value_parser = timeout)]
     pub timeout: Timeout,
-    /// Leave the account online at the end, and tubes as they are
+    /// Leave the account online at the end; have the service keep the tube until `tubes --close`
     #[arg(long, global = true)]
     pub detach: bool,
     /// Do not ask; confirm
@@ -182,7 +183,7 @@ pub enum Command {
         #[arg(long, conflicts_with_all = ["contact", "service", "listen", "stdio", "detach"])]
         allowed: bool,
         /// Listen at this address of yours: port, host:port, [v6]:port, unix:/path or abstract:name
-        #[arg(long, value_name = "ADDRESS", conflicts_with = "detach")]
+        #[arg(long, value_name = "ADDRESS")]
         listen: Option<Address>,
         /// One connection, on standard input and output; serves as ssh's ProxyCommand
         #[arg(long, conflicts_with_all = ["listen", "json", "detach"])]
@@ -194,11 +195,14 @@ pub enum Command {
         #[command(subcommand)]
         what: Option<PolicyCommand>,
     },
-    /// List the tubes that are open or on offer
+    /// List the tubes that are open, on offer or kept; close one
     Tubes {
         /// Go on: show them every second
         #[arg(short, long)]
         watch: bool,
+        /// Close this one, for good: its id as listed, or CONTACT/SERVICE
+        #[arg(long, value_name = "TUBE", conflicts_with = "watch")]
+        close: Option<String>,
     },
     /// Compare codes with a contact, and trust its key from then on
     Verify {
@@ -223,6 +227,8 @@ pub enum Command {
         /// error, warn, info, debug, trace or off; or for parts of it, as in warn,pneuma::session=debug
         levels: Option<String>,
     },
+    /// Look for what is wrong: D-Bus, discovery, sockets, keys; changes nothing
+    Doctor,
     /// Two people on this machine, for real: find, compare, offer, fetch, measure
     Demo {
         /// How much to download through the tube, in MiB
@@ -250,6 +256,19 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Print the script that completes command lines in a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write all of them into a folder
+    Man {
+        /// The folder; made if there is none
+        dir: Option<PathBuf>,
+    },
+    /// The ids of your own contacts, one a line, for the completion scripts
+    #[command(hide = true)]
+    CompleteContacts,
     /// The connection manager itself, as `telepathy-pneuma` runs it
     #[command(
         hide = true,
@@ -430,7 +449,9 @@ mod tests {
         assert!(parse("pneuma accept bob ssh --stdio").is_ok());
         assert!(parse("pneuma accept bob ssh --stdio --listen 80").is_err());
         assert!(parse("pneuma accept bob ssh --stdio --json").is_err());
-        assert!(parse("pneuma accept bob ssh --listen 80 --detach").is_err());
+        assert!(parse("pneuma accept bob ssh --stdio --detach").is_err());
+        assert!(parse("pneuma accept bob ssh --listen 80 --detach").is_ok());
+        assert!(parse("pneuma tubes --watch --close 3").is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! `pneuma install`: the two programs and the files that let D-Bus, systemd and Telepathy clients
-//! find them, below a prefix. Packagers stage with `--destdir` (or DESTDIR), which is no part of the
+//! find them, manual pages and completions, below a prefix. Packagers stage with `--destdir` (or DESTDIR), which is no part of the
 //! paths in the files.
 
 use std::{
@@ -11,8 +11,10 @@ use std::{
 use serde_json::json;
 
 use super::{
+    Outside,
     app::App,
     failure::{Failure, Outcome},
+    pages,
     text::safe,
 };
 use crate::packaging::{COMMAND, Layout, SERVICE_PROGRAM};
@@ -49,8 +51,8 @@ enum What {
 /// # Errors
 /// Before anything is written: programs that are not built, a prefix the files cannot carry.
 /// While writing: what the file system says. What was written before then stays.
-pub fn run(app: &App, wish: &Wish) -> Outcome {
-    let pieces = plan(wish)?;
+pub fn run(app: &App, outside: Outside, wish: &Wish) -> Outcome {
+    let pieces = plan(outside, wish)?;
     for piece in &pieces {
         if !wish.dry_run {
             write(piece).map_err(|error| {
@@ -80,7 +82,7 @@ pub fn run(app: &App, wish: &Wish) -> Outcome {
 }
 
 /// Everything there is to write.
-fn plan(wish: &Wish) -> Outcome<Vec<Piece>> {
+fn plan(outside: Outside, wish: &Wish) -> Outcome<Vec<Piece>> {
     let absolute = |path: &Path| {
         std::path::absolute(path)
             .map_err(|error| Failure::failed(format!("the current folder cannot be read: {error}")))
@@ -119,7 +121,8 @@ fn plan(wish: &Wish) -> Outcome<Vec<Piece>> {
     let files = layout
         .files()
         .map_err(|error| Failure::usage(error.to_string()))?;
-    pieces.extend(files.into_iter().map(|(to, text)| Piece {
+    let pages = pages::files(&layout.prefix, outside)?;
+    pieces.extend(files.into_iter().chain(pages).map(|(to, text)| Piece {
         to,
         what: What::Text(text),
         mode: 0o644,
@@ -199,6 +202,11 @@ mod tests {
 
     use super::*;
 
+    const OUTSIDE: Outside = Outside {
+        service: |_| std::process::ExitCode::SUCCESS,
+        service_command: || clap::Command::new(SERVICE_PROGRAM),
+    };
+
     fn built() -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
         for name in [COMMAND, SERVICE_PROGRAM] {
@@ -220,8 +228,11 @@ mod tests {
     #[test]
     fn everything_lands_below_the_staging_folder_with_the_final_paths_inside() {
         let (from, stage) = (built(), built());
-        let pieces = plan(&wish(from.path(), Path::new("/opt/p"), Some(stage.path())))
-            .expect("everything is there");
+        let pieces = plan(
+            OUTSIDE,
+            &wish(from.path(), Path::new("/opt/p"), Some(stage.path())),
+        )
+        .expect("everything is there");
         for piece in &pieces {
             assert!(piece.to.starts_with(stage.path()), "{:?}", piece.to);
             write(piece).expect("it can be written");
@@ -249,18 +260,21 @@ mod tests {
         assert!(!activation.contains(&*stage.path().to_string_lossy()));
         read("opt/p/share/telepathy/managers/pneuma.manager");
         read("opt/p/lib/systemd/user/telepathy-pneuma.service");
+        read("opt/p/share/bash-completion/completions/pneuma");
+        read("opt/p/share/man/man1/pneuma-offer.1");
+        read("opt/p/share/man/man8/telepathy-pneuma.8");
     }
 
     #[test]
     fn what_is_missing_is_said_before_anything_is_written() {
         let from = built();
         std::fs::remove_file(from.path().join(SERVICE_PROGRAM)).expect("it was there");
-        let failure = plan(&wish(from.path(), Path::new("/opt/p"), None)).err();
+        let failure = plan(OUTSIDE, &wish(from.path(), Path::new("/opt/p"), None)).err();
         let Some(Failure::Error { message, .. }) = failure else {
             panic!("a missing program was no error");
         };
         assert!(message.contains("cargo build --release"), "{message}");
-        let odd = plan(&wish(built().path(), Path::new("/opt/a b"), None));
+        let odd = plan(OUTSIDE, &wish(built().path(), Path::new("/opt/a b"), None));
         assert_eq!(odd.err().map(|failure| failure.exit_code()), Some(2));
     }
 

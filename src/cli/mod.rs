@@ -11,11 +11,13 @@ mod app;
 mod args;
 mod contacts;
 mod demo;
+mod doctor;
 mod failure;
 mod install;
 mod log_level;
 mod offer;
 mod output;
+mod pages;
 mod policy;
 mod select;
 mod standing;
@@ -42,6 +44,8 @@ use output::Output;
 pub struct Outside {
     /// Runs the connection manager, with its arguments.
     pub service: fn(Vec<OsString>) -> ExitCode,
+    /// Its own command line, which its manual page is made from.
+    pub service_command: fn() -> clap::Command,
 }
 
 /// Runs the command line of this process to its end.
@@ -58,7 +62,7 @@ pub fn main(outside: Outside) -> ExitCode {
         return (outside.service)(arguments);
     }
     let out = Output::new(cli.global.json, cli.global.quiet, cli.global.colour);
-    match run(cli, out.clone()) {
+    match run(cli, out.clone(), outside) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
@@ -68,7 +72,7 @@ pub fn main(outside: Outside) -> ExitCode {
 }
 
 /// Runs one command on an executor of its own.
-fn run(cli: Cli, out: Output) -> Outcome {
+fn run(cli: Cli, out: Output, outside: Outside) -> Outcome {
     let executor = Arc::new(smol::Executor::new());
     let spawner = Spawner::new(executor.clone());
     let (stopper, stop) = Stopper::new();
@@ -82,13 +86,13 @@ fn run(cli: Cli, out: Output) -> Outcome {
     };
     smol::block_on(executor.run(async {
         let signals = spawner.spawn("signals", stop_on_signals(stopper));
-        let outcome = dispatch(&app, cli.command).await;
+        let outcome = dispatch(&app, cli.command, outside).await;
         signals.cancel().await;
         outcome
     }))
 }
 
-async fn dispatch(app: &App, command: Command) -> Outcome {
+async fn dispatch(app: &App, command: Command, outside: Outside) -> Outcome {
     match command {
         Command::Status => status::run(app).await,
         Command::Contacts { watch } => contacts::run(app, watch).await,
@@ -140,7 +144,10 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
             }
             Some(PolicyCommand::Unset { place }) => policy::unset(app, place.place()).await,
         },
-        Command::Tubes { watch } => tubes::run(app, watch).await,
+        Command::Tubes { watch, close } => match close {
+            Some(which) => tubes::close(app, &which).await,
+            None => tubes::run(app, watch).await,
+        },
         Command::Verify {
             contact,
             code,
@@ -149,6 +156,7 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
         Command::Forget { contact } => verify::forget(app, &contact).await,
         Command::LogLevel { levels } => log_level::run(app, levels.as_deref()).await,
         Command::Disconnect => status::disconnect(app).await,
+        Command::Doctor => doctor::run(app).await,
         Command::Demo { size, keep } => demo::run(app, size, keep).await,
         Command::Install {
             prefix,
@@ -158,6 +166,7 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
             dry_run,
         } => install::run(
             app,
+            outside,
             &install::Wish {
                 prefix,
                 // An empty DESTDIR is what make hands on when there is none.
@@ -167,6 +176,9 @@ async fn dispatch(app: &App, command: Command) -> Outcome {
                 dry_run,
             },
         ),
+        Command::Completions { shell } => pages::completions(app, shell),
+        Command::Man { dir } => pages::manual(app, outside, dir.as_deref()),
+        Command::CompleteContacts => pages::contacts(app).await,
         // Taken before there was an executor.
         Command::Service { .. } => Ok(()),
     }

@@ -9,7 +9,7 @@ use super::{
     failure::{Code, Failure, Outcome},
     text::safe,
 };
-use crate::client::{Connection, Event, Events, Kind, Tube, TubeState};
+use crate::client::{Connection, Contact, Event, Events, Kind, Tube, TubeState};
 
 /// What to offer, and to whom.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +33,8 @@ pub enum EndedBy {
     Contact,
 }
 
-/// Offers until Ctrl-C, or until the contact closes the tube. With `--detach`, leaves the tube
-/// with the connection manager and returns.
+/// Offers until Ctrl-C, or until the contact closes the tube. With `--detach`, leaves the offer to
+/// the connection manager, which makes it again and again, and returns.
 ///
 /// # Errors
 /// Codes 3, 4 and 5, and what the service answers.
@@ -67,6 +67,9 @@ async fn once(
         )
         .await?;
     let id = safe(&contact.id);
+    if app.global.detach {
+        return keep(app, connection, wish, local, &contact).await;
+    }
     let mut events = connection.events().await?;
     let tube = if app.global.detach {
         connection
@@ -78,9 +81,7 @@ async fn once(
     };
     let offered = app
         .interruptible(async {
-            if !app.global.detach {
-                claim(app, &tube).await?;
-            }
+            claim(app, &tube).await?;
             app.same_key(connection, &contact).await?;
             Ok(tube.offer(local).await?)
         })
@@ -101,11 +102,53 @@ async fn once(
         safe(wish.service),
         wish.address
     ))?;
-    if app.global.detach {
-        return Ok(EndedBy::User);
-    }
     app.out.remark("Ctrl-C ends it.");
     serve(app, &mut events, &tube, &id).await
+}
+
+/// Leaves the offer with the connection manager, for good.
+async fn keep(
+    app: &App,
+    connection: &Connection,
+    wish: &Wish<'_>,
+    local: &SocketAddress,
+    contact: &Contact,
+) -> Outcome<EndedBy> {
+    let offering = async {
+        app.same_key(connection, contact).await?;
+        let kept = connection.keep_offer(contact.handle, wish.service, local);
+        Ok(kept.await?)
+    };
+    let (number, channel) = app.interruptible(offering).await?;
+    app.out.record(&json!({
+        "event": "offered",
+        "contact": contact.id,
+        "service": wish.service,
+        "address": wish.address.to_string(),
+        "channel": channel.as_str(),
+        "id": kept_id(number),
+    }))?;
+    app.out.line(format!(
+        "Offered {} at {} to {}, for good.",
+        safe(wish.service),
+        wish.address,
+        safe(&contact.id)
+    ))?;
+    app.out.remark(kept_remark(number));
+    Ok(EndedBy::User)
+}
+
+/// What a kept tube is called on the command line.
+pub fn kept_id(number: u32) -> String {
+    format!("k{number}")
+}
+
+/// What a user should know who has left a tube to the connection manager.
+pub fn kept_remark(number: u32) -> String {
+    let id = kept_id(number);
+    format!(
+        "`pneuma tubes --close {id}` ends it. It comes back with the connection manager; `systemctl --user enable telepathy-pneuma` has that start when you log in."
+    )
 }
 
 /// Ties a tube to our life, where the connection manager can do that.

@@ -124,6 +124,17 @@ impl Output {
         self.write(text.as_bytes())
     }
 
+    /// A text that is the result itself, such as a script, as it is: with `--json` too.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub fn text(&self, text: &str) -> Outcome {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        Ok(())
+    }
+
     fn write(&self, line: &[u8]) -> Outcome {
         let mut out = io::stdout().lock();
         out.write_all(line)?;

@@ -91,7 +91,7 @@ async fn accept(app: &App, connection: &Connection, tube: &Tube) -> Outcome<bool
     }
     match attempt(app, connection, tube).await {
         Ok(Some(address)) => {
-            told(app, tube, &description.contact_id, &address)?;
+            told(app, tube, &description.contact_id, &address, None)?;
             Ok(true)
         }
         Ok(None) => Ok(false),

@@ -1,4 +1,4 @@
-//! `pneuma tubes`: what is open or on offer, and what went through it.
+//! `pneuma tubes`: what is open, on offer or kept, and what went through it; and the end of one.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,23 +6,79 @@ use actors::runtime::Time;
 use serde_json::{Value, json};
 
 use super::{
-    app::App,
-    failure::{Failure, Outcome},
+    app::{App, can_ask},
+    failure::{Code, Failure, Outcome},
+    offer::kept_id,
+    select::{Selection, select},
     text::{bytes, safe},
 };
-use crate::client::{Connection, Kind, Statistics, Tube, TubeState};
+use crate::client::{Connection, Contact, KeptTube, Kind, Statistics, Tube, TubeState};
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// One tube at one moment.
+/// One tube at one moment: one that is there, one that is kept, or both in one.
 struct Row {
-    tube: Tube,
-    state: TubeState,
+    tube: Option<Tube>,
+    kept: Option<KeptTube>,
+    state: Option<TubeState>,
     statistics: Statistics,
     at: Time,
     /// Bytes a second, both ways together, since the last look.
     rate: Option<u64>,
+}
+
+impl Row {
+    /// What it is called on the command line: `k3` if it is kept, else the number of its channel.
+    fn id(&self) -> String {
+        match (&self.kept, &self.tube) {
+            (Some(kept), _) => kept_id(kept.number),
+            (None, Some(tube)) => channel_id(tube),
+            (None, None) => String::new(),
+        }
+    }
+
+    fn contact(&self) -> &str {
+        match (&self.tube, &self.kept) {
+            (Some(tube), _) => &tube.description().contact_id,
+            (None, Some(kept)) => &kept.contact,
+            (None, None) => "",
+        }
+    }
+
+    fn service(&self) -> &str {
+        match (&self.tube, &self.kept) {
+            (Some(tube), _) => &tube.description().service,
+            (None, Some(kept)) => &kept.service,
+            (None, None) => "",
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        match (&self.tube, &self.kept) {
+            (Some(tube), _) => tube.description().requested,
+            (None, Some(kept)) => kept.offered,
+            (None, None) => false,
+        }
+    }
+
+    /// Where the service is for local programs: the address that was chosen, where one was.
+    fn address(&self) -> &str {
+        match &self.kept {
+            Some(kept) => &kept.address,
+            None => &self.statistics.address,
+        }
+    }
+}
+
+/// The number at the end of a channel's path; the whole path of one that has none.
+fn channel_id(tube: &Tube) -> String {
+    let path = tube.path().as_str();
+    let digits = path.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    match &path[digits..] {
+        "" => path.to_owned(),
+        number => number.to_owned(),
+    }
 }
 
 /// Lists tubes; with `watch`, every second until Ctrl-C. Does not bring the account online: an
@@ -45,7 +101,9 @@ pub async fn run(app: &App, watch: bool) -> Outcome {
         let rows = read(app, &connection, &[]).await?;
         app.out
             .record(&rows.iter().map(record).collect::<Vec<_>>())?;
-        return show(app, &rows);
+        show(app, &rows)?;
+        remarks(app, &rows);
+        return Ok(());
     }
     let mut before = Vec::new();
     loop {
@@ -72,8 +130,10 @@ pub async fn run(app: &App, watch: bool) -> Outcome {
 async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec<Row>> {
     let last: HashMap<&str, &Row> = before
         .iter()
-        .map(|row| (row.tube.path().as_str(), row))
+        .filter_map(|row| Some((row.tube.as_ref()?.path().as_str(), row)))
         .collect();
+    // Before the channels: one that has just been made is then listed as what it is, or twice at worst.
+    let mut kept = connection.kept().await?;
     let mut rows = Vec::new();
     for tube in connection.tubes().await? {
         let state = match tube.state().await {
@@ -94,14 +154,26 @@ async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec
         let rate = last
             .get(tube.path().as_str())
             .map(|row| rate(&row.statistics, row.at, &statistics, at));
+        let of_it = |kept: &KeptTube| kept.channel.as_ref() == Some(tube.path());
+        let place = kept.iter().position(of_it);
         rows.push(Row {
-            tube,
-            state,
+            kept: place.map(|place| kept.swap_remove(place)),
+            tube: Some(tube),
+            state: Some(state),
             statistics,
             at,
             rate,
         });
     }
+    kept.sort_by_key(|kept| kept.number);
+    rows.extend(kept.into_iter().map(|kept| Row {
+        tube: None,
+        kept: Some(kept),
+        state: None,
+        statistics: Statistics::default(),
+        at: app.clock.now(),
+        rate: None,
+    }));
     Ok(rows)
 }
 
@@ -114,18 +186,21 @@ fn rate(before: &Statistics, then: Time, after: &Statistics, now: Time) -> u64 {
 }
 
 fn record(row: &Row) -> Value {
-    let tube = row.tube.description();
+    let waiting = row.kept.as_ref().filter(|_| row.tube.is_none());
     json!({
-        "channel": tube.path.as_str(),
-        "contact": tube.contact_id,
-        "service": tube.service,
-        "offered_by": if tube.requested { "you" } else { "contact" },
-        "state": state_word(row.state),
+        "id": row.id(),
+        "channel": row.tube.as_ref().map(|tube| tube.path().as_str()),
+        "contact": row.contact(),
+        "service": row.service(),
+        "offered_by": if row.is_ours() { "you" } else { "contact" },
+        "state": row.state.map_or("waiting", state_word),
+        "kept": row.kept.is_some(),
+        "waiting": waiting.map(|kept| kept.waiting.as_str()),
         "connections": row.statistics.connections,
         "bytes_sent": row.statistics.sent,
         "bytes_received": row.statistics.received,
         "bytes_per_second": row.rate,
-        "address": row.statistics.address,
+        "address": row.address(),
         "encrypted": row.statistics.encrypted,
     })
 }
@@ -148,21 +223,22 @@ fn show(app: &App, rows: &[Row]) -> Outcome {
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
-            let tube = row.tube.description();
             vec![
-                safe(&tube.contact_id),
-                safe(&tube.service),
-                row.state.as_str().to_owned(),
+                row.id(),
+                safe(row.contact()),
+                safe(row.service()),
+                row.state.map_or("waiting", TubeState::as_str).to_owned(),
                 row.statistics.connections.to_string(),
                 bytes(row.statistics.sent),
                 bytes(row.statistics.received),
                 row.rate
                     .map_or_else(|| "–".to_owned(), |rate| format!("{}/s", bytes(rate))),
-                safe(&row.statistics.address),
+                safe(row.address()),
             ]
         })
         .collect();
     let head = [
+        "ID",
         "CONTACT",
         "SERVICE",
         "STATE",
@@ -173,6 +249,123 @@ fn show(app: &App, rows: &[Row]) -> Outcome {
         "AT",
     ];
     app.out.table(&head, &cells)
+}
+
+/// Why what is kept is not there.
+fn remarks(app: &App, rows: &[Row]) {
+    for row in rows.iter().filter(|row| row.tube.is_none()) {
+        if let Some(kept) = &row.kept {
+            app.out
+                .remark(format!("{} waits: {}.", row.id(), safe(&kept.waiting)));
+        }
+    }
+}
+
+/// Closes one tube, for good where it is kept. Brings the account online for it, since what is kept
+/// belongs to it.
+///
+/// # Errors
+/// Code 3 when no tube or several are meant, 4 when somebody uses it and it is not confirmed.
+pub async fn close(app: &App, wanted: &str) -> Outcome {
+    app.with_connection(async |connection| {
+        let rows = read(app, connection, &[]).await?;
+        let contacts = connection.contacts().await?;
+        let row = meant(wanted, &rows, &contacts)?;
+        let (id, contact, service) = (row.id(), safe(row.contact()), safe(row.service()));
+        confirm_closing(app, row).await?;
+        match (&row.kept, &row.tube) {
+            (Some(kept), _) => connection.close_kept(kept.number).await?,
+            (None, Some(tube)) => tube.close().await?,
+            (None, None) => {}
+        }
+        app.out.record(&json!({
+            "closed": id,
+            "contact": row.contact(),
+            "service": row.service(),
+            "kept": row.kept.is_some(),
+        }))?;
+        app.out
+            .line(format!("{service} with {contact} ({id}) is closed."))
+    })
+    .await
+}
+
+/// The tube that an id or CONTACT/SERVICE names. A part of a contact's name selects as everywhere.
+fn meant<'a>(wanted: &str, rows: &'a [Row], contacts: &[Contact]) -> Outcome<&'a Row> {
+    if let Some(row) = rows.iter().find(|row| row.id() == wanted) {
+        return Ok(row);
+    }
+    let mut found = Vec::new();
+    for row in rows {
+        let Some(whose) = wanted
+            .strip_suffix(row.service())
+            .and_then(|rest| rest.strip_suffix('/'))
+        else {
+            continue;
+        };
+        let selected = match select(whose, contacts) {
+            Selection::Known(contact) | Selection::Stranger(contact) => Some(contact.id.as_str()),
+            Selection::Ambiguous(sentence) => {
+                return Err(Failure::new(Code::NotFound, "ambiguous", sentence));
+            }
+            Selection::Nobody(_) => None,
+        };
+        if selected == Some(row.contact()) || whose == row.contact() {
+            found.push(row);
+        }
+    }
+    match found[..] {
+        [row] => Ok(row),
+        [] => Err(Failure::new(
+            Code::NotFound,
+            "not-found",
+            format!(
+                "there is no tube `{}`; `pneuma tubes` lists those that there are, with their ids",
+                safe(wanted)
+            ),
+        )),
+        _ => {
+            let ids: Vec<String> = found.iter().map(|row| row.id()).collect();
+            Err(Failure::new(
+                Code::NotFound,
+                "ambiguous",
+                format!(
+                    "`{}` fits several tubes: {}; write the id of the one you mean",
+                    safe(wanted),
+                    ids.join(", ")
+                ),
+            ))
+        }
+    }
+}
+
+/// One that somebody uses is closed only if the user says so.
+async fn confirm_closing(app: &App, row: &Row) -> Outcome {
+    let used = row.statistics.connections;
+    if app.global.yes || used == 0 {
+        return Ok(());
+    }
+    let what = format!("{} with {}", safe(row.service()), safe(row.contact()));
+    if !can_ask() {
+        return Err(Failure::new(
+            Code::Refused,
+            "not-confirmed",
+            format!(
+                "{used} connections go through {what} now and there is no terminal to ask whether to cut them; add --yes if you mean it"
+            ),
+        ));
+    }
+    if app
+        .ask(&format!("Cut {used} connections of {what}?"))
+        .await?
+    {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::Refused,
+        "not-confirmed",
+        format!("{what} is not closed"),
+    ))
 }
 
 #[cfg(test)]

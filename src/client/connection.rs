@@ -50,7 +50,7 @@ impl Status {
 /// A connection. Cheap to clone; dropping it leaves the connection as it is.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    remote: Remote,
+    pub(super) remote: Remote,
     /// The account it belongs to, where Mission Control manages that.
     account: Option<ManagedAccount>,
     /// A Handler that was registered before the account went online.
@@ -270,6 +270,14 @@ impl Connection {
     /// What the service answers.
     pub async fn responder(&self) -> Result<String> {
         self.remote.get(names::DISCOVERY, "Responder").await
+    }
+
+    /// Whether contacts without encryption are spoken to by nobody.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn encryption_required(&self) -> Result<bool> {
+        self.remote.get(names::TRUST, "EncryptionRequired").await
     }
 
     /// The name of the profile it uses.

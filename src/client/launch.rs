@@ -13,7 +13,7 @@ use smol::process::{Child, Command, Stdio};
 use zbus::{MatchRule, MessageStream, message};
 
 use super::{
-    bus::{Bus, within},
+    bus::{Bus, path, within},
     error::{Error, Kind, Result},
 };
 use crate::{names, place};
@@ -50,6 +50,34 @@ pub struct Program {
 /// What the bus answers.
 pub async fn is_running(bus: &Bus) -> Result<bool> {
     Ok(bus.owner(names::MANAGER_BUS_NAME).await?.is_some())
+}
+
+/// The version of the connection manager that runs.
+///
+/// # Errors
+/// [`Kind::NotImplemented`] from one that is too old to say, and what the bus answers.
+pub async fn version(bus: &Bus) -> Result<String> {
+    bus.remote(names::MANAGER_BUS_NAME, path(names::MANAGER_PATH)?)
+        .get(names::ABOUT, "Version")
+        .await
+}
+
+/// The process that is the connection manager.
+///
+/// # Errors
+/// What the bus answers; [`Kind::NoService`] when it does not run.
+pub async fn process(bus: &Bus) -> Result<u32> {
+    bus.call_daemon("GetConnectionUnixProcessID", &names::MANAGER_BUS_NAME)
+        .await
+}
+
+/// Whether the bus would start the connection manager.
+///
+/// # Errors
+/// What the bus answers.
+pub async fn is_activatable(bus: &Bus) -> Result<bool> {
+    let names: Vec<String> = bus.call_daemon("ListActivatableNames", &()).await?;
+    Ok(names.iter().any(|name| name == names::MANAGER_BUS_NAME))
 }
 
 /// Makes sure that the connection manager runs.

@@ -4,6 +4,7 @@
 //!  Bus ── find_or_start() finds or starts the service, on the session bus or without one
 //!   └─ Connection ── one account: go online, contacts, trust, offline
 //!       ├─ Events ── everything that happens on it, one queue, in order
+//!       ├─ KeptTube ── what the service makes again by itself
 //!       ├─ Lease ── whether we may take it offline when we go
 //!       ├─ Offers ── the tubes that a contact offers us
 //!       └─ Tube ── one stream tube: offer, accept, claim, statistics, close
@@ -24,6 +25,7 @@ mod connection;
 mod contact;
 mod error;
 mod event;
+mod kept;
 mod launch;
 mod lease;
 mod levels;
@@ -40,7 +42,10 @@ pub use connection::{Connection, Status};
 pub use contact::{Contact, Show, Trust, TrustLevel};
 pub use error::{Error, Kind, Result, kind_of};
 pub use event::{Event, Events};
-pub use launch::{Program, Started, appears, find_or_start, is_running, start};
+pub use kept::KeptTube;
+pub use launch::{
+    Program, Started, appears, find_or_start, is_activatable, is_running, process, start, version,
+};
 pub use lease::Lease;
 pub use levels::{levels, not_running, set_levels};
 pub use managed::{ManagedAccount, Stay};

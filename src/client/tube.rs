@@ -261,7 +261,7 @@ impl Tube {
 }
 
 /// `Socket_Address_Type`
-fn type_number(address_type: AddressType) -> u32 {
+pub(super) fn type_number(address_type: AddressType) -> u32 {
     match address_type {
         AddressType::Unix => 0,
         AddressType::AbstractUnix => 1,
@@ -272,7 +272,7 @@ fn type_number(address_type: AddressType) -> u32 {
 
 /// An address as the bus carries it: `ay` for Unix sockets (abstract ones with their leading zero),
 /// `(sq)` for the others.
-fn address_to_variant(address: &SocketAddress) -> Variant<'_> {
+pub(super) fn address_to_variant(address: &SocketAddress) -> Variant<'_> {
     match address {
         SocketAddress::Unix(path) => Variant::from(path.as_os_str().as_bytes().to_vec()),
         SocketAddress::AbstractUnix(name) => Variant::from([&[0], name.as_slice()].concat()),
@@ -288,7 +288,10 @@ fn address_to_variant(address: &SocketAddress) -> Variant<'_> {
 }
 
 /// The reverse of [`address_to_variant`].
-fn address_from_variant(address_type: AddressType, value: &Variant<'_>) -> Result<SocketAddress> {
+pub(super) fn address_from_variant(
+    address_type: AddressType,
+    value: &Variant<'_>,
+) -> Result<SocketAddress> {
     let bad = || {
         Error::new(
             Kind::BadAnswer,

@@ -219,6 +219,9 @@ impl Connection {
                 reply,
             } => self.request_channel(&request, ensure, reply),
             ConnectionMessage::PolicyChanged { reply } => self.policy_changed(reply),
+            ConnectionMessage::Tube { channel, reply } => {
+                reply.answer(self.tubes.object(channel).cloned());
+            }
             ConnectionMessage::ChannelClosed(id) => self.channel_closed(id),
             ConnectionMessage::Opened { ticket, outcome } => self.opened(ticket, outcome),
             ConnectionMessage::ChoreDone(outcome) => return self.chore_done(outcome),

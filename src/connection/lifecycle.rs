@@ -98,12 +98,14 @@ pub(super) async fn start(
         bus_name: protocol::connection_bus_name(account.identifier()).into(),
         path: protocol::connection_path(account.identifier()).into(),
         profile: account.profile.as_str().into(),
+        account: Arc::new(account.clone()),
         address,
         view,
         order: Arc::default(),
         session: session.clone(),
         gone,
         sockets: (surroundings.sockets)(&account),
+        asked_to_end: Arc::default(),
     };
     let published = catch("publish", surroundings.tree.publish(handle.clone())).await;
     let published = published.unwrap_or_else(|failure| Err(Error::Confused(failure.to_string())));

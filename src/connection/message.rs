@@ -1,6 +1,14 @@
 //! What a connection is told and asked, and the handle through which `dbus/` does so.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use actors::{
     model::{
@@ -19,6 +27,7 @@ use smol::lock::RwLock;
 use super::{
     capabilities::ClientCapabilities,
     contacts::Contact,
+    parameters::Account,
     policy,
     requests::ChannelRequest,
     view::{ChannelDetails, ConnectionView},
@@ -86,6 +95,13 @@ pub enum ConnectionMessage {
         /// Done once they are in force.
         reply: Reply<()>,
     },
+    /// The channel's object, if it is open.
+    Tube {
+        /// Which.
+        channel: ChannelId,
+        /// Nothing where there is none any more.
+        reply: Reply<Option<ChannelObject>>,
+    },
     /// The tree: a channel's object is gone.
     ChannelClosed(ChannelId),
     /// Our own chore: the supervisor has answered.
@@ -110,6 +126,8 @@ pub struct ConnectionHandle {
     pub path: Arc<str>,
     /// The profile it has the key and the contacts of.
     pub profile: Arc<str>,
+    /// The account.
+    pub account: Arc<Account>,
     /// Where its questions go.
     pub address: Address<ConnectionMessage>,
     /// Where its properties are read.
@@ -120,6 +138,8 @@ pub struct ConnectionHandle {
     /// Nothing is sent: closed once nothing of the connection is left.
     pub(super) gone: Receiver<Infallible>,
     pub(super) sockets: Arc<dyn LocalSockets>,
+    /// Somebody asked for its end.
+    pub(super) asked_to_end: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for ConnectionHandle {
@@ -152,13 +172,25 @@ impl ConnectionHandle {
 
     /// Disconnects and waits until all is gone. Nothing to do is fine.
     pub async fn disconnect(&self) {
+        self.asked_to_end.store(true, Ordering::Relaxed);
         // A connection that is gone is disconnected.
         self.address
             .ask_first(|reply| ConnectionMessage::Disconnect { reply })
             .await
             .ok();
         // One whose end has begun already answers nobody new, and is not gone yet.
+        self.gone().await;
+    }
+
+    /// Waits until nothing of it is left.
+    pub async fn gone(&self) {
+        // Nothing is ever sent.
         self.gone.recv().await.ok();
+    }
+
+    /// Whether somebody wanted its end, rather than it failing.
+    pub fn was_asked_to_end(&self) -> bool {
+        self.asked_to_end.load(Ordering::Relaxed)
     }
 
     /// `StreamTube.Offer`: our user deals with the contact, so its key is pinned; then the tube is

@@ -5,6 +5,7 @@
 //!   └─ connection (actor)          one for each account: status, contacts, capabilities, channels
 //!       ├─ announcer (task)        emits the signals in order, through the ConnectionTree port
 //!       └─ chores (tasks)          one at a time: what the session or the supervisor takes time for
+//!  keeper (actor)                  one for the process: tubes that are made anew, see `kept`
 //! ```
 //!
 //! A caller in `dbus/` parses its arguments into the types of this floor, sends one question to an
@@ -19,6 +20,7 @@ mod channels;
 pub(crate) mod contacts;
 mod events;
 pub mod fault;
+pub(crate) mod kept;
 mod lifecycle;
 pub(crate) mod manager;
 pub(crate) mod message;

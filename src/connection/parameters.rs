@@ -16,8 +16,10 @@ pub const MAX_TEXT: usize = 240;
 /// Most bytes a profile's name may have; it names a folder.
 pub const MAX_PROFILE: usize = 64;
 
-/// An account: what RequestConnection was given, with the defaults filled in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An account: what RequestConnection was given, with the defaults filled in. Written down with kept
+/// tubes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Account {
     /// `published-name`: the part of our identifier before the `@`.
     pub published_name: String,

@@ -25,8 +25,8 @@ pub const VCARD_FIELD: &str = "";
 pub const MAX_STATUS_MESSAGE: usize = 250;
 /// Most bytes an alias may have; a longer one is refused.
 pub const MAX_ALIAS: usize = 200;
-/// `ConnectionManager.Interfaces`: none are defined.
-pub const MANAGER_INTERFACES: &[&str] = &[names::MANAGER_CONNECTIONS];
+/// `ConnectionManager.Interfaces`: the specification defines none.
+pub const MANAGER_INTERFACES: &[&str] = &[names::MANAGER_CONNECTIONS, names::ABOUT];
 /// `Protocol.Interfaces`.
 pub const PROTOCOL_INTERFACES: &[&str] = &[names::PROTOCOL_PRESENCE];
 /// `Protocol.AuthenticationTypes`: nothing is ever asked before Connected.
@@ -44,6 +44,7 @@ pub const CONNECTION_INTERFACES: &[&str] = &[
     names::POLICY,
     names::LEASE,
     names::DISCOVERY,
+    names::KEPT,
 ];
 /// `Contacts.ContactAttributeInterfaces`.
 pub const ATTRIBUTE_INTERFACES: &[&str] = &[

@@ -33,20 +33,24 @@ impl LinkLocalSessions {
     /// Sessions whose tasks run through `spawner`. Profiles lie in `$XDG_STATE_HOME/pneuma`, or in
     /// `~/.local/state/pneuma` where that variable is not set (XDG base directories).
     pub fn new(spawner: Spawner, clock: Arc<dyn Clock>) -> Self {
-        let absolute = |name: &str| {
-            std::env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        let profiles = absolute("XDG_STATE_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
-            .map(|state| state.join("pneuma"));
         LinkLocalSessions {
             spawner,
             clock,
-            profiles,
+            profiles: profiles_folder(),
         }
     }
+}
+
+/// Where profiles lie if nobody says otherwise; see [`LinkLocalSessions::new`].
+pub fn profiles_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .map(|state| state.join("pneuma"))
 }
 
 impl SessionFactory for LinkLocalSessions {

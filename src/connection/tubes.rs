@@ -224,6 +224,11 @@ impl Tubes {
         })
     }
 
+    /// An open channel.
+    pub fn object(&self, channel: ChannelId) -> Option<&ChannelObject> {
+        self.open.get(&channel).map(|open| &open.object)
+    }
+
     /// The channel of a tube on the wire.
     pub fn on_wire(&self, wire: WireId) -> Option<&ChannelObject> {
         self.open

@@ -21,10 +21,11 @@ use super::{
 use crate::{
     connection::{
         ManagerConfig, ManagerHandle,
+        kept::KeptHandle,
         parameters::login_name,
         ports::{SessionFactory, SocketsOf},
         protocol,
-        sessions::LinkLocalSessions,
+        sessions::{LinkLocalSessions, profiles_folder},
     },
     log::Log,
     place::runtime_directory,
@@ -174,6 +175,12 @@ impl Builder {
             Arc::new(tree.clone()),
             self.supervisor,
         );
+        // Other sessions have other profiles, or none.
+        let kept_in = match (&self.profiles, &self.sessions) {
+            (Some(folder), _) => Some(folder.clone()),
+            (None, Some(_)) => None,
+            (None, None) => profiles_folder(),
+        };
         let sessions = self.sessions.unwrap_or_else(|| {
             let (spawner, clock) = (spawner.clone(), clock.clone());
             Arc::new(match self.profiles {
@@ -197,12 +204,15 @@ impl Builder {
                 faults: Faults::default(),
             },
         );
+        let keeper = KeptHandle::start(&spawner, &clock, &manager, kept_in);
+        tree.keep_with(keeper.clone());
         let serving = Serving {
             outlets,
             door,
             tree,
             manager,
             supervisor,
+            keeper,
             clock,
             log: self.log,
             idle: (!self.persist).then_some(self.idle),

@@ -1,7 +1,7 @@
 //! `Connection.Interface.Pneuma.Lease1`, our own: who keeps a connection online. The command line's
 //! programs hold a lease each; the last of them that ends in order takes the connection offline itself,
 //! and when it is killed, we do. A connection that nobody ever had a lease on (Mission Control's, one of
-//! `--detach`) stays.
+//! `--detach`) stays, and so does one that keeps tubes.
 //!
 //! ```text
 //!  nobody's ──Begin──> kept ──Join──> kept by more
@@ -23,7 +23,7 @@ use super::{
     error::{Result, answered},
     outlet::Outlet,
 };
-use crate::connection::ConnectionHandle;
+use crate::connection::{ConnectionHandle, kept::KeptHandle};
 
 /// Most holders of one connection's leases; one more is answered `ResourceUnavailable`.
 const MAX_HOLDERS: usize = 1024;
@@ -37,6 +37,8 @@ pub struct Lease {
 /// What the outlets share.
 pub struct State {
     connection: ConnectionHandle,
+    /// Who knows whether it keeps tubes.
+    keeper: Option<KeptHandle>,
     spawner: Spawner,
     holders: Mutex<Vec<Holder>>,
 }
@@ -58,12 +60,22 @@ enum Left {
 
 impl State {
     /// Of this connection; nobody has a lease.
-    pub fn new(connection: ConnectionHandle, spawner: Spawner) -> Arc<Self> {
+    pub fn new(
+        connection: ConnectionHandle,
+        keeper: Option<KeptHandle>,
+        spawner: Spawner,
+    ) -> Arc<Self> {
         Arc::new(State {
             connection,
+            keeper,
             spawner,
             holders: Mutex::default(),
         })
+    }
+
+    fn keeps_tubes(&self) -> bool {
+        let keeper = self.keeper.as_ref();
+        keeper.is_some_and(|keeper| !keeper.of(&self.connection.profile).is_empty())
     }
 
     /// Each change is one insertion or one removal, so the list is whole whatever panicked.
@@ -120,7 +132,9 @@ async fn vanished(state: &Weak<State>, who: &Caller) {
         return;
     };
     let (holder, left) = state.remove(who);
-    if left == Left::Nobody {
+    if left == Left::Nobody && state.keeps_tubes() {
+        tracing::debug!("an account stays online for the tubes it keeps");
+    } else if left == Left::Nobody {
         tracing::debug!("whoever kept a connection online is gone: it goes offline");
         let connection = state.connection.clone();
         let ending = state.spawner.spawn(

@@ -10,19 +10,19 @@ use super::{
     protocol::immutable_properties,
     values::{self, Map, ParamSpec, ReceivedMap},
 };
-use crate::connection::{ManagerHandle, contacts::shortened, parameters::Account, protocol};
+use crate::connection::{contacts::shortened, kept::KeptHandle, parameters::Account, protocol};
 
 /// `ConnectionManager`.
 #[derive(Debug)]
 pub struct ConnectionManager {
-    manager: ManagerHandle,
+    keeper: KeptHandle,
     login: String,
 }
 
 impl ConnectionManager {
-    /// The object; `login` is what `published-name` is where it is not given.
-    pub fn new(manager: ManagerHandle, login: String) -> Self {
-        ConnectionManager { manager, login }
+    /// The object, which asks for connections through the keeper of tubes; `login` is what `published-name` is where it is not given.
+    pub fn new(keeper: KeptHandle, login: String) -> Self {
+        ConnectionManager { keeper, login }
     }
 }
 
@@ -82,7 +82,7 @@ impl ConnectionManager {
         answered("RequestConnection", async move {
             known(&protocol)?;
             let account = Account::new(&values::given_map(&parameters), &self.login)?;
-            let connection = self.manager.request(account).await?;
+            let connection = self.keeper.request(account).await?;
             Ok((
                 connection.bus_name.as_ref().to_owned(),
                 values::object_path(&connection.path)?,

@@ -6,6 +6,7 @@
 //! ports through which the floors below become visible, and `error` is the only place where
 //! errors get their D-Bus names.
 
+mod about;
 mod aliasing;
 mod attributes;
 mod builder;
@@ -22,6 +23,7 @@ mod discovery;
 mod emit;
 mod error;
 mod held;
+mod kept;
 mod lease;
 mod manager;
 mod name;

@@ -23,6 +23,7 @@ use actors::{
 use futures_lite::FutureExt as _;
 
 use super::{
+    about::About,
     connections::Connections,
     debug::{self, Debug, LogLevels},
     manager::ConnectionManager,
@@ -32,7 +33,7 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    connection::{ManagerHandle, protocol},
+    connection::{ManagerHandle, kept::KeptHandle, protocol},
     log::Log,
     names::DEBUG_PATH,
 };
@@ -109,6 +110,7 @@ pub(super) struct Serving {
     pub(super) tree: Tree,
     pub(super) manager: ManagerHandle,
     pub(super) supervisor: SupervisorHandle,
+    pub(super) keeper: KeptHandle,
     pub(super) clock: Arc<dyn Clock>,
     /// What is shown of messages, if anything.
     pub(super) log: Option<Log>,
@@ -137,6 +139,7 @@ impl Serving {
             spawner.spawn("door", serving).detach();
         }
         tracing::info!(name = protocol::MANAGER_BUS_NAME, "serving");
+        self.keeper.restore();
         let (stopper, stop) = Stopper::new();
         let (writer, ended) = Snapshot::new(None);
         let log = self.log.as_ref();
@@ -167,7 +170,11 @@ impl Serving {
             |error: zbus::Error| Error::Confused(format!("an object cannot be: {error}"));
         for outlet in &*self.outlets {
             let server = outlet.connection().object_server();
-            let manager = ConnectionManager::new(self.manager.clone(), login.to_owned());
+            server
+                .at(protocol::MANAGER_PATH, About)
+                .await
+                .map_err(confused)?;
+            let manager = ConnectionManager::new(self.keeper.clone(), login.to_owned());
             server
                 .at(protocol::MANAGER_PATH, manager)
                 .await
@@ -242,7 +249,8 @@ impl Serving {
             if let Some(peers) = self.peers() {
                 peers.count().wait_for(|count| *count == 0).await;
             }
-            if self.somebody_comes_within(idle).await {
+            // Accounts with kept tubes are tried again and again by a service that is there.
+            if self.somebody_comes_within(idle).await || self.keeper.is_going_online() {
                 continue;
             }
             self.disown_names().await;
@@ -273,6 +281,8 @@ impl Serving {
     }
 
     async fn close(&self) {
+        // Before the connections, so that it brings none back.
+        self.keeper.stop();
         let in_order = async {
             self.manager.shutdown().await;
             self.supervisor.shutdown().await;
@@ -304,6 +314,7 @@ async fn leave(outlet: &Outlet) {
         server
             .remove::<Connections, _>(protocol::MANAGER_PATH)
             .await,
+        server.remove::<About, _>(protocol::MANAGER_PATH).await,
         server.remove::<Protocol, _>(protocol::PROTOCOL_PATH).await,
         server
             .remove::<ProtocolPresence, _>(protocol::PROTOCOL_PATH)

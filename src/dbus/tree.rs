@@ -14,7 +14,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use super::{
@@ -27,6 +27,7 @@ use super::{
     contacts::Contacts,
     discovery::Discovery,
     emit,
+    kept::Kept,
     lease::{self, Lease},
     outlet::{Outlet, Outlets},
     policy::Policy,
@@ -37,8 +38,8 @@ use super::{
     trust::Trust,
 };
 use crate::connection::{
-    ConnectionHandle, message::ConnectionMessage, ports::ConnectionTree, protocol,
-    view::ConnectionSignal,
+    ConnectionHandle, kept::KeptHandle, message::ConnectionMessage, ports::ConnectionTree,
+    protocol, view::ConnectionSignal,
 };
 use actors::{
     model::{ChannelId, Error, OwnerId, Result},
@@ -54,6 +55,8 @@ struct Shared {
     outlets: Outlets,
     spawner: Spawner,
     places: Mutex<Places>,
+    /// Set before there is anything in the tree.
+    keeper: OnceLock<KeptHandle>,
 }
 
 #[derive(Default)]
@@ -79,7 +82,15 @@ impl Tree {
             outlets,
             spawner,
             places: Mutex::default(),
+            keeper: OnceLock::new(),
         }))
+    }
+
+    /// Who keeps tubes: made after the tree, because it needs a manager, which needs the tree.
+    pub fn keep_with(&self, keeper: KeptHandle) {
+        if self.0.keeper.set(keeper).is_err() {
+            tracing::error!("a tree has one keeper");
+        }
     }
 
     /// Each change to the maps is one insertion or one removal, so they are whole whatever
@@ -105,10 +116,21 @@ impl Tree {
         self.places()
             .connections
             .insert(connection.id, connection.clone());
-        let leases = lease::State::new(connection.clone(), self.0.spawner.clone());
+        let keeper = self.0.keeper.get().cloned();
+        let spawner = self.0.spawner.clone();
+        let leases = lease::State::new(connection.clone(), keeper.clone(), spawner);
         for outlet in &*self.0.outlets {
             let lease = Lease::new(leases.clone(), outlet.clone());
             put_connection(outlet, &connection, lease).await?;
+            if let Some(keeper) = keeper.clone() {
+                let server = outlet.connection().object_server();
+                put(
+                    server,
+                    &connection.path,
+                    Kept::new(connection.clone(), keeper),
+                )
+                .await?;
+            }
         }
         for outlet in &*self.0.outlets {
             outlet.own(&connection.bus_name).await?;
@@ -129,6 +151,7 @@ impl Tree {
         let path = &*connection.path;
         for outlet in &*self.0.outlets {
             let server = outlet.connection().object_server();
+            take::<Kept>(server, path).await;
             take::<Lease>(server, path).await;
             take::<Discovery>(server, path).await;
             take::<Policy>(server, path).await;

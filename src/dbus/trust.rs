@@ -43,6 +43,14 @@ impl Trust {
         read("Profile", || self.connection.profile.as_ref().to_owned())
     }
 
+    /// Whether nobody at all is spoken to without encryption; contacts that are pinned never are.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn encryption_required(&self) -> Result<bool> {
+        read("EncryptionRequired", || {
+            self.connection.account.require_encryption
+        })
+    }
+
     /// `trust` (s: no-key, unpinned, pinned, verified, blocked), `fingerprint` (s), `pinned-since`
     /// and `verified-since` (x: seconds since 1970), `pinned-fingerprint` (s, when blocked); each
     /// where there is one.

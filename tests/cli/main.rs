@@ -2,8 +2,11 @@
 //! loopback interface, and bytes.
 
 mod demo;
+mod doctor;
+mod kept;
 mod life;
 mod no_bus;
+mod pages;
 mod people;
 mod pneuma;
 mod policy;

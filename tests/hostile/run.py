@@ -10,6 +10,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from home import scenario  # noqa: E402
 import discovery  # noqa: E402,F401  (each adds its scenarios)
+import doctor  # noqa: E402,F401
 import in_the_middle  # noqa: E402,F401
 import link_local  # noqa: E402,F401
 import strangers  # noqa: E402,F401

@@ -17,6 +17,7 @@ import no_bus  # noqa: E402,F401
 import command_line  # noqa: E402,F401
 import mission_control  # noqa: E402,F401
 import ssh_contact  # noqa: E402,F401
+import shells  # noqa: E402,F401
 
 if __name__ == "__main__":
     sys.exit(scenario.main())

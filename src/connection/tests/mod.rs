@@ -1,6 +1,6 @@
 //! Connections on virtual time, with fakes of everything around them.
 
-mod fakes;
+pub(super) mod fakes;
 mod faults;
 mod offers;
 mod policy;

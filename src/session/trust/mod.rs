@@ -4,7 +4,8 @@
 //! ```text
 //!  Profile (directory, locked for one Connection)
 //!     ├── identity.pem   Identity: our key and its self-signed certificate
-//!     └── trust.json     TrustTable: which key our user pinned for which contact; Policy: the rules
+//!     ├── trust.json     TrustTable: which key our user pinned for which contact; Policy: the rules
+//!     └── kept.json      tubes that are made anew after a restart; see `connection::kept`
 //! ```
 //!
 //! [`TrustTable`], [`Policy`] and the comparison code are pure. [`Profile`] does the file system's part and
@@ -14,12 +15,14 @@
 use std::fmt;
 
 mod code;
+mod folder;
 mod identity;
 mod policy;
 mod profile;
 mod table;
 
 pub use code::{ComparisonCode, ParseCodeError};
+pub use folder::Folder;
 pub use identity::{BadCertificate, Identity, IdentityError, RunId, key_of_certificate};
 pub use policy::{
     Decision, MAX_RATE, MAX_RULES, MIN_RATE, ParseDecisionError, ParseWhoError, Policy,

@@ -1,25 +1,13 @@
 //! The directory a profile lies in: private, locked, and never silently replaced.
 //!
-//! The directory is 0700 and ours, its files 0600 and ours, neither is a symbolic link; anything
-//! else is refused with a sentence that says what to do. A file is written beside its old self,
-//! flushed, and renamed over it, so that a crash leaves the one or the other. An exclusive `flock`
-//! on `lock` keeps a second Connection out for as long as the [`Profile`] lives; the kernel releases
-//! it when the process dies.
+//! A [`Folder`] of its own. An exclusive `flock` on `lock` keeps a second Connection out for as long as
+//! the [`Profile`] lives; the kernel releases it when the process dies.
 
-use std::{
-    fs::{DirBuilder, File},
-    io::{Read as _, Write as _},
-    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
-    path::{Path, PathBuf},
-};
+use std::{os::fd::OwnedFd, path::Path};
 
 use actors::model::Error;
-use rustix::{
-    fs::{AtFlags, FlockOperation, Mode, OFlags},
-    io::Errno,
-};
 
-use super::{Identity, TrustTable};
+use super::{Folder, Identity, TrustTable};
 
 const IDENTITY: &str = "identity.pem";
 const TRUST: &str = "trust.json";
@@ -30,8 +18,7 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// An open, locked profile. All its calls block for as long as the disk takes.
 #[derive(Debug)]
 pub struct Profile {
-    path: PathBuf,
-    directory: OwnedFd,
+    folder: Folder,
     _lock: OwnedFd,
 }
 
@@ -42,46 +29,15 @@ impl Profile {
     /// `PermissionDenied` when the directory is not ours alone, `AlreadyConnected` when another
     /// Connection has it, `Confused` when the system fails.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|error| failed("cannot make", path, &error))?;
-        let directory = rustix::fs::open(
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|error| match error {
-            Errno::LOOP | Errno::NOTDIR => Error::PermissionDenied(format!(
-                "{} is not a directory; it holds keys and must be a directory of your own",
+        let folder = Folder::open(path)?;
+        let Some(lock) = folder.lock(LOCK)? else {
+            return Err(Error::AlreadyConnected(format!(
+                "the profile {} is in use by another connection; give this one another profile",
                 path.display()
-            )),
-            error => failed("cannot open", path, &error.into()),
-        })?;
-        check_private(&directory, path)?;
-        let lock_path = path.join(LOCK);
-        let lock = rustix::fs::openat(
-            &directory,
-            LOCK,
-            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::RUSR | Mode::WUSR,
-        )
-        .map_err(|error| failed("cannot open", &lock_path, &error.into()))?;
-        check_private(&lock, &lock_path)?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-            if error == Errno::WOULDBLOCK {
-                Error::AlreadyConnected(format!(
-                    "the profile {} is in use by another connection; give this one another profile",
-                    path.display()
-                ))
-            } else {
-                failed("cannot lock", &lock_path, &error.into())
-            }
-        })?;
+            )));
+        };
         Ok(Profile {
-            path: path.to_owned(),
-            directory,
+            folder,
             _lock: lock,
         })
     }
@@ -125,84 +81,24 @@ impl Profile {
         Error::Confused(format!(
             "{} is damaged ({error}); restore it from a backup, or move it away to begin anew as a \
              stranger to your contacts",
-            self.path.join(name).display()
+            self.folder.place(name).display()
         ))
     }
 
     fn read(&self, name: &str) -> Result<Option<String>, Error> {
-        let path = self.path.join(name);
-        let file = match rustix::fs::openat(
-            &self.directory,
-            name,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(failed("cannot read", &path, &error.into())),
+        let Some(bytes) = self.folder.read(name, MAX_FILE)? else {
+            return Ok(None);
         };
-        check_private(&file, &path)?;
-        let mut text = String::new();
-        File::from(file)
-            .take(MAX_FILE + 1)
-            .read_to_string(&mut text)
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::InvalidData => self.damaged(name, &error),
-                _ => failed("cannot read", &path, &error),
-            })?;
-        if text.len() as u64 > MAX_FILE {
+        if bytes.len() as u64 > MAX_FILE {
             return Err(self.damaged(name, &"it is too large"));
         }
+        let text = String::from_utf8(bytes).map_err(|error| self.damaged(name, &error))?;
         Ok(Some(text))
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), Error> {
-        let path = self.path.join(name);
-        // The profile is locked, so one name is enough; what a crash left there is overwritten.
-        let temporary = format!("{name}.new");
-        match rustix::fs::unlinkat(&self.directory, &temporary, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(failed("cannot replace", &path, &error.into())),
-        }
-        let write = || -> std::io::Result<()> {
-            let mut file = File::from(rustix::fs::openat(
-                &self.directory,
-                &temporary,
-                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::RUSR | Mode::WUSR,
-            )?);
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            rustix::fs::renameat(&self.directory, &temporary, &self.directory, name)?;
-            rustix::fs::fsync(&self.directory)?;
-            Ok(())
-        };
-        write().map_err(|error| failed("cannot write", &path, &error))
+        self.folder.write(name, text)
     }
-}
-
-fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
-    Error::Confused(format!("{what} {}: {error}", path.display()))
-}
-
-/// Ours, and nobody else may so much as read it.
-fn check_private(file: &OwnedFd, path: &Path) -> Result<(), Error> {
-    let stat =
-        rustix::fs::fstat(file).map_err(|error| failed("cannot look at", path, &error.into()))?;
-    if stat.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(Error::PermissionDenied(format!(
-            "{} belongs to another user; it holds keys and must be yours",
-            path.display()
-        )));
-    }
-    if stat.st_mode & 0o077 != 0 {
-        return Err(Error::PermissionDenied(format!(
-            "other users may use {}; it holds keys: take their permission away with chmod go= {}",
-            path.display(),
-            path.display()
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::session::trust::KeyId;
 
-const SERVICE: &str = "_presence._tcp.local.";
+pub(super) const SERVICE: &str = "_presence._tcp.local.";
 /// Between two attempts to browse: a hostile network must not keep us busy.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -231,7 +231,7 @@ impl Responder for BuiltIn {
 
 /// The instance of a full name, as it was on the wire. A stranger chose it: `None` when it is empty
 /// or holds control characters.
-fn instance_of(fullname: &str) -> Option<&str> {
+pub(super) fn instance_of(fullname: &str) -> Option<&str> {
     let split = fullname.len().checked_sub(SERVICE.len() + 1)?;
     let (instance, service) = (fullname.get(..split)?, fullname.get(split..)?);
     let fits = service.starts_with('.')
@@ -242,7 +242,7 @@ fn instance_of(fullname: &str) -> Option<&str> {
 }
 
 /// Our own names come back escaped, others' do not.
-fn unescaped(name: &str) -> String {
+pub(super) fn unescaped(name: &str) -> String {
     let mut text = String::new();
     let mut characters = name.chars();
     while let Some(c) = characters.next() {

@@ -14,6 +14,7 @@ use crate::session::trust::KeyId;
 
 pub mod avahi;
 pub mod driver;
+pub mod look;
 mod mdns;
 mod pending;
 mod responder;
@@ -28,7 +29,8 @@ pub const MAX_ADDRESSES: usize = 8;
 pub const MAX_INSTANCE: usize = 63;
 
 /// Who speaks multicast DNS for us (`pneuma-discovery`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// Avahi where a daemon answers, else mdns-sd.
     #[default]

@@ -1,0 +1,368 @@
+//! The keeper on virtual time: records in memory, sessions and supervisor that are not there.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use actors::{
+    model::{Error, Result, ServiceName, SocketAddress},
+    runtime::{BoxFuture, Clock},
+    stream_tube::StreamTubeMessage,
+};
+
+use super::{
+    Condition, KeptHandle,
+    record::{KeptTube, Record, Way},
+    store::Records,
+};
+use crate::{
+    connection::{
+        message::{ConnectionHandle, ConnectionMessage},
+        tests::fakes::{TestNetwork, TestSession, World},
+        view::Status,
+    },
+    session::{Contact, ContactId, Presence, SessionEvent, Show, Trust, trust::KeyId},
+    xmpp::ns,
+};
+
+const KEY: KeyId = KeyId([7; 32]);
+
+/// Records in memory.
+#[derive(Default)]
+struct Memory {
+    record: Mutex<Option<Record>>,
+    /// Nothing can be written.
+    full: AtomicBool,
+}
+
+impl Records for Arc<Memory> {
+    fn profiles(&self) -> BoxFuture<'static, Vec<String>> {
+        let record = self.record.lock().unwrap();
+        let names = record.iter().map(|record| record.account.profile.clone());
+        Box::pin(std::future::ready(names.collect()))
+    }
+
+    fn load(&self, _: &str, _: SystemTime) -> BoxFuture<'static, Result<Option<Record>>> {
+        let record = self.record.lock().unwrap().clone();
+        Box::pin(std::future::ready(Ok(record)))
+    }
+
+    fn save(&self, record: Record) -> BoxFuture<'static, Result<Record>> {
+        let saved = if self.full.load(Ordering::Relaxed) {
+            Err(Error::Confused("the disk is full".into()))
+        } else {
+            *self.record.lock().unwrap() = Some(record.clone());
+            Ok(record)
+        };
+        Box::pin(std::future::ready(saved))
+    }
+}
+
+fn address() -> SocketAddress {
+    SocketAddress::Ipv4("127.0.0.1:80".parse().unwrap())
+}
+
+/// What Ada keeps: an offer to Bob.
+fn record() -> Record {
+    let mut record = Record::new(World::account("ada"));
+    let tube = KeptTube {
+        contact: "bob@there".into(),
+        key: KEY,
+        service: ServiceName::new("http").unwrap(),
+        way: Way::Offer(address()),
+    };
+    record.keep(tube).unwrap();
+    record
+}
+
+struct Kept {
+    world: World,
+    memory: Arc<Memory>,
+    keeper: KeptHandle,
+}
+
+impl Kept {
+    fn new(record: Option<Record>) -> Self {
+        Kept::with(TestNetwork::default(), record)
+    }
+
+    fn with(network: TestNetwork, record: Option<Record>) -> Self {
+        let world = World::with(network);
+        let memory = Arc::new(Memory::default());
+        *memory.record.lock().unwrap() = record;
+        let clock: Arc<dyn Clock> = world.sim.clock.clone();
+        let records: Arc<dyn Records> = Arc::new(memory.clone());
+        let keeper = KeptHandle::with(&world.sim.spawner, &clock, &world.manager, Some(records));
+        keeper.restore();
+        world.sim.settle();
+        Kept {
+            world,
+            memory,
+            keeper,
+        }
+    }
+
+    /// Somebody asks for a connection and has it connect.
+    fn brought_online(&self) -> ConnectionHandle {
+        let request = self.keeper.request(World::account("ada"));
+        let connection = self.world.sim.run(request).unwrap();
+        let connecting = connection.ask(|reply| ConnectionMessage::Connect { reply });
+        self.world.sim.run(connecting).unwrap();
+        self.world.sim.settle();
+        connection
+    }
+
+    fn sessions(&self) -> Vec<Arc<TestSession>> {
+        self.world.network.sessions.lock().unwrap().clone()
+    }
+
+    /// Bob, as the last session sees him.
+    fn bob(&self, show: Show, key: KeyId, trust: Trust) {
+        let features = [ns::TUBES.to_owned(), ns::PNEUMA.to_owned()];
+        let bob = SessionEvent::Contact(Contact {
+            id: ContactId("bob@there".into()),
+            alias: String::new(),
+            presence: Presence {
+                show,
+                message: String::new(),
+            },
+            features: Some(Arc::new(features.into())),
+            key: Some(key),
+            trust,
+        });
+        let session = self.sessions().pop().unwrap();
+        session.events.try_send(bob).unwrap();
+        self.world.sim.settle();
+    }
+
+    fn friend(&self) {
+        self.bob(Show::Available, KEY, Trust::Pinned { since: UNIX_EPOCH });
+    }
+
+    fn tubes(&self) -> usize {
+        self.world.opener.tubes.lock().unwrap().len()
+    }
+
+    /// Answers the last tube's Offer.
+    fn offered(&self) {
+        let messages = self
+            .world
+            .opener
+            .tubes
+            .lock()
+            .unwrap()
+            .last_mut()
+            .unwrap()
+            .drain();
+        let [
+            StreamTubeMessage::Offer {
+                address: given,
+                reply,
+                ..
+            },
+        ] = <[_; 1]>::try_from(messages).ok().expect("one message")
+        else {
+            panic!("the tube was told something else");
+        };
+        assert_eq!(given, address());
+        reply.answer(Ok(()));
+        self.world.sim.settle();
+    }
+
+    /// The last tube closes, as the other side wants it.
+    fn closes(&self, connection: &ConnectionHandle) {
+        let id = *connection.view.get().channels.keys().next_back().unwrap();
+        let closed = ConnectionMessage::ChannelClosed(id);
+        let told = connection.address.try_tell_first(closed);
+        assert!(told.is_ok());
+        self.world.sim.settle();
+    }
+
+    fn condition(&self) -> Condition {
+        let [kept] = <[_; 1]>::try_from(self.keeper.of("ada")).expect("one kept tube");
+        kept.condition
+    }
+
+    fn waits_for(&self, part: &str) {
+        let condition = self.condition();
+        let Condition::Waiting(why) = &condition else {
+            panic!("{condition:?}");
+        };
+        assert!(why.contains(part), "{why}");
+    }
+
+    /// Nothing is left when everything has ended.
+    fn ends(self) {
+        self.keeper.stop();
+        self.world.sim.settle();
+        // Tubes that nobody answers hold their closing; they are gone with the opener.
+        self.world.opener.tubes.lock().unwrap().clear();
+        self.world.ends();
+    }
+}
+
+#[test]
+fn what_was_kept_is_made_with_the_very_contact_and_nobody_else() {
+    let kept = Kept::new(Some(record()));
+    assert_eq!(kept.sessions().len(), 1, "the account goes online");
+    kept.waits_for("not on the network");
+    kept.bob(Show::Available, KEY, Trust::Unpinned);
+    kept.waits_for("not the contact you trusted");
+    kept.bob(
+        Show::Available,
+        KeyId([8; 32]),
+        Trust::Pinned { since: UNIX_EPOCH },
+    );
+    kept.waits_for("not the contact you trusted");
+    kept.bob(Show::Offline, KEY, Trust::Pinned { since: UNIX_EPOCH });
+    kept.waits_for("not on the network");
+    assert_eq!(kept.tubes(), 0);
+    kept.friend();
+    assert_eq!(kept.tubes(), 1);
+    kept.offered();
+    assert!(matches!(kept.condition(), Condition::Running(_)));
+    kept.ends();
+}
+
+#[test]
+fn a_connection_that_fails_is_made_again_and_one_that_somebody_ends_is_not() {
+    let kept = Kept::new(Some(record()));
+    let lost = SessionEvent::Disconnected(Error::NetworkError("unplugged".into()));
+    kept.sessions()[0].events.try_send(lost).unwrap();
+    kept.world.sim.settle();
+    assert_eq!(kept.sessions().len(), 2, "once more");
+    kept.friend();
+    kept.offered();
+    // Somebody brings another connection online, and ends it.
+    let request = kept.keeper.request(World::account("ada"));
+    let connection = kept.world.sim.run(request).unwrap();
+    assert_eq!(kept.sessions().len(), 3);
+    assert!(
+        kept.sessions()[1]
+            .log
+            .lock()
+            .unwrap()
+            .contains(&"disconnect".to_owned())
+    );
+    kept.world.sim.advance(Duration::from_secs(2));
+    kept.waits_for("offline");
+    let connecting = connection.ask(|reply| ConnectionMessage::Connect { reply });
+    kept.world.sim.run(connecting).unwrap();
+    kept.world.sim.settle();
+    assert_eq!(connection.view.get().status, Status::Connected);
+    kept.friend();
+    assert_eq!(kept.tubes(), 2, "the tubes move along");
+    kept.offered();
+    kept.world.sim.run(connection.disconnect());
+    kept.world.sim.advance(Duration::from_secs(3600));
+    assert_eq!(kept.sessions().len(), 3, "it stays offline");
+    kept.waits_for("offline");
+    // A second client does not get a connection that is not ours out of the way.
+    let request = kept.keeper.request(World::account("ada"));
+    kept.world.sim.run(request).unwrap();
+    let request = kept.keeper.request(World::account("ada"));
+    assert!(matches!(
+        kept.world.sim.run(request),
+        Err(Error::NotAvailable(_))
+    ));
+    kept.ends();
+}
+
+#[test]
+fn nothing_is_promised_that_is_not_written_down() {
+    let kept = Kept::new(None);
+    assert_eq!(kept.sessions().len(), 0, "nothing kept, nobody online");
+    let connection = kept.brought_online();
+    kept.friend();
+    let bob = connection
+        .view
+        .get()
+        .contacts
+        .by_id("bob@there")
+        .unwrap()
+        .handle;
+    let keep = || {
+        let (keeper, connection) = (kept.keeper.clone(), connection.clone());
+        let asking = kept.world.sim.spawner.spawn("user", async move {
+            let service = ServiceName::new("http").unwrap();
+            keeper.offer(&connection, bob, service, address()).await
+        });
+        kept.world.sim.settle();
+        kept.offered();
+        asking
+    };
+    kept.memory.full.store(true, Ordering::Relaxed);
+    let refused = kept.world.sim.run(keep()).unwrap();
+    assert!(matches!(refused, Err(Error::Confused(why)) if why.contains("full")));
+    kept.world.sim.settle();
+    let told = kept.world.opener.tubes.lock().unwrap()[0].drain();
+    assert!(
+        matches!(told[..], [StreamTubeMessage::Close { .. }]),
+        "it is closed again"
+    );
+    drop(told);
+    assert!(kept.keeper.of("ada").is_empty());
+    kept.memory.full.store(false, Ordering::Relaxed);
+    let (number, _) = kept.world.sim.run(keep()).unwrap().unwrap();
+    assert_eq!(number, 1);
+    assert_eq!(kept.memory.record.lock().unwrap().as_ref(), Some(&record()));
+    // Neither is what is closed forgotten before that is written down.
+    kept.memory.full.store(true, Ordering::Relaxed);
+    let closing = kept.world.sim.run(kept.keeper.close(&connection, 1));
+    assert!(closing.is_err());
+    assert!(matches!(kept.condition(), Condition::Running(_)));
+    let wrong = kept.world.sim.run(kept.keeper.close(&connection, 2));
+    assert!(matches!(wrong, Err(Error::NotAvailable(_))));
+    kept.memory.full.store(false, Ordering::Relaxed);
+    let (keeper, of) = (kept.keeper.clone(), connection.clone());
+    let closing = kept
+        .world
+        .sim
+        .spawner
+        .spawn("user", async move { keeper.close(&of, 1).await });
+    kept.world.sim.settle();
+    let told = kept.world.opener.tubes.lock().unwrap()[1].drain();
+    assert!(matches!(told[..], [StreamTubeMessage::Close { .. }]));
+    drop(told);
+    kept.closes(&connection);
+    // The channel that could not be kept was the first.
+    kept.world.sim.run(closing).unwrap().unwrap();
+    assert!(kept.keeper.of("ada").is_empty());
+    assert!(
+        kept.memory
+            .record
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .tubes
+            .is_empty()
+    );
+    kept.ends();
+}
+
+#[test]
+fn offers_that_are_turned_down_come_more_and_more_seldom() {
+    let kept = Kept::new(None);
+    *kept.memory.record.lock().unwrap() = Some(record());
+    let connection = kept.brought_online();
+    kept.friend();
+    let mut pauses = Vec::new();
+    for round in 1..8 {
+        assert_eq!(kept.tubes(), round);
+        kept.offered();
+        kept.closes(&connection);
+        kept.waits_for("made again in");
+        let before = kept.world.sim.now();
+        while kept.tubes() == round {
+            kept.world.sim.advance(Duration::from_secs(1));
+        }
+        pauses.push((kept.world.sim.now() - before).as_secs());
+    }
+    assert_eq!(pauses, [1, 4, 16, 64, 256, 300, 300]);
+    kept.ends();
+}

@@ -1,0 +1,91 @@
+"""What `pneuma doctor` says of machines that are broken on purpose. What a person's own files are enough to break
+is in tests/cli."""
+import json
+import subprocess
+
+from home import *  # noqa: F403
+
+
+def doctor(person, uid=ALICE, **environment):
+    """All findings, by verdict and check; the exit code fits them."""
+    env = {**person.env(), "PNEUMA_INTERFACE": "", "PNEUMA_MDNS_PORT": str(person.port), **environment}
+    done = subprocess.run(person.machine.prefix(uid) + [public(binary("pneuma")), "doctor", "--json"],
+                          env=env, capture_output=True, text=True, timeout=120)
+    found = json.loads(done.stdout)
+    wrong = any(finding["verdict"] == "wrong" for finding in found)
+    assert done.returncode == int(wrong), (done.returncode, done.stdout, done.stderr)
+    by = {}
+    for finding in found:
+        by.setdefault((finding["verdict"], finding["check"]), []).append(f"{finding['what']} > {finding['todo']}")
+    return by
+
+
+def says(found, verdict, check, *parts):
+    sentences = found.get((verdict, check), [])
+    assert any(all(part in sentence for part in parts) for sentence in sentences), (verdict, check, parts, found)
+
+
+@scenario
+def the_doctor_sees_a_firewall():
+    """Packets of discovery are dropped: said of the interface, and of our own announcement."""
+    lan = Lan("alice")
+    person = Person("alice", lan.alice, ALICE)
+    found = doctor(person)
+    says(found, "ok", "interfaces", "eth0")
+    says(found, "ok", "multicast", "eth0")
+    says(found, "ok", "announcement", "alice@")
+    rules = f"table inet wall {{ chain in {{ type filter hook input priority 0; udp dport {person.port} drop; }}; }}"
+    run("ip", "netns", "exec", lan.alice.namespace, "nft", rules)
+    found = doctor(person)
+    says(found, "wrong", "multicast", "eth0", "firewall", str(person.port))
+    says(found, "wrong", "announcement", "alice@", "not heard", "firewall")
+    run("ip", "netns", "exec", lan.alice.namespace, "nft", "delete table inet wall")
+    says(doctor(person), "ok", "announcement", "alice@")
+
+
+@scenario
+def the_doctor_sees_a_machine_without_a_network():
+    """No interface, no IPv6, no loopback, one after the other."""
+    lan = Lan("alice")
+    person = Person("alice", lan.alice, ALICE, online=False)
+    inside = ["ip", "-n", lan.alice.namespace]
+    run(*inside, "link", "set", "eth0", "down")
+    found = doctor(person)
+    says(found, "wrong", "interfaces", "no network interface", "connect")
+    says(found, "ok", "who-connects")
+    run("ip", "netns", "exec", lan.alice.namespace, "sh", "-c",
+        "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    says(doctor(person), "note", "ipv6", "IPv4 serves")
+    run(*inside, "link", "set", "lo", "down")
+    run(*inside, "addr", "flush", "dev", "lo")
+    says(doctor(person), "wrong", "who-connects", "127.0.0.1")
+
+
+@scenario
+def the_doctor_sees_another_user_s_folder():
+    """As after `su`: the runtime folder is somebody else's, and so is whoever listens on the port."""
+    lan = Lan("alice")
+    person = Person("alice", lan.alice, ALICE)
+    shared = tempfile.mkdtemp(prefix="pneuma-shared-", dir="/tmp")
+    try:
+        os.chmod(shared, 0o755)
+        theirs = os.path.join(shared, "run")
+        os.mkdir(theirs, 0o700)
+        os.chown(theirs, ALICE, ALICE)
+        home = os.path.join(shared, "home")
+        os.mkdir(home, 0o700)
+        os.chown(home, MALLORY, MALLORY)
+        found = doctor(person, MALLORY, XDG_RUNTIME_DIR=theirs, HOME=home, XDG_STATE_HOME=home)
+        says(found, "wrong", "runtime-folder", f"number {ALICE}", "su")
+        says(found, "wrong", "session-bus", "does not answer")
+        says(found, "note", "responders", f"user {ALICE}")
+        # The other's keys are the other's.
+        os.chmod(home, 0o755)
+        profile = os.path.join(home, "pneuma", "default")
+        os.makedirs(profile)
+        for folder in (os.path.dirname(profile), profile):
+            os.chmod(folder, 0o755)
+        found = doctor(person, MALLORY, HOME=home, XDG_STATE_HOME=home)
+        says(found, "wrong", "profile", "another user")
+    finally:
+        shutil.rmtree(shared)
