@@ -101,6 +101,9 @@ pub struct AccountArgs {
     /// Use another port for discovery than 5353, apart from everybody else
     #[arg(long, global = true, env = "PNEUMA_MDNS_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub mdns_port: Option<u16>,
+    /// Let connections go these ways only: socks5 (direct), ibb (inside the stream) or both
+    #[arg(long, global = true, env = "PNEUMA_BYTESTREAMS", value_name = "WAYS")]
+    pub bytestreams: Option<String>,
     /// Let other users of this machine use the sockets of your tubes
     #[arg(long, global = true)]
     pub any_local_user: bool,
@@ -122,6 +125,7 @@ impl AccountArgs {
             profile: text(&self.profile),
             interface: text(&self.interface),
             mdns_port: self.mdns_port,
+            bytestreams: text(&self.bytestreams),
             any_local_user: self.any_local_user.then_some(true),
         }
     }

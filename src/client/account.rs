@@ -27,6 +27,8 @@ pub struct Account {
     pub interface: Option<String>,
     /// `pneuma-mdns-port`: another port than 5353, for tests.
     pub mdns_port: Option<u16>,
+    /// `pneuma-bytestreams`: which ways connections may go, `socks5`, `ibb` or both. Both by default.
+    pub bytestreams: Option<String>,
     /// `pneuma-any-local-user`: let other users of this machine use the tubes' sockets.
     pub any_local_user: Option<bool>,
 }
@@ -49,6 +51,7 @@ impl Account {
             ("jid", &self.jid),
             ("pneuma-profile", &self.profile),
             ("pneuma-interface", &self.interface),
+            ("pneuma-bytestreams", &self.bytestreams),
         ];
         for (name, value) in texts {
             if let Some(value) = value {

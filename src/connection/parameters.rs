@@ -2,6 +2,8 @@
 
 use actors::model::Error;
 
+use crate::session::bytestreams::Methods;
+
 use super::{
     protocol::{PARAMETERS, Parameter, ParameterDefault},
     value::{Given, GivenMap},
@@ -38,6 +40,8 @@ pub struct Account {
     pub interface: Option<String>,
     /// `pneuma-mdns-port`.
     pub mdns_port: u16,
+    /// `pneuma-bytestreams`: which ways the bytes may go.
+    pub bytestreams: Methods,
     /// `pneuma-any-local-user`: sockets let in every user of this machine, as the specification's
     /// Localhost does.
     pub any_local_user: bool,
@@ -99,6 +103,7 @@ impl Account {
             profile,
             interface: text("pneuma-interface").filter(|name| !name.is_empty()),
             mdns_port,
+            bytestreams: methods(&text("pneuma-bytestreams").unwrap_or_default())?,
             any_local_user: bool("pneuma-any-local-user"),
         })
     }
@@ -154,6 +159,27 @@ fn check_profile(profile: &str) -> Result<(), Error> {
             "pneuma-profile has 1 to {MAX_PROFILE} letters, digits, dots, dashes and underscores and does not begin with a dot"
         )))
     }
+}
+
+/// Words with commas between them; how they are ordered does not matter.
+fn methods(words: &str) -> Result<Methods, Error> {
+    let mut methods = Methods {
+        socks5: false,
+        in_band: false,
+    };
+    for word in words.split(',') {
+        match word.trim() {
+            "socks5" => methods.socks5 = true,
+            "ibb" => methods.in_band = true,
+            _ => {
+                return Err(Error::InvalidArgument(
+                    "pneuma-bytestreams is one or both of socks5 and ibb, with a comma between them"
+                        .into(),
+                ));
+            }
+        }
+    }
+    Ok(methods)
 }
 
 fn login_fit(login: &str) -> String {
@@ -213,6 +239,7 @@ mod tests {
         assert_eq!(account.identifier(), "ada");
         assert!(account.require_encryption);
         assert!(!account.any_local_user);
+        assert_eq!(account.bytestreams, Methods::ALL);
         assert_eq!(account.profile, "default");
         assert_eq!(account.mdns_port, 5353);
         assert_eq!(account.interface, None);
@@ -234,6 +261,15 @@ mod tests {
         assert!(!account.require_encryption);
         assert_eq!(account.mdns_port, 15353);
         assert_eq!(account.interface.as_deref(), Some("lo"));
+        let ways = |words: &str| {
+            let words = Given::Text(words.into());
+            let account = Account::new(&given(&[("pneuma-bytestreams", words)]), "ada");
+            let ways = account.unwrap().bytestreams;
+            (ways.socks5, ways.in_band)
+        };
+        assert_eq!(ways("ibb"), (false, true));
+        assert_eq!(ways("socks5"), (true, false));
+        assert_eq!(ways("ibb, socks5"), (true, true));
         let port = Account::new(&given(&[("pneuma-mdns-port", Given::Uint(7))]), "ada");
         assert_eq!(port.unwrap().mdns_port, 7);
     }
@@ -249,6 +285,9 @@ mod tests {
         assert!(refused(&[("nickname", Given::Other("a{sv}".into()))]).contains("a{sv}"));
         assert!(refused(&[("nickname", Given::Text("a\nb".into()))]).contains("control"));
         assert!(refused(&[("nickname", Given::Text("x".repeat(1 << 20)))]).contains("240"));
+        for words in ["", "sock5", "socks5,", "socks5 ibb"] {
+            refused(&[("pneuma-bytestreams", Given::Text(words.into()))]);
+        }
         for profile in ["../x", "a/b", ".hidden", "", "a\0", &"p".repeat(65)] {
             refused(&[("pneuma-profile", Given::Text(profile.into()))]);
         }

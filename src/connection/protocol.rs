@@ -210,6 +210,11 @@ pub const PARAMETERS: &[Parameter] = &[
         default: Some(ParameterDefault::Port(5353)),
     },
     Parameter {
+        name: "pneuma-bytestreams",
+        kind: ParameterKind::Text,
+        default: Some(ParameterDefault::Text("socks5,ibb")),
+    },
+    Parameter {
         name: "pneuma-any-local-user",
         kind: ParameterKind::Bool,
         default: Some(ParameterDefault::Bool(false)),

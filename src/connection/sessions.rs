@@ -63,6 +63,7 @@ impl SessionFactory for LinkLocalSessions {
             profile_dir: profiles.join(&account.profile),
             interface: account.interface.clone(),
             mdns_port: account.mdns_port,
+            bytestreams: account.bytestreams,
         });
         Box::pin(async move {
             let config = config.ok_or_else(|| {

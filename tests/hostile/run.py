@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from home import scenario  # noqa: E402
 import discovery  # noqa: E402,F401  (each adds its scenarios)
 import in_the_middle  # noqa: E402,F401
+import filtered  # noqa: E402,F401
 import link_local  # noqa: E402,F401
 import strangers  # noqa: E402,F401
 import floods  # noqa: E402,F401

@@ -76,6 +76,8 @@ pub struct LinkLocalConfig {
     pub interface: Option<String>,
     /// [`MDNS_PORT`], but in tests.
     pub mdns_port: u16,
+    /// `pneuma-bytestreams`: which ways the bytes may go.
+    pub bytestreams: bytestreams::Methods,
 }
 
 /// Opens the profile (which blocks for as long as the disk takes) and starts the session's actor,
@@ -162,10 +164,14 @@ fn start_with(
         identity.clone(),
         bytestreams::Config {
             allow_plaintext: !config.require_encryption,
+            methods: config.bytestreams,
             ..bytestreams::Config::default()
         },
     );
-    let (info_writer, info) = Snapshot::new(actor::info(std::collections::BTreeSet::new()));
+    let (info_writer, info) = Snapshot::new(actor::info(
+        config.bytestreams,
+        std::collections::BTreeSet::new(),
+    ));
     let (mailbox, address) = Mailbox::new(MAILBOX);
     let (stream_events, stream_address) = Mailbox::new(STREAM_EVENTS);
     let (events, receiver) = async_channel::bounded(EVENTS);

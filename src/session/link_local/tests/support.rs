@@ -18,6 +18,7 @@ use smol::Executor;
 
 use crate::session::{
     Contact, ContactId, PeerId, Session, SessionEvent,
+    bytestreams::Methods,
     link_local::{LinkLocalConfig, start},
 };
 
@@ -39,6 +40,7 @@ pub fn config(name: &str, profile: &Path, port: u16) -> LinkLocalConfig {
         profile_dir: profile.to_owned(),
         interface: Some("lo".into()),
         mdns_port: port,
+        bytestreams: Methods::ALL,
     }
 }
 
