@@ -113,6 +113,9 @@ pub struct AccountArgs {
     /// whichever is there (auto, unless said otherwise)
     #[arg(long, global = true, env = "PNEUMA_DISCOVERY", value_name = "WHO", value_parser = who())]
     pub discovery: Option<String>,
+    /// Let connections go these ways only: socks5 (direct), ibb (inside the stream) or both
+    #[arg(long, global = true, env = "PNEUMA_BYTESTREAMS", value_name = "WAYS")]
+    pub bytestreams: Option<String>,
     /// Let other users of this machine use the sockets of your tubes
     #[arg(long, global = true)]
     pub any_local_user: bool,
@@ -142,6 +145,7 @@ impl AccountArgs {
             interface: text(&self.interface),
             mdns_port: self.mdns_port,
             discovery: text(&self.discovery),
+            bytestreams: text(&self.bytestreams),
             any_local_user: self.any_local_user.then_some(true),
         }
     }

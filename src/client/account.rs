@@ -29,6 +29,8 @@ pub struct Account {
     pub mdns_port: Option<u16>,
     /// `pneuma-discovery`: `auto`, `avahi` or `built-in`. `auto` by default.
     pub discovery: Option<String>,
+    /// `pneuma-bytestreams`: which ways connections may go, `socks5`, `ibb` or both. Both by default.
+    pub bytestreams: Option<String>,
     /// `pneuma-any-local-user`: let other users of this machine use the tubes' sockets.
     pub any_local_user: Option<bool>,
 }
@@ -52,6 +54,7 @@ impl Account {
             ("pneuma-profile", &self.profile),
             ("pneuma-interface", &self.interface),
             ("pneuma-discovery", &self.discovery),
+            ("pneuma-bytestreams", &self.bytestreams),
         ];
         for (name, value) in texts {
             if let Some(value) = value {

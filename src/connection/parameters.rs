@@ -2,6 +2,8 @@
 
 use actors::model::Error;
 
+use crate::session::bytestreams::Methods;
+
 use super::{
     protocol::{PARAMETERS, Parameter, ParameterDefault},
     value::{Given, GivenMap},
@@ -43,6 +45,8 @@ pub struct Account {
     pub mdns_port: u16,
     /// `pneuma-discovery`: `auto`, `avahi` or `built-in`.
     pub discovery: Method,
+    /// `pneuma-bytestreams`: which ways the bytes may go.
+    pub bytestreams: Methods,
     /// `pneuma-any-local-user`: sockets let in every user of this machine, as the specification's
     /// Localhost does.
     pub any_local_user: bool,
@@ -111,6 +115,7 @@ impl Account {
             interface: text("pneuma-interface").filter(|name| !name.is_empty()),
             mdns_port,
             discovery,
+            bytestreams: methods(&text("pneuma-bytestreams").unwrap_or_default())?,
             any_local_user: bool("pneuma-any-local-user"),
         })
     }
@@ -179,6 +184,27 @@ fn check_profile(profile: &str) -> Result<(), Error> {
     }
 }
 
+/// Words with commas between them; how they are ordered does not matter.
+fn methods(words: &str) -> Result<Methods, Error> {
+    let mut methods = Methods {
+        socks5: false,
+        in_band: false,
+    };
+    for word in words.split(',') {
+        match word.trim() {
+            "socks5" => methods.socks5 = true,
+            "ibb" => methods.in_band = true,
+            _ => {
+                return Err(Error::InvalidArgument(
+                    "pneuma-bytestreams is one or both of socks5 and ibb, with a comma between them"
+                        .into(),
+                ));
+            }
+        }
+    }
+    Ok(methods)
+}
+
 fn login_fit(login: &str) -> String {
     let mut fit = String::new();
     for c in login.chars().filter(|c| !c.is_control()) {
@@ -236,6 +262,7 @@ mod tests {
         assert_eq!(account.identifier(), "ada");
         assert!(account.require_encryption);
         assert!(!account.any_local_user);
+        assert_eq!(account.bytestreams, Methods::ALL);
         assert_eq!(account.profile, "default");
         assert_eq!(account.mdns_port, 5353);
         assert_eq!(account.interface, None);
@@ -260,6 +287,15 @@ mod tests {
         assert_eq!(account.mdns_port, 15353);
         assert_eq!(account.discovery, Method::BuiltIn);
         assert_eq!(account.interface.as_deref(), Some("lo"));
+        let ways = |words: &str| {
+            let words = Given::Text(words.into());
+            let account = Account::new(&given(&[("pneuma-bytestreams", words)]), "ada");
+            let ways = account.unwrap().bytestreams;
+            (ways.socks5, ways.in_band)
+        };
+        assert_eq!(ways("ibb"), (false, true));
+        assert_eq!(ways("socks5"), (true, false));
+        assert_eq!(ways("ibb, socks5"), (true, true));
         let port = Account::new(&given(&[("pneuma-mdns-port", Given::Uint(7))]), "ada");
         assert_eq!(port.unwrap().mdns_port, 7);
     }
@@ -281,6 +317,9 @@ mod tests {
             ("pneuma-mdns-port", Given::Uint(5354)),
         ];
         assert!(refused(&other_port).contains("port 5353 only"));
+        for words in ["", "sock5", "socks5,", "socks5 ibb"] {
+            refused(&[("pneuma-bytestreams", Given::Text(words.into()))]);
+        }
         for profile in ["../x", "a/b", ".hidden", "", "a\0", &"p".repeat(65)] {
             refused(&[("pneuma-profile", Given::Text(profile.into()))]);
         }

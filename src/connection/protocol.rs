@@ -219,6 +219,11 @@ pub const PARAMETERS: &[Parameter] = &[
         default: Some(ParameterDefault::Text("auto")),
     },
     Parameter {
+        name: "pneuma-bytestreams",
+        kind: ParameterKind::Text,
+        default: Some(ParameterDefault::Text("socks5,ibb")),
+    },
+    Parameter {
         name: "pneuma-any-local-user",
         kind: ParameterKind::Bool,
         default: Some(ParameterDefault::Bool(false)),

@@ -68,6 +68,7 @@ impl SessionFactory for LinkLocalSessions {
             interface: account.interface.clone(),
             mdns_port: account.mdns_port,
             discovery: account.discovery,
+            bytestreams: account.bytestreams,
         });
         Box::pin(async move {
             let config = config.ok_or_else(|| {

@@ -2,12 +2,12 @@
 //!
 //! `link_local/` implements [`Link`]; tests have a fake. Nobody above knows how the stream came to be.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use actors::runtime::{BoxFuture, Reply};
 use minidom::Element;
 
-use super::trust::KeyId;
+use super::{lane::Lane, trust::KeyId};
 pub use crate::xmpp::StanzaError;
 
 /// What TLS proved of an XML stream.
@@ -73,6 +73,8 @@ pub trait Link: Send + Sync + 'static {
         payload: Element,
         id: Option<String>,
     ) -> BoxFuture<'static, Result<Option<Element>, RequestError>>;
+    /// What is sent through the stream by turns. It ends when the stream does.
+    fn lane(&self) -> &Arc<Lane>;
     /// Sends a `<message>` with these payloads. Completes when it has been written.
     fn message(&self, payloads: Vec<Element>) -> BoxFuture<'static, Result<(), RequestError>>;
 }

@@ -12,6 +12,7 @@ use actors::{
 };
 
 pub mod bytestreams;
+pub mod lane;
 pub mod link;
 pub mod link_local;
 pub mod tls;

@@ -7,13 +7,14 @@ use std::{collections::HashMap, time::Duration};
 
 use super::stanza::{Iq, IqKind};
 
-/// Most iqs that may wait on one stream; one more is refused.
+/// Most iqs that may wait on one stream, if nothing else is said; one more is refused.
 pub const MAX_PENDING: usize = 256;
 
 /// Pending iqs of one stream, each with what waits for its answer.
 #[derive(Debug)]
 pub struct IqTracker<W> {
     peer: String,
+    room: usize,
     pending: HashMap<String, Pending<W>>,
 }
 
@@ -26,7 +27,7 @@ struct Pending<W> {
 /// Why an iq cannot be tracked; what would have waited comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrackError<W> {
-    /// [`MAX_PENDING`] are waiting.
+    /// As many are waiting as may.
     Full(W),
     /// One with this id is waiting.
     SameId(W),
@@ -35,8 +36,14 @@ pub enum TrackError<W> {
 impl<W> IqTracker<W> {
     /// A tracker for the stream to `peer`, named as in `to`.
     pub fn new(peer: impl Into<String>) -> Self {
+        IqTracker::with_room(peer, MAX_PENDING)
+    }
+
+    /// The same for another number of iqs.
+    pub fn with_room(peer: impl Into<String>, room: usize) -> Self {
         IqTracker {
             peer: peer.into(),
+            room,
             pending: HashMap::new(),
         }
     }
@@ -49,7 +56,7 @@ impl<W> IqTracker<W> {
         if self.pending.contains_key(id) {
             return Err(TrackError::SameId(waiter));
         }
-        if self.pending.len() >= MAX_PENDING {
+        if self.pending.len() >= self.room {
             return Err(TrackError::Full(waiter));
         }
         self.pending

@@ -149,7 +149,9 @@ fn a_bus_that_is_not_there() {
         "wrong",
         &["/nonexistent/bus", "log in"],
     );
-    let output = without(Some("unix:path=/nonexistent/bus")).output().expect("pneuma runs");
+    let output = without(Some("unix:path=/nonexistent/bus"))
+        .output()
+        .expect("pneuma runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("wrong; what to do"), "{said}");
 }

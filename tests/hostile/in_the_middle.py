@@ -107,10 +107,8 @@ def a_sniffed_sid():
     home.works()
 
 
-@scenario
-def targets_are_swapped():
-    """Two bytestreams of the same pair, crossed on their way: neither carries a byte."""
-    home, middle = with_mode("pass", both_ways=False)
+def swapped(home, middle):
+    """Two of Bob's connections, crossed: the state and the bytes of each."""
     home.make_tube()
     assert home.bob.connection_closed(home.accepted) == "Cancelled"
     middle.call(set_mode, "swap")
@@ -119,9 +117,30 @@ def targets_are_swapped():
     other.start(knock, home.door, b"second secret".hex(), 20)
     results = [home.at_bob.answer(), other.answer()]
     assert [what for what, _ in middle.call(seen_in_the_middle) if what == "swapped"], "nothing was swapped"
+    return results
+
+
+@scenario
+def targets_are_swapped():
+    """Two bytestreams of the same pair, crossed on their way: neither carries a byte."""
+    only = {"pneuma-bytestreams": GLib.Variant("s", "socks5")}
+    home, middle = with_mode("pass", both_ways=False, parameters=only)
+    results = swapped(home, middle)
     for state, data in results:
         assert state == "closed" and data == "", results
     closed = {home.bob.connection_closed(home.accepted) for _ in range(2)}
     assert closed <= {"ConnectionLost", "ConnectionRefused", "ConnectionFailed"}, closed
+    middle.call(set_mode, "pass")
+    home.works()
+
+
+@scenario
+def targets_are_swapped_in_vain():
+    """The same where connections may go inside the XML stream: each does, and carries its own bytes."""
+    home, middle = with_mode("pass", both_ways=False)
+    results = swapped(home, middle)
+    for (_, data), said in zip(results, (b"first secret", b"second secret")):
+        assert bytes.fromhex(data) == said, results
+    never_in_plaintext(middle)
     middle.call(set_mode, "pass")
     home.works()

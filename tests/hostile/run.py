@@ -12,6 +12,7 @@ from home import scenario  # noqa: E402
 import discovery  # noqa: E402,F401  (each adds its scenarios)
 import doctor  # noqa: E402,F401
 import in_the_middle  # noqa: E402,F401
+import filtered  # noqa: E402,F401
 import link_local  # noqa: E402,F401
 import strangers  # noqa: E402,F401
 import floods  # noqa: E402,F401

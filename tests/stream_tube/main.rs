@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod closing;
+mod in_band;
 mod leaks;
 mod opening;
 mod pressure;

@@ -50,6 +50,15 @@ impl<T> Pending<T> {
         self.0.recv().await.map_err(|_| Dropped)
     }
 
+    /// The answer, or that there will be none, if that is known now. It is given once.
+    pub fn now(&mut self) -> Option<Result<T, Dropped>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(Ok(answer)),
+            Err(async_channel::TryRecvError::Closed) => Some(Err(Dropped)),
+            Err(async_channel::TryRecvError::Empty) => None,
+        }
+    }
+
     /// Waits until it is answered or dropped, whichever it is; the answer is thrown away.
     /// Cancel-safe.
     pub async fn ready(&mut self) {

@@ -1,19 +1,20 @@
 //! Answering: the side that gets the `<si/>`, dials, and is the TLS server.
 
-use std::{collections::hash_map::Entry, sync::Arc};
+use std::{collections::hash_map::Entry, net::SocketAddr, sync::Arc};
 
 use actors::{
     model::{BytestreamId, Error},
     ports::{Bytestream, IncomingBytestream},
-    runtime::{BoxFuture, Reply, within},
+    runtime::{BoxFuture, Pending, Reply, within},
 };
 use minidom::Element;
 
 use super::{
-    Answer, Bytestreams, Key, Mode, Offered, Place,
+    Answer, Bytestreams, Key, Methods, Mode, Offered, Place, Waiting,
     carrier::TcpCarrier,
+    group::Group,
     key, refuse,
-    secure::{self, Expected},
+    secure::{self, Expected, Proven},
     socket, streamhosts,
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     xmpp::{
         Condition, ErrorKind, ns,
         payload::{
-            bytestreams::{destination, streamhost_used},
+            bytestreams::{Streamhosts, destination, streamhost_used},
             pneuma, si, tube,
         },
     },
@@ -30,11 +31,27 @@ use crate::{
 /// A stream initiation that was understood.
 pub(super) struct Offer {
     pub(super) sid: String,
+    /// What it offers and we allow, in its order; one, unless it takes several. Not empty.
+    pub(super) methods: Vec<&'static str>,
     pub(super) profile: String,
     pub(super) purpose: Element,
     pub(super) id: BytestreamId,
     pub(super) mode: Mode,
     pub(super) _place: Place,
+}
+
+impl Offer {
+    /// Which bytestream it must turn out to be, where that can be told.
+    fn expected(&self) -> Option<Expected> {
+        match &self.mode {
+            Mode::Secured(link) => Some(Expected {
+                sid: self.sid.clone(),
+                id: self.id,
+                link: link.clone(),
+            }),
+            Mode::Plain => None,
+        }
+    }
 }
 
 /// The same, waiting for a decision.
@@ -121,13 +138,13 @@ impl IncomingBytestream for Incoming {
     }
 }
 
-/// An entry among those that wait for streamhosts; taken out when it is dropped.
-struct Waiting<'a> {
+/// An entry among those that wait for what comes next; taken out when it is dropped.
+struct Waiter<'a> {
     streams: &'a Bytestreams,
     key: Key,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.streams.waiting().remove(&self.key);
     }
@@ -141,8 +158,11 @@ impl Bytestreams {
         answer: Answer,
     ) -> Result<Bytestream, Error> {
         let gone = || Error::Offline("the stream to the contact ended".into());
-        let (reply, pending) = Reply::new();
-        let Some(waiting) = self.wait_for_streamhosts(link, &offer.sid, reply) else {
+        let mut methods = Methods {
+            socks5: offer.methods.contains(&ns::BYTESTREAMS),
+            in_band: offer.methods.contains(&ns::IBB),
+        };
+        let Some((mut waiting, mut pending)) = self.wait_for(link, &offer, methods) else {
             refuse(answer, declined(Condition::Conflict));
             return Err(Error::ConnectionFailed(
                 "the contact used the name of one bytestream for two".into(),
@@ -154,8 +174,8 @@ impl Bytestreams {
             return Err(gone());
         }
         let agreed = si::Answer {
-            methods: vec![ns::BYTESTREAMS.to_owned()],
-            multiple: false,
+            methods: offer.methods.iter().map(|&m| m.to_owned()).collect(),
+            multiple: offer.methods.len() > 1,
             extra: (offer.profile == ns::TUBES)
                 .then(tube::agreed)
                 .into_iter()
@@ -165,85 +185,177 @@ impl Bytestreams {
         answer
             .send(Ok(Some(agreed.to_element())))
             .map_err(|_| gone())?;
-        let offered = pending.wait().await.map_err(|_| gone())?;
-        drop(waiting);
-        self.dialled(link, offer, offered).await
+        let expected = offer.expected();
+        loop {
+            let offered = pending.wait().await.map_err(|_| gone())?;
+            drop(waiting);
+            let (hosts, answer) = match offered {
+                Offered::InBand(carrier) => {
+                    return self.accept_in_band(carrier, expected.as_ref()).await;
+                }
+                Offered::Streamhosts(hosts, answer) => (hosts, answer),
+            };
+            let dialled = self
+                .dialled(link, &offer.sid, expected.as_ref(), hosts, methods.in_band)
+                .await;
+            if let Some((bytestream, jid)) = dialled {
+                let used = streamhost_used(&offer.sid, &jid);
+                // A peer whose XML stream ended meanwhile still has the bytestream.
+                if answer.send(Ok(Some(used))).is_err() {
+                    tracing::debug!("the XML stream ended before its answer");
+                }
+                return Ok(bytestream);
+            }
+            methods.socks5 = false;
+            let again = methods
+                .in_band
+                .then(|| self.wait_for(link, &offer, methods))
+                .flatten();
+            // After that, so that what the peer does upon it is waited for.
+            refuse(answer, declined(Condition::ItemNotFound));
+            let Some(again) = again else {
+                return Err(Error::ConnectionFailed(
+                    "the contact cannot be reached at the addresses it gave".into(),
+                ));
+            };
+            (waiting, pending) = again;
+            if link.has_ended() {
+                return Err(gone());
+            }
+        }
     }
 
-    /// `None` when one with this SID waits already.
-    fn wait_for_streamhosts(
+    /// `None` when one with this SID waits already, or is open.
+    fn wait_for(
         &self,
         link: &dyn Link,
-        sid: &str,
-        reply: Reply<Offered>,
-    ) -> Option<Waiting<'_>> {
-        let key = key(link, sid);
+        offer: &Offer,
+        methods: Methods,
+    ) -> Option<(Waiter<'_>, Pending<Offered>)> {
+        let key = key(link, &offer.sid);
+        if self.shelf.has(&key) {
+            return None;
+        }
         match self.waiting().entry(key.clone()) {
             Entry::Occupied(_) => None,
             Entry::Vacant(entry) => {
-                entry.insert(reply);
-                Some(Waiting { streams: self, key })
+                let (reply, pending) = Reply::new();
+                entry.insert(Waiting {
+                    methods,
+                    secured: matches!(offer.mode, Mode::Secured(_)),
+                    reply,
+                });
+                Some((Waiter { streams: self, key }, pending))
             }
         }
     }
 
-    /// Tries the streamhosts one after the other until one is the peer.
+    /// Tries the streamhosts side by side, each a little after the one before, until one is the peer.
+    /// Gives the bytestream and what the peer calls the streamhost. `hasty`: there is another way.
     async fn dialled(
         &self,
         link: &dyn Link,
-        offer: Offer,
-        (hosts, answer): Offered,
-    ) -> Result<Bytestream, Error> {
-        let name = destination(&offer.sid, link.them(), link.us());
-        for (address, jid) in streamhosts::acceptable(&hosts.hosts, link.peer_address()) {
-            let tried = within(&*self.clock, self.config.handshake, async {
-                let stream = socket::dial(address, name.clone())
-                    .await
-                    .map_err(|error| error.to_string())?;
-                self.secured(TcpCarrier::new(stream), &offer).await
-            })
-            .await
-            .unwrap_or_else(|| Err("it took too long".into()));
-            match tried {
-                Ok(bytestream) => {
-                    let used = streamhost_used(&offer.sid, &jid);
-                    // A peer whose XML stream ended meanwhile still has the bytestream.
-                    if answer.send(Ok(Some(used))).is_err() {
-                        tracing::debug!("the XML stream ended before its answer");
-                    }
-                    return Ok(bytestream);
-                }
-                Err(reason) => {
-                    tracing::debug!(%address, reason, "a streamhost cannot be used");
-                }
+        sid: &str,
+        expected: Option<&Expected>,
+        hosts: Streamhosts,
+        hasty: bool,
+    ) -> Option<(Bytestream, String)> {
+        let name = destination(sid, link.them(), link.us());
+        let mut rest = streamhosts::acceptable(&hosts.hosts, link.peer_address()).into_iter();
+        let mut tried: Group<(), Result<(Found, String), String>> = Group::new();
+        loop {
+            if let Some((address, jid)) = rest.next() {
+                let found = self.found(address, name.clone(), expected.cloned(), hasty);
+                tried.push(
+                    (),
+                    Box::pin(async move {
+                        match found.await {
+                            Ok(found) => Ok((found, jid)),
+                            Err(reason) => Err(format!("{address}: {reason}")),
+                        }
+                    }),
+                );
+            } else if tried.keys().next().is_none() {
+                return None;
             }
+            let last = rest.len() == 0;
+            let pause = async {
+                if last {
+                    std::future::pending().await
+                } else {
+                    self.clock.sleep(self.config.stagger).await;
+                    None
+                }
+            };
+            let ended = async { Some(tried.next().await) };
+            let reason = match futures_lite::future::or(ended, pause).await {
+                None => continue,
+                Some(Err(reason)) => reason,
+                Some(Ok((found, jid))) => {
+                    let time = self.config.handshake;
+                    match within(&*self.clock, time, found.commit()).await {
+                        Some(Ok(bytestream)) => return Some((bytestream, jid)),
+                        Some(Err(reason)) => reason,
+                        None => "it took too long".into(),
+                    }
+                }
+            };
+            tracing::debug!(reason, "a streamhost cannot be used");
         }
-        refuse(answer, declined(Condition::ItemNotFound));
-        Err(Error::ConnectionFailed(
-            "the contact cannot be reached at the addresses it gave".into(),
-        ))
     }
 
-    async fn secured(&self, carrier: TcpCarrier, offer: &Offer) -> Result<Bytestream, String> {
-        match &offer.mode {
-            Mode::Plain => Ok(Bytestream {
+    /// One streamhost, until its other end has proved to be the peer; where it cannot prove it, until it
+    /// says that it has this bytestream.
+    fn found(
+        &self,
+        address: SocketAddr,
+        name: String,
+        expected: Option<Expected>,
+        hasty: bool,
+    ) -> impl Future<Output = Result<Found, String>> + Send + 'static {
+        let (clock, identity) = (self.clock.clone(), self.identity.clone());
+        let time = self.config.handshake;
+        let reach = if hasty { self.config.reach } else { time };
+        let late = || String::from("it took too long");
+        async move {
+            let stream = within(&*clock, reach, socket::dial(address, name))
+                .await
+                .ok_or_else(late)?
+                .map_err(|error| error.to_string())?;
+            let carrier = TcpCarrier::new(stream);
+            let Some(expected) = expected else {
+                return Ok(Found::Plain(carrier));
+            };
+            let proved = within(&*clock, time, secure::prove(carrier, &identity, &expected))
+                .await
+                .ok_or_else(late)?
+                .map_err(|error| error.to_string())?;
+            Ok(Found::Proven(Box::new(proved)))
+        }
+    }
+}
+
+/// A streamhost that may be the bytestream.
+enum Found {
+    Plain(TcpCarrier),
+    Proven(Box<Proven<TcpCarrier>>),
+}
+
+impl Found {
+    /// Takes this one. The peer learns it first.
+    async fn commit(self) -> Result<Bytestream, String> {
+        Ok(match self {
+            Found::Plain(carrier) => Bytestream {
                 io: Box::new(carrier),
                 encrypted: false,
-            }),
-            Mode::Secured(security) => {
-                let expected = Expected {
-                    sid: offer.sid.clone(),
-                    id: offer.id,
-                    link: security.clone(),
-                };
-                let stream = secure::server(carrier, &self.identity, &expected)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                Ok(Bytestream {
+            },
+            Found::Proven(proven) => {
+                let stream = proven.commit().await.map_err(|error| error.to_string())?;
+                Bytestream {
                     io: Box::new(stream),
                     encrypted: true,
-                })
+                }
             }
-        }
+        })
     }
 }

@@ -1,13 +1,16 @@
-//! Bytestreams: negotiated by stream initiation, carried by SOCKS5, secured by TLS and binding.
+//! Bytestreams: negotiated by stream initiation, carried by SOCKS5 or in-band, secured by TLS and binding.
 //!
 //! ```text
 //!  open()                                          on_request(), accept()
 //!  Negotiating ──<si/> SID, methods, id──────────► offered to the layer above
-//!       │        ◄──────── method, the same id──── Waiting        (or refused)
+//!       │        ◄──────── methods, the same id─── Waiting        (or refused)
 //!       ▼                                            │
 //!  Listening ────<query/> streamhosts─────────────►  ▼
-//!       │        ◄──────── TCP, SOCKS5, TLS, binding Dialling     one streamhost after the other
-//!       ▼        ◄──────── streamhost-used───────────▼
+//!       │        ◄──────── TCP, SOCKS5, TLS, binding Dialling     several streamhosts side by side
+//!       ├──▶ open ◄─────── streamhost-used───────────┼──▶ open
+//!       │        ◄──────── item-not-found────────────▼            none of them can be had
+//!  In-band ──────<open/>──────────────────────────► Waiting
+//!       ▼        ◄──────── TLS, binding in blocks──► ▼
 //!  open                                            open
 //! ```
 //!
@@ -15,7 +18,12 @@
 //! though it is dialled. It listens on the address its XML stream has, for one bytestream, only while that
 //! bytestream is being opened. Whoever connects is a candidate; several may be tried at once, and the
 //! bytestream is the first that proves to be the peer, so that somebody who has seen the SID and connects
-//! first gains and spoils nothing.
+//! first gains and spoils nothing. The receiver dials the streamhosts that it is given one a little after
+//! the other and takes the first that proves to be the sender; only then does it give its own proof, so both
+//! take the same.
+//!
+//! Where both know in-band bytestreams (`ibb/`), these follow when no streamhost can be had: the answer names
+//! both methods in Gabble's `si-multiple`. A peer that does not know that chooses one from the form.
 //!
 //! There is no task and no actor here: all of it happens inside the futures that [`Bytestreams::open`] and
 //! [`IncomingBytestream::accept`] give. Dropping one closes its sockets at once.
@@ -27,9 +35,10 @@
 //! | [`Config::negotiation`] for one bytestream | it fails |
 //! | 16 candidates for one bytestream | the least likely makes room: `socket::MAX_CANDIDATES` |
 //! | 8 streamhosts, the peer's own address only | others are passed over |
+//! | [`Config::reach`] for a streamhost, where there is another way | the other way is taken |
+//! | [`Config::max_in_band`] and [`Config::max_in_band_each`] in-band | `open` fails, the peer's `<open/>` is answered `not-acceptable` |
 //!
-//! In-band bytestreams (XEP-0047) will be a second `carrier` and a second method in the offer;
-//! TLS and binding stay as they are.
+//! What an in-band bytestream may hold, about half a MiB each at both ends together, is in `ibb/state`.
 
 use std::{
     collections::HashMap,
@@ -56,6 +65,8 @@ use crate::xmpp::{
 
 mod carrier;
 mod group;
+pub mod ibb;
+mod in_band;
 mod incoming;
 mod open;
 mod places;
@@ -81,8 +92,45 @@ pub struct Config {
     pub max_pending_each: usize,
     /// How long one connection may take from the first byte to the binding.
     pub handshake: Duration,
+    /// How long a streamhost may take until SOCKS5 has succeeded, where the peer knows another way.
+    pub reach: Duration,
+    /// How long after one streamhost the next one is dialled, while the first says nothing (RFC 8305
+    /// section 5).
+    pub stagger: Duration,
     /// How long one bytestream may take from the first stanza to the binding.
     pub negotiation: Duration,
+    /// Which ways may be used.
+    pub methods: Methods,
+    /// How in-band bytestreams are to be.
+    pub in_band: ibb::Limits,
+    /// Most in-band bytestreams at the same time, whoever opened them.
+    pub max_in_band: usize,
+    /// The same with one peer.
+    pub max_in_band_each: usize,
+}
+
+/// Which ways bytestreams may go; the account's choice. One at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Methods {
+    /// Connections of their own (XEP-0065).
+    pub socks5: bool,
+    /// Inside the XML stream (XEP-0047), when there is no other way.
+    pub in_band: bool,
+}
+
+impl Methods {
+    /// All there are.
+    pub const ALL: Methods = Methods {
+        socks5: true,
+        in_band: true,
+    };
+
+    /// Their namespaces, the preferred first.
+    pub fn namespaces(self) -> impl Iterator<Item = &'static str> {
+        let socks5 = self.socks5.then_some(ns::BYTESTREAMS);
+        socks5.into_iter().chain(self.in_band.then_some(ns::IBB))
+    }
 }
 
 impl Default for Config {
@@ -92,7 +140,13 @@ impl Default for Config {
             max_pending: 256,
             max_pending_each: 64,
             handshake: Duration::from_secs(10),
+            reach: Duration::from_secs(3),
+            stagger: Duration::from_millis(250),
             negotiation: Duration::from_secs(60),
+            methods: Methods::ALL,
+            in_band: ibb::Limits::default(),
+            max_in_band: 64,
+            max_in_band_each: 32,
         }
     }
 }
@@ -104,15 +158,32 @@ pub struct Bytestreams {
     config: Config,
     outgoing: Places,
     incoming: Places,
-    /// Accepted offers that wait for their streamhosts, by XML stream and SID.
-    waiting: Mutex<HashMap<Key, Reply<Offered>>>,
+    in_band: Places,
+    /// Accepted offers that wait for what comes next, by XML stream and SID.
+    waiting: Mutex<HashMap<Key, Waiting>>,
+    /// In-band bytestreams, from their opening to their end.
+    shelf: Arc<ibb::Shelf>,
 }
 
 /// Where a request of the peer's is answered.
 type Answer = Reply<Result<Option<Element>, StanzaError>>;
 
-/// Streamhosts, and where the choice among them is answered.
-type Offered = (Streamhosts, Answer);
+/// What comes after an offer was accepted.
+enum Offered {
+    /// Streamhosts, and where the choice among them is answered.
+    Streamhosts(Streamhosts, Answer),
+    /// It has been opened in-band.
+    InBand(ibb::Carrier),
+}
+
+/// An accepted offer that waits for what comes next.
+struct Waiting {
+    /// What may come.
+    methods: Methods,
+    /// Whether TLS goes inside.
+    secured: bool,
+    reply: Reply<Offered>,
+}
 
 /// A peer's stream initiation that the layer above has to decide on.
 pub struct SiOffer {
@@ -155,8 +226,15 @@ impl Bytestreams {
             config,
             outgoing: Places::default(),
             incoming: Places::default(),
+            in_band: Places::default(),
             waiting: Mutex::default(),
+            shelf: Arc::default(),
         })
+    }
+
+    /// Which ways they go.
+    pub fn methods(&self) -> Methods {
+        self.config.methods
     }
 
     /// How many bytestreams are being opened now, both ways together.
@@ -203,11 +281,19 @@ impl Bytestreams {
 
     /// Whether [`Bytestreams::on_request`] answers a request with this payload.
     pub fn understands(payload: &Element) -> bool {
-        payload.is("si", ns::SI) || payload.is("query", ns::BYTESTREAMS)
+        payload.is("si", ns::SI)
+            || payload.is("query", ns::BYTESTREAMS)
+            || Bytestreams::is_in_band(payload)
     }
 
-    /// Takes a request of the link's peer (`<iq type='set'/>` with `<si/>` or with streamhosts). A
-    /// stream initiation that can be had is handed back to be decided on; everything else is
+    /// Whether a request belongs to an in-band bytestream. Those come many at a time, and have
+    /// bounds of their own.
+    pub fn is_in_band(payload: &Element) -> bool {
+        payload.has_ns(ns::IBB)
+    }
+
+    /// Takes a request of the link's peer (`<iq type='set'/>` with `<si/>`, with streamhosts or for
+    /// in-band bytestreams). A stream initiation that can be had is handed back to be decided on; everything else is
     /// answered here.
     pub fn on_request(
         self: &Arc<Self>,
@@ -225,6 +311,9 @@ impl Bytestreams {
                     return None;
                 }
             }
+        } else if Bytestreams::is_in_band(&payload) {
+            self.in_band(&**link, &payload, answer);
+            return None;
         } else {
             Err(StanzaError::new(Condition::ServiceUnavailable))
         };
@@ -250,10 +339,12 @@ impl Bytestreams {
     }
 
     /// The link's XML stream has ended: what still waits for it fails now rather than at the end of
-    /// its time. Bytestreams that are open stay open.
+    /// its time. Bytestreams that are open stay open, but for those that it carries in-band.
     pub fn link_ended(&self, link: &dyn Link) {
         let ended = stream(link);
         self.waiting().retain(|(stream, _), _| *stream != ended);
+        self.shelf.link_ended(ended);
+        link.lane().end();
     }
 
     fn offered(&self, link: &dyn Link, payload: &Element) -> Result<incoming::Offer, StanzaError> {
@@ -262,7 +353,19 @@ impl Bytestreams {
         };
         let offer = si::Offer::parse(payload).map_err(bad)?;
         let id = pneuma::find(&offer.extra).map_err(bad)?;
-        if !offer.methods.iter().any(|method| method == ns::BYTESTREAMS) {
+        let methods: Vec<&'static str> = offer
+            .methods
+            .iter()
+            .filter_map(|offered| {
+                self.config
+                    .methods
+                    .namespaces()
+                    .find(|ours| ours == offered)
+            })
+            // Without Gabble's word the first is all there is.
+            .take(if offer.multiple { 2 } else { 1 })
+            .collect();
+        if methods.is_empty() {
             return Err(StanzaError {
                 kind: ErrorKind::Cancel,
                 condition: Condition::BadRequest,
@@ -297,6 +400,7 @@ impl Bytestreams {
             .ok_or_else(|| StanzaError::new(Condition::ResourceConstraint))?;
         Ok(incoming::Offer {
             sid: offer.id,
+            methods,
             profile: offer.profile,
             purpose,
             id,
@@ -320,28 +424,35 @@ impl Bytestreams {
                 return Err((answer, error));
             }
         };
-        let waiting = self.waiting().remove(&key(link, &hosts.sid));
+        let key = key(link, &hosts.sid);
+        let waiting = self.take_waiting(&key, |waiting| waiting.methods.socks5);
         let unknown = || StanzaError::new(Condition::NotAcceptable);
         match waiting {
             None => Err((answer, unknown())),
-            Some(waiting) => waiting
-                .send((hosts, answer))
-                .map_err(|(_, answer)| (answer, unknown())),
+            Some(waiting) => match waiting.reply.send(Offered::Streamhosts(hosts, answer)) {
+                Err(Offered::Streamhosts(_, answer)) => Err((answer, unknown())),
+                _ => Ok(()),
+            },
         }
+    }
+
+    /// Takes one out that waits, if it waits for such a thing.
+    fn take_waiting(&self, key: &Key, such: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
+        let mut waiting = self.waiting();
+        waiting
+            .get(key)
+            .is_some_and(such)
+            .then(|| waiting.remove(key))?
     }
 
     fn place(&self, places: &Places, link: &dyn Link) -> Option<Place> {
         let config = &self.config;
-        let peer = match link.security() {
-            Some(security) => Peer::Key(security.peer),
-            None => Peer::Address(link.peer_address().ip().to_canonical()),
-        };
-        places.take(peer, config.max_pending, config.max_pending_each)
+        places.take(peer(link), config.max_pending, config.max_pending_each)
     }
 
     /// The map stays valid whatever panicked while it was locked: every change is one insertion or
     /// one removal.
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Reply<Offered>>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -359,6 +470,13 @@ fn stream(link: &dyn Link) -> Stream {
 
 fn key(link: &dyn Link, sid: &str) -> Key {
     (stream(link), sid.to_owned())
+}
+
+fn peer(link: &dyn Link) -> Peer {
+    match link.security() {
+        Some(security) => Peer::Key(security.peer),
+        None => Peer::Address(link.peer_address().ip().to_canonical()),
+    }
 }
 
 fn random_id() -> Result<BytestreamId, Error> {

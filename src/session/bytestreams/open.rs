@@ -54,30 +54,64 @@ impl Bytestreams {
             }
         };
         let sid = random_id()?.to_string();
-        let secured = matches!(mode, Mode::Secured(_)).then_some(id);
+        let expected = match mode {
+            Mode::Secured(link) => Some(Expected {
+                sid: sid.clone(),
+                id,
+                link,
+            }),
+            Mode::Plain => None,
+        };
+        let secured = expected.is_some().then_some(id);
         // First, so that without descriptors nobody is asked: the peer connects to its service when
         // it agrees, and would wait for us until its time is over.
-        let address = streamhosts::listen_address(link.local_address());
-        let mut door = Door::open(address, link.peer_address())
-            .await
-            .map_err(no_listener)?;
-        self.negotiate(link, &sid, secured, profile, purpose)
+        let mut door = None;
+        if self.config.methods.socks5 {
+            let address = streamhosts::listen_address(link.local_address());
+            let opened = Door::open(address, link.peer_address()).await;
+            door = Some(opened.map_err(no_listener)?);
+        }
+        let methods = self
+            .negotiate(link, &sid, secured, profile, purpose)
             .await?;
+        let mut failed = None;
+        for method in methods {
+            let tried = if method == ns::IBB {
+                self.open_in_band(link, &sid, expected.as_ref()).await
+            } else if let Some(door) = door.take() {
+                self.awaited(door, link, &sid, expected.as_ref()).await
+            } else {
+                continue;
+            };
+            match tried {
+                Err(error) if !matches!(error, Error::Offline(_)) => {
+                    tracing::debug!(%method, %error, "one way to the contact cannot be had");
+                    failed = Some(error);
+                }
+                ended => return ended,
+            }
+        }
+        Err(failed.unwrap_or_else(no_sense))
+    }
 
+    /// Waits for the peer at `door`.
+    async fn awaited(
+        &self,
+        mut door: Door<Bytestream>,
+        link: &dyn Link,
+        sid: &str,
+        expected: Option<&Expected>,
+    ) -> Result<Bytestream, Error> {
         let offer = Streamhosts {
-            sid: sid.clone(),
+            sid: sid.to_owned(),
             hosts: vec![streamhosts::offer(
                 link.us(),
                 door.address().map_err(no_listener)?,
             )],
         };
         let chosen = link.request(offer.to_element(), None);
-        let name = destination(&sid, link.us(), link.them());
-        let expected = match mode {
-            Mode::Secured(link) => Some(Expected { sid, id, link }),
-            Mode::Plain => None,
-        };
-        let examine = |stream, named| self.candidate(stream, named, &name, expected.as_ref());
+        let name = destination(sid, link.us(), link.them());
+        let examine = |stream, named| self.candidate(stream, named, &name, expected);
         let there = async {
             // Without TLS the address is all there is to go by.
             let strangers = expected.is_some();
@@ -100,6 +134,7 @@ impl Bytestreams {
         futures_lite::future::or(there, no_word).await
     }
 
+    /// The methods that the peer agrees to, in the order in which they are tried.
     async fn negotiate(
         &self,
         link: &dyn Link,
@@ -107,12 +142,13 @@ impl Bytestreams {
         secured: Option<BytestreamId>,
         profile: String,
         purpose: Element,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<&'static str>, Error> {
+        let methods: Vec<&'static str> = self.config.methods.namespaces().collect();
         let offer = si::Offer {
             id: sid.to_owned(),
             profile,
-            methods: vec![ns::BYTESTREAMS.to_owned()],
-            multiple: false,
+            methods: methods.iter().map(|&method| method.to_owned()).collect(),
+            multiple: methods.len() > 1,
             extra: [purpose]
                 .into_iter()
                 .chain(secured.map(pneuma::secured))
@@ -132,19 +168,24 @@ impl Bytestreams {
                 };
                 request_failed(error, refused)
             })?;
-        let malformed =
-            |_| Error::ConnectionFailed("the contact's answer cannot be understood".into());
-        let answer = answer.ok_or_else(|| malformed(()))?;
-        let answer = si::Answer::parse(&answer).map_err(|_| malformed(()))?;
-        if !answer.methods.iter().any(|m| m == ns::BYTESTREAMS) {
-            return Err(malformed(()));
+        let answer = answer.ok_or_else(no_sense)?;
+        let answer = si::Answer::parse(&answer).map_err(|_| no_sense())?;
+        let mut agreed = Vec::new();
+        for chosen in &answer.methods {
+            let ours = methods.iter().find(|method| *method == chosen);
+            if let Some(&method) = ours.filter(|method| !agreed.contains(*method)) {
+                agreed.push(method);
+            }
+        }
+        if agreed.is_empty() {
+            return Err(no_sense());
         }
         if secured.is_some() && pneuma::find(&answer.extra).ok().flatten() != secured {
             return Err(Error::EncryptionNotAvailable(
                 "the contact did not agree to secure this connection".into(),
             ));
         }
-        Ok(())
+        Ok(agreed)
     }
 
     /// Whether a connection is the peer's: SOCKS5 and, where it is secured, TLS and binding, in the
@@ -197,7 +238,11 @@ fn streamhost_chosen(answer: Result<Option<Element>, RequestError>) -> Result<()
         .as_ref()
         .and_then(|element| parse_streamhost_used(element).ok())
         .map(|_| ())
-        .ok_or_else(|| Error::ConnectionFailed("the contact's answer cannot be understood".into()))
+        .ok_or_else(no_sense)
+}
+
+fn no_sense() -> Error {
+    Error::ConnectionFailed("the contact's answer cannot be understood".into())
 }
 
 fn no_listener(error: std::io::Error) -> Error {

@@ -102,13 +102,15 @@ pub(super) async fn client<C: Duplex>(
         })
         .await?;
     let context = expected.context(expected.link.own, expected.link.peer);
-    bind(
-        TlsStream::Client(stream),
-        expected,
-        &context,
-        [CLIENT_LABEL, SERVER_LABEL],
-    )
-    .await
+    let mut stream = TlsStream::Client(stream);
+    let (proof, theirs) = values(&stream, expected, &context, [CLIENT_LABEL, SERVER_LABEL])?;
+    stream.write_all(&proof).await?;
+    stream.flush().await?;
+    compare(&mut stream, &theirs).await?;
+    Ok(Secured {
+        stream,
+        broken: None,
+    })
 }
 
 /// Secures the end of whoever answered the `<si/>`.
@@ -117,6 +119,17 @@ pub(super) async fn server<C: Duplex>(
     identity: &Identity,
     expected: &Expected,
 ) -> Result<Secured<C>, SecureError> {
+    prove(carrier, identity, expected).await?.commit().await
+}
+
+/// The same up to where the peer has proved that it is the other end. It does not take the carrier
+/// for the bytestream before [`Proven::commit`], so of several carriers that are proved at once both ends
+/// choose the same.
+pub(super) async fn prove<C: Duplex>(
+    carrier: C,
+    identity: &Identity,
+    expected: &Expected,
+) -> Result<Proven<C>, SecureError> {
     let config = tls::server_config(identity, Some(expected.link.peer), Some(ALPN))?;
     let stream = TlsAcceptor::from(Arc::clone(&config))
         .accept_with(carrier, |session| {
@@ -124,43 +137,61 @@ pub(super) async fn server<C: Duplex>(
         })
         .await?;
     let context = expected.context(expected.link.peer, expected.link.own);
-    bind(
-        TlsStream::Server(stream),
-        expected,
-        &context,
-        [SERVER_LABEL, CLIENT_LABEL],
-    )
-    .await
+    let mut stream = TlsStream::Server(stream);
+    let (proof, theirs) = values(&stream, expected, &context, [SERVER_LABEL, CLIENT_LABEL])?;
+    compare(&mut stream, &theirs).await?;
+    Ok(Proven { stream, proof })
 }
 
-async fn bind<C: Duplex>(
-    mut stream: TlsStream<C>,
+/// A carrier whose other end has proved to be the peer, which has no proof of ours yet.
+pub(super) struct Proven<C> {
+    stream: TlsStream<C>,
+    proof: Vec<u8>,
+}
+
+impl<C: Duplex> Proven<C> {
+    /// Tells the peer that this is the bytestream.
+    pub(super) async fn commit(mut self) -> Result<Secured<C>, SecureError> {
+        self.stream.write_all(&self.proof).await?;
+        self.stream.flush().await?;
+        Ok(Secured {
+            stream: self.stream,
+            broken: None,
+        })
+    }
+}
+
+/// What we send, and what the peer has to send before the layer's byte.
+fn values<C: Duplex>(
+    stream: &TlsStream<C>,
     expected: &Expected,
     context: &[u8],
     [our_label, their_label]: [&[u8]; 2],
-) -> Result<Secured<C>, SecureError> {
+) -> Result<(Vec<u8>, [u8; 32]), SecureError> {
     let common = stream.get_ref().1;
     if tls::peer_key(common) != Some(expected.link.peer) || !tls::speaks(common, ALPN) {
         return Err(SecureError::Stranger);
     }
     let value =
-        |label| tls::stream_exporter(&stream, label, context).ok_or(SecureError::WrongBinding);
-    let (ours, theirs) = (value(our_label)?, value(their_label)?);
-    let mut proof = ours.to_vec();
+        |label| tls::stream_exporter(stream, label, context).ok_or(SecureError::WrongBinding);
+    let mut proof = value(our_label)?.to_vec();
     proof.push(RAW);
-    stream.write_all(&proof).await?;
-    stream.flush().await?;
+    Ok((proof, value(their_label)?))
+}
+
+/// Reads the peer's value and layer.
+async fn compare<C: Duplex>(
+    stream: &mut TlsStream<C>,
+    theirs: &[u8; 32],
+) -> Result<(), SecureError> {
     let mut answer = [0; 33];
     stream.read_exact(&mut answer).await?;
     let (answer, layer) = answer.split_at(32);
-    if !same(answer, &theirs) {
+    if !same(answer, theirs) {
         return Err(SecureError::WrongBinding);
     }
     match layer {
-        [RAW] => Ok(Secured {
-            stream,
-            broken: None,
-        }),
+        [RAW] => Ok(()),
         other => Err(SecureError::UnknownLayer(
             other.first().copied().unwrap_or_default(),
         )),

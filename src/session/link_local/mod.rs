@@ -83,6 +83,8 @@ pub struct LinkLocalConfig {
     pub mdns_port: u16,
     /// `pneuma-discovery`: who speaks multicast DNS for us.
     pub discovery: Method,
+    /// `pneuma-bytestreams`: which ways the bytes may go.
+    pub bytestreams: bytestreams::Methods,
 }
 
 /// Opens the profile (which blocks for as long as the disk takes) and starts the session's actor,
@@ -172,10 +174,14 @@ fn start_with(
         identity.clone(),
         bytestreams::Config {
             allow_plaintext: !config.require_encryption,
+            methods: config.bytestreams,
             ..bytestreams::Config::default()
         },
     );
-    let (info_writer, info) = Snapshot::new(actor::info(std::collections::BTreeSet::new()));
+    let (info_writer, info) = Snapshot::new(actor::info(
+        config.bytestreams,
+        std::collections::BTreeSet::new(),
+    ));
     let (mailbox, address) = Mailbox::new(MAILBOX);
     let (stream_events, stream_address) = Mailbox::new(STREAM_EVENTS);
     let (events, receiver) = async_channel::bounded(EVENTS);

@@ -9,6 +9,7 @@ use rxml::{Namespace, NcName};
 pub mod amp;
 pub mod bytestreams;
 pub mod disco;
+pub mod ibb;
 pub mod pneuma;
 pub mod si;
 pub mod tube;
@@ -93,6 +94,9 @@ mod tests {
             "si-multiple",
             "streamhost",
             "streamhost-used",
+            "open",
+            "data",
+            "reset",
             "parameters",
             "parameter",
             "identity",
@@ -106,6 +110,7 @@ mod tests {
             ns::SI_MULTIPLE,
             ns::TUBES,
             ns::BYTESTREAMS,
+            ns::IBB,
             ns::FEATURE_NEG,
             ns::DATA_FORMS,
             ns::DISCO_INFO,
@@ -114,8 +119,23 @@ mod tests {
             ns::STANZA_ERRORS,
         ]);
         let attribute = prop::sample::select(vec![
-            "id", "profile", "sid", "mode", "jid", "host", "port", "tube", "service", "type",
-            "name", "var", "node", "category",
+            "id",
+            "profile",
+            "sid",
+            "mode",
+            "jid",
+            "host",
+            "port",
+            "tube",
+            "service",
+            "type",
+            "name",
+            "var",
+            "node",
+            "category",
+            "block-size",
+            "stanza",
+            "seq",
         ]);
         let value = prop_oneof![
             prop::sample::select(vec![
@@ -162,6 +182,13 @@ mod tests {
             }
             if let Ok(hosts) = bytestreams::Streamhosts::parse(&element) {
                 prop_assert_eq!(bytestreams::Streamhosts::parse(&hosts.to_element()), Ok(hosts));
+            }
+            if let Ok(open) = ibb::Open::parse(&element) {
+                prop_assert_eq!(ibb::Open::parse(&open.to_element()), Ok(open));
+            }
+            if let Ok(data) = ibb::Data::parse(&element) {
+                let written = ibb::data("1", data.seq, &data.bytes);
+                prop_assert_eq!(ibb::Data::parse(&written), Ok(data));
             }
             if let Ok(info) = disco::Info::parse(&element) {
                 prop_assert_eq!(disco::Info::parse(&info.to_element()), Ok(info));

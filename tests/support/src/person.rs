@@ -56,6 +56,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// Allow peers without encryption.
     pub plaintext: bool,
+    /// Which ways bytestreams may go, where not all may.
+    pub bytestreams: Option<&'static str>,
 }
 
 /// See the module's head.
@@ -234,12 +236,16 @@ impl Person {
 
     /// The account's parameters.
     pub fn parameters(&self) -> HashMap<&'static str, Variant<'static>> {
-        HashMap::from([
+        let mut parameters = HashMap::from([
             ("published-name", Variant::from(self.name.clone())),
             ("pneuma-interface", Variant::from("lo")),
             ("pneuma-mdns-port", Variant::from(self.port)),
             ("require-encryption", Variant::from(!self.options.plaintext)),
-        ])
+        ]);
+        if let Some(ways) = self.options.bytestreams {
+            parameters.insert("pneuma-bytestreams", Variant::from(ways));
+        }
+        parameters
     }
 
     /// Requests the Connection, without connecting it.

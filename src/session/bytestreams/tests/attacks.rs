@@ -9,7 +9,6 @@ use crate::{
     session::{
         bytestreams::{
             carrier::TcpCarrier,
-            group::Group,
             secure::{self, Expected, SecureError},
             socket::{dial, welcome},
         },
@@ -465,6 +464,10 @@ impl Link for Played {
 
     fn security(&self) -> Option<LinkSecurity> {
         self.side.security()
+    }
+
+    fn lane(&self) -> &Arc<Lane> {
+        self.side.lane()
     }
 
     fn request(

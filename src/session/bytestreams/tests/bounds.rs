@@ -23,9 +23,9 @@ fn a_peer_that_never_dials_is_given_up() {
                 .streams
                 .waiting()
                 .values_mut()
-                .for_each(|reply| {
+                .for_each(|waiting| {
                     let (stolen, pending) = Reply::new();
-                    *reply = stolen;
+                    waiting.reply = stolen;
                     *keep.lock().unwrap() = Some(pending);
                 });
             (held, accepting)
@@ -99,6 +99,7 @@ fn bytestreams_that_are_being_opened_are_counted() {
         let pair = Pair::with(Setup {
             config: Config {
                 max_pending_each: 2,
+                methods: SOCKS5,
                 ..Config::default()
             },
             ..Setup::default()

@@ -241,7 +241,7 @@ fn the_xml_stream_may_end_before_the_answer() {
 fn many_at_once_do_not_meet_each_other() {
     run(async {
         let pair = Pair::new();
-        let mut group = super::super::group::Group::new();
+        let mut group = Group::new();
         for _ in 0..20 {
             let romeo = pair.romeo.clone();
             group.push(

@@ -5,13 +5,17 @@
 mod attacks;
 mod bounds;
 mod flow;
+mod in_band;
+mod in_band_attacks;
 mod plain;
+mod several;
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
     sync::{Arc, Mutex, OnceLock, Weak},
+    task::Context,
     time::Duration,
 };
 
@@ -25,9 +29,10 @@ use async_channel::{Receiver, Sender};
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _};
 use minidom::Element;
 
-use super::{Bytestreams, Config, SiOffer};
+use super::{Bytestreams, Config, Methods, SiOffer, group::Group};
 use crate::{
     session::{
+        lane::Lane,
         link::{IncomingRequest, Link, LinkSecurity, RequestError},
         trust::Identity,
     },
@@ -73,6 +78,9 @@ struct Side {
     sent: Mutex<Vec<Element>>,
     sent_event: Sender<()>,
     was_sent: Receiver<()>,
+    lane: Arc<Lane>,
+    /// What was sent by turns and is not answered.
+    unanswered: Mutex<Group<(), ()>>,
 }
 
 impl Side {
@@ -103,7 +111,37 @@ impl Side {
             sent: Mutex::default(),
             sent_event,
             was_sent,
+            lane: Arc::default(),
+            unanswered: Mutex::new(Group::new()),
         })
+    }
+
+    /// Sends what is sent by turns, as an XML stream does.
+    async fn pump(&self) {
+        // Kept when nobody pumps for a while.
+        let next_answer = |context: &mut Context<'_>| {
+            let mut unanswered = self.unanswered.lock().unwrap();
+            pin!(unanswered.next()).poll(context)
+        };
+        loop {
+            let turn = async { Some(poll_fn(|context| self.lane.poll_turn(context)).await) };
+            let answered = async {
+                poll_fn(next_answer).await;
+                None
+            };
+            let Some(Some(source)) = turn.or(answered).await else {
+                continue;
+            };
+            let Some((payload, ticket)) = source.clone().next() else {
+                continue;
+            };
+            let asked = self.request(payload, None);
+            let answered: BoxFuture<'static, ()> = Box::pin(async move {
+                source.answered(ticket, asked.await.map(drop));
+            });
+            self.unanswered.lock().unwrap().push((), answered);
+            futures_lite::future::yield_now().await;
+        }
     }
 
     async fn offer(&self) -> SiOffer {
@@ -158,6 +196,10 @@ impl Link for Side {
         self.security.clone()
     }
 
+    fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
     fn request(
         &self,
         mut payload: Element,
@@ -166,8 +208,11 @@ impl Link for Side {
         if let Some(tamper) = &mut *self.tamper.lock().unwrap() {
             tamper(&mut payload);
         }
-        self.sent.lock().unwrap().push(payload.clone());
-        self.sent_event.try_send(()).unwrap();
+        // Blocks are too many to be kept.
+        if !payload.is("data", ns::IBB) {
+            self.sent.lock().unwrap().push(payload.clone());
+            self.sent_event.try_send(()).unwrap();
+        }
         let (answer, pending) = Reply::new();
         match self.other.get().and_then(Weak::upgrade) {
             Some(other) => other.deliver(IncomingRequest { payload, answer }),
@@ -205,6 +250,8 @@ struct Setup {
     secured: bool,
     pneuma: bool,
     config: Config,
+    /// Juliet's, where it is another one.
+    juliets: Option<Config>,
     /// The key that is in Romeo's hands is not the one his XML stream proved.
     impostor: bool,
 }
@@ -215,11 +262,25 @@ impl Default for Setup {
             ip: Ipv4Addr::LOCALHOST.into(),
             secured: true,
             pneuma: true,
-            config: Config::default(),
+            // In-band bytestreams have their own tests.
+            config: Config {
+                methods: SOCKS5,
+                ..Config::default()
+            },
+            juliets: None,
             impostor: false,
         }
     }
 }
+
+const SOCKS5: Methods = Methods {
+    socks5: true,
+    in_band: false,
+};
+const IN_BAND: Methods = Methods {
+    socks5: false,
+    in_band: true,
+};
 
 const ID: BytestreamId = BytestreamId([7; 16]);
 
@@ -244,6 +305,8 @@ impl Pair {
             } else {
                 keys[here].clone()
             };
+            let juliets = setup.juliets.clone().filter(|_| here == 1);
+            let config = juliets.unwrap_or_else(|| setup.config.clone());
             let (offers_in, offers) = async_channel::bounded(100);
             let (sent_event, was_sent) = async_channel::bounded(1000);
             Arc::new(Side {
@@ -257,7 +320,7 @@ impl Pair {
                     exporter: [9; 32],
                     pneuma: setup.pneuma,
                 }),
-                streams: Bytestreams::new(clock.clone(), key, setup.config.clone()),
+                streams: Bytestreams::new(clock.clone(), key, config),
                 other: OnceLock::new(),
                 offers,
                 offers_in,
@@ -265,6 +328,8 @@ impl Pair {
                 sent: Mutex::default(),
                 sent_event,
                 was_sent,
+                lane: Arc::default(),
+                unanswered: Mutex::new(Group::new()),
             })
         };
         let (romeo, juliet) = (side(0), side(1));
@@ -295,6 +360,11 @@ impl Pair {
 
     /// Runs a future while time passes in steps whenever nothing else happens for a while.
     async fn while_time_passes<T>(&self, future: impl Future<Output = T>) -> T {
+        self.stepping(Duration::from_secs(1), future).await
+    }
+
+    /// The same in steps of another length.
+    async fn stepping<T>(&self, length: Duration, future: impl Future<Output = T>) -> T {
         let real = SystemClock::new();
         let mut future = pin!(future);
         loop {
@@ -304,9 +374,32 @@ impl Pair {
             };
             match async { Some((&mut future).await) }.or(step).await {
                 Some(output) => return output,
-                None => self.clock.advance(Duration::from_secs(1)),
+                None => self.clock.advance(length),
             }
         }
+    }
+
+    /// Runs a future while both ends send by turns what is sent so.
+    async fn pumped<T>(&self, future: impl Future<Output = T>) -> T {
+        let pumps = async {
+            futures_lite::future::zip(self.romeo.pump(), self.juliet.pump()).await;
+            unreachable!("pumps do not end");
+        };
+        future.or(pumps).await
+    }
+
+    /// Runs the pumps until no in-band bytestream is left.
+    async fn all_over(&self) {
+        self.pumped(async {
+            for side in [&self.romeo, &self.juliet] {
+                while side.streams.in_band_open() > 0 || side.streams.shelf.len() > 0 {
+                    futures_lite::future::yield_now().await;
+                }
+                assert_eq!(side.lane.users(), 0);
+            }
+        })
+        .await;
+        self.assert_idle();
     }
 
     fn assert_idle(&self) {

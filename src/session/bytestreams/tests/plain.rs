@@ -4,7 +4,7 @@ use async_net::TcpStream;
 
 use super::*;
 use crate::{
-    session::bytestreams::socket::dial,
+    session::bytestreams::{Offered, socket::dial},
     xmpp::payload::bytestreams::{destination, streamhost_used},
 };
 
@@ -14,6 +14,7 @@ fn pair(secured: bool, allow_plaintext: bool) -> Pair {
         pneuma: false,
         config: Config {
             allow_plaintext,
+            methods: SOCKS5,
             ..Config::default()
         },
         ..Setup::default()
@@ -85,21 +86,13 @@ fn a_connection_counts_only_with_the_peers_word() {
         );
         // The streamhosts go to the test, which dials but does not answer yet.
         let (stolen, pending) = Reply::new();
-        for reply in pair.juliet.streams.waiting().values_mut() {
-            let (replaced, _gone) = Reply::new();
-            *reply = replaced;
+        if let Some(waiting) = pair.juliet.streams.waiting().values_mut().next() {
+            waiting.reply = stolen;
         }
-        let key = pair
-            .juliet
-            .streams
-            .waiting()
-            .keys()
-            .next()
-            .cloned()
-            .unwrap();
-        pair.juliet.streams.waiting().insert(key, stolen);
         let dialled = async {
-            let (hosts, answer) = pending.wait().await.unwrap();
+            let Offered::Streamhosts(hosts, answer) = pending.wait().await.unwrap() else {
+                panic!("nothing else was agreed on");
+            };
             let name = destination(&hosts.sid, &pair.romeo.us, &pair.juliet.us);
             let at = (Ipv4Addr::LOCALHOST, hosts.hosts[0].port);
             let stream: TcpStream = dial(at.into(), name).await.unwrap();

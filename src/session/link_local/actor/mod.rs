@@ -408,7 +408,8 @@ impl SessionActor {
                 forget(reply.send(Ok(())));
             }
             Message::SetFeatures(features, reply) => {
-                self.parts.info.publish(info(features));
+                let methods = self.parts.streams.bytestreams.methods();
+                self.parts.info.publish(info(methods, features));
                 self.announce();
                 forget(reply.send(()));
             }

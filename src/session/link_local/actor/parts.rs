@@ -17,6 +17,7 @@ use super::super::{
 use crate::{
     session::{
         ContactId, Presence, SessionEvent,
+        bytestreams::Methods,
         trust::{KeyId, Policy, Profile, Scope, Terms, TrustTable},
     },
     xmpp::{ns, payload::disco},
@@ -143,11 +144,10 @@ pub struct Parts {
 pub(super) const NODE: &str = "https://telepathy.freedesktop.org/pneuma";
 
 /// What we answer to service discovery, with these features beside our own.
-pub fn info(more: BTreeSet<String>) -> disco::Info {
+pub fn info(methods: Methods, more: BTreeSet<String>) -> disco::Info {
     let own = [
         ns::DISCO_INFO,
         ns::SI,
-        ns::BYTESTREAMS,
         ns::TUBES,
         ns::PNEUMA,
         "urn:xmpp:ping",
@@ -160,6 +160,11 @@ pub fn info(more: BTreeSet<String>) -> disco::Info {
             lang: String::new(),
             name: "Pneuma".into(),
         }]),
-        features: own.into_iter().map(str::to_owned).chain(more).collect(),
+        features: own
+            .into_iter()
+            .chain(methods.namespaces())
+            .map(str::to_owned)
+            .chain(more)
+            .collect(),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use actors::runtime::{Address, BoxFuture, Reply};
@@ -10,7 +13,10 @@ use minidom::Element;
 
 use super::running::Command;
 use crate::{
-    session::link::{Link, LinkSecurity, RequestError},
+    session::{
+        lane::Lane,
+        link::{Link, LinkSecurity, RequestError},
+    },
     xmpp::IqKind,
 };
 
@@ -24,6 +30,7 @@ pub struct StreamLink {
     pneuma: AtomicBool,
     ended: AtomicBool,
     address: Address<Command>,
+    lane: Arc<Lane>,
 }
 
 impl StreamLink {
@@ -42,6 +49,7 @@ impl StreamLink {
             pneuma: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             address,
+            lane: Arc::default(),
         }
     }
 
@@ -91,6 +99,10 @@ impl Link for StreamLink {
         self.security
             .clone()
             .map(|security| LinkSecurity { pneuma, ..security })
+    }
+
+    fn lane(&self) -> &Arc<Lane> {
+        &self.lane
     }
 
     fn request(

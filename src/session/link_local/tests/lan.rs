@@ -19,6 +19,7 @@ use async_channel::{Receiver, Sender};
 use super::support::Side;
 use crate::session::{
     Contact, ContactId, SessionEvent,
+    bytestreams::Methods,
     link_local::{
         LinkLocalConfig, Surroundings,
         actor::TrustStore,
@@ -65,6 +66,8 @@ impl Air {
 pub struct Lan {
     pub sim: Sim,
     pub open: StreamCounter,
+    /// Which ways bytestreams of those may go who come from now on.
+    pub methods: Methods,
     air: Arc<Mutex<Air>>,
 }
 
@@ -124,6 +127,7 @@ impl Lan {
         Lan {
             sim: Sim::new(),
             open: StreamCounter::default(),
+            methods: Methods::ALL,
             air: Arc::default(),
         }
     }
@@ -187,6 +191,7 @@ impl Lan {
     fn made(&self, name: &str, require_encryption: bool, identity: Identity, host: Host) -> Person {
         let config = LinkLocalConfig {
             require_encryption,
+            bytestreams: self.methods,
             ..super::support::config(name, std::path::Path::new("/nowhere"), 0)
         };
         let (key, pem) = (identity.id(), identity.to_pem().to_owned());

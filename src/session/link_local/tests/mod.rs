@@ -4,6 +4,7 @@
 mod faults;
 mod greedy;
 mod hostile;
+mod in_band;
 mod lan;
 mod loopback;
 mod policy;

@@ -18,6 +18,7 @@ use smol::Executor;
 
 use crate::session::{
     Contact, ContactId, PeerId, Session, SessionEvent,
+    bytestreams::Methods,
     link_local::{LinkLocalConfig, discovery::Method, start},
 };
 
@@ -40,6 +41,7 @@ pub fn config(name: &str, profile: &Path, port: u16) -> LinkLocalConfig {
         interface: Some("lo".into()),
         mdns_port: port,
         discovery: Method::Auto,
+        bytestreams: Methods::ALL,
     }
 }
 

@@ -14,14 +14,21 @@
 //! for [`QUIET`] is pinged; and a message after such a silence counts as written only once the ping that
 //! follows it is answered. Only peers of our own kind are pinged for that: others need not know pings.
 //!
+//! In-band bytestreams send by turns through the [`Lane`](crate::session::lane::Lane), and only while less than
+//! [`MAX_BULK`] bytes wait to be written, so that whatever else there is to say waits for little. While they
+//! are open the stream is not idle, and a silent peer is pinged now and then; one of their requests waits for
+//! its answer for as long as the reader at the other end.
+//!
 //! Bounds: while [`MAX_OUT`] bytes wait to be written, nothing is read and no command is taken (a peer
 //! that does not read stops us from listening to it, nobody else); a peer that takes nothing for
 //! [`STALL`] is dropped. [`MAX_ANSWERING`] requests of the peer may wait for their answer; one more is
 //! answered `resource-constraint`. Our own requests are bounded by the iq tracker.
 
+mod bulk;
 mod pipe;
 mod stanzas;
 
+use bulk::Ending;
 use pipe::Pipe;
 
 use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, sync::Arc, time::Duration};
@@ -41,6 +48,7 @@ use crate::{
     session::{
         ContactId,
         bytestreams::Bytestreams,
+        lane::{Source, Ticket},
         link::{Link, RequestError},
     },
     xmpp::{
@@ -53,6 +61,10 @@ use crate::{
 
 /// Most bytes that wait to be written before nothing more is taken.
 pub const MAX_OUT: usize = 512 * 1024;
+/// Most bytes that wait to be written before bulk waits.
+pub const MAX_BULK: usize = 64 * 1024;
+/// Most requests of in-band bytestreams that wait for their answers; more than their own bounds allow.
+const MAX_BLOCKS: usize = 2048;
 /// Most requests of the peer that wait for their answers.
 pub const MAX_ANSWERING: usize = 64;
 /// Most events that wait for the session before nothing more is read.
@@ -63,6 +75,8 @@ const REQUEST: Duration = Duration::from_secs(60);
 const PING: Duration = Duration::from_secs(10);
 /// A peer that was not heard for this long may be gone without a word.
 const QUIET: Duration = Duration::from_secs(5);
+/// The same where nothing is awaited but bytestreams are open.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// A stream without stanzas for this long is closed.
 const IDLE: Duration = Duration::from_secs(120);
 /// The same for one that is retired.
@@ -94,6 +108,8 @@ pub enum Command {
     },
     /// The answer to a request of the peer's is there.
     Answer(Iq),
+    /// The same, for a request of an in-band bytestream: those are not counted here.
+    AnswerBlock(Iq),
     /// Ask for the peer's features again.
     Ask,
     /// See whether the peer is still there; end if not.
@@ -125,6 +141,8 @@ pub enum Event {
     Wrote(io::Result<()>),
     Command(Option<Command>),
     Told(bool),
+    /// Bulk may go, or somebody who sends it has left.
+    Turn(Option<Arc<dyn Source>>),
     Timer,
     Ended,
 }
@@ -148,6 +166,11 @@ pub struct Running {
     clock: Arc<dyn Clock>,
     spawner: Spawner,
     tracker: IqTracker<Waiter>,
+    /// The requests of in-band bytestreams.
+    blocks: IqTracker<(Arc<dyn Source>, Ticket)>,
+    /// The connection had the last turn, so bulk has the next.
+    bulk_first: bool,
+    ending: Ending,
     answering: usize,
     next_id: u64,
     /// Messages whose bytes end at this count of written bytes.
@@ -174,6 +197,12 @@ impl Running {
             id,
             contact: admitted.contact,
             tracker: IqTracker::new(link.them()),
+            blocks: IqTracker::with_room(link.them(), MAX_BLOCKS),
+            bulk_first: false,
+            ending: Ending {
+                link: link.clone(),
+                bytestreams: context.bytestreams.clone(),
+            },
             link,
             pipe: Pipe {
                 wire: opened.wire,
@@ -244,10 +273,12 @@ impl Running {
     /// Tells the session what the peer said last, writes what is left, for a second at most, and
     /// lets everybody who waits know.
     async fn finish(mut self) {
-        self.link.end();
-        self.bytestreams.link_ended(&*self.link);
+        self.ending.tell();
         for waiter in self.tracker.drain() {
             answer_waiter(waiter, Err(RequestError::Gone));
+        }
+        for (source, ticket) in self.blocks.drain() {
+            source.answered(ticket, Err(RequestError::Gone));
         }
         let actions = self.stream.close();
         self.carry_out(actions);
@@ -357,8 +388,16 @@ impl Running {
     /// When a peer that owes us an answer is asked whether it is still there.
     fn quiet_at(&self) -> Option<Time> {
         let pinged = |waiter: &Waiter| matches!(waiter, Waiter::Ping | Waiter::Message(_));
-        let owes = self.link.is_pneuma() && !self.tracker.is_empty() && !self.tracker.any(pinged);
-        owes.then_some(self.last_heard + QUIET)
+        if !self.link.is_pneuma() || self.tracker.any(pinged) {
+            return None;
+        }
+        let owes = !self.tracker.is_empty() || !self.blocks.is_empty();
+        let after = match (owes, self.link.lane().users()) {
+            (true, _) => QUIET,
+            (false, 1..) => KEEPALIVE,
+            (false, 0) => return None,
+        };
+        Some(self.last_heard + after)
     }
 
     fn carry_out(&mut self, actions: impl IntoIterator<Item = Action>) {
@@ -413,6 +452,7 @@ impl Running {
                 self.answering = self.answering.saturating_sub(1);
                 self.answer(&iq);
             }
+            Command::AnswerBlock(iq) => self.answer(&iq),
             Command::Ask => self.ask(),
             Command::Ping => self.ping(Waiter::Ping),
             Command::Retire if self.phase == Phase::Open => self.phase = Phase::Retired,
@@ -432,7 +472,11 @@ impl Running {
 
     /// When the stream is idle, if nothing happens until then.
     fn idle_at(&self) -> Option<Time> {
-        let busy = !self.tracker.is_empty() || self.answering > 0 || !self.pipe.out.is_empty();
+        let busy = !self.tracker.is_empty()
+            || !self.blocks.is_empty()
+            || self.link.lane().users() > 0
+            || self.answering > 0
+            || !self.pipe.out.is_empty();
         match self.phase {
             Phase::Open if !busy => Some(self.last_stanza + IDLE),
             Phase::Retired if !busy => Some(self.last_stanza + RETIRED),
@@ -455,6 +499,9 @@ impl Running {
                 Waiter::Features => self.features(Err(RequestError::TimedOut)),
                 waiter => answer_waiter(waiter, Err(RequestError::TimedOut)),
             }
+        }
+        for (source, ticket) in self.blocks.expire(now) {
+            source.answered(ticket, Err(RequestError::TimedOut));
         }
         if self.quiet_at().is_some_and(|at| at <= now) {
             self.ping(Waiter::Ping);
@@ -499,11 +546,14 @@ impl Actor for Running {
         }
         let deadlines = [
             self.tracker.next_deadline(),
+            self.blocks.next_deadline(),
             self.idle_at(),
             self.stalled_at(),
             self.quiet_at(),
         ];
         let deadline = deadlines.into_iter().flatten().min();
+        let bulk = self.pipe.out.len() < MAX_BULK && !matches!(self.phase, Phase::Closing { .. });
+        let bulk_first = self.bulk_first;
         let room = self.pipe.out.len() < MAX_OUT;
         let read = room && self.telling.len() < MAX_TELLING;
         let Running {
@@ -511,6 +561,7 @@ impl Actor for Running {
             mailbox,
             sending,
             clock,
+            link,
             ..
         } = self;
         let timer = async {
@@ -534,11 +585,27 @@ impl Actor for Running {
             }
         };
         let io = poll_fn(|context| pipe.poll(context, read));
+        let turn = async {
+            if bulk {
+                Event::Turn(poll_fn(|context| link.lane().poll_turn(context)).await)
+            } else {
+                future::pending().await
+            }
+        };
+        // Neither keeps the other waiting for more than one turn.
+        let either = async {
+            if bulk_first {
+                turn.or(io).await
+            } else {
+                io.or(turn).await
+            }
+        };
         // Time goes before the connection, which a peer can keep busy for ever.
-        told.or(command).or(timer).or(io).await
+        told.or(command).or(timer).or(either).await
     }
 
     fn apply(&mut self, event: Event) -> Flow {
+        self.bulk_first = matches!(event, Event::Read(_) | Event::Wrote(_));
         match event {
             Event::Read(Ok(count)) => self.read(count),
             Event::Read(Err(error)) | Event::Wrote(Err(error)) => {
@@ -564,6 +631,9 @@ impl Actor for Running {
             Event::Command(None) => self.close(),
             Event::Told(true) => self.sending = None,
             Event::Told(false) => self.ended = Some(Exit::Stopped),
+            Event::Turn(Some(source)) => self.turn(source),
+            // The stream is idle now, perhaps.
+            Event::Turn(None) => {}
             Event::Timer => self.timers(),
             Event::Ended => {}
         }

@@ -55,8 +55,10 @@ impl Running {
     }
 
     pub(super) fn answered(&mut self, iq: Iq) {
-        let Some(waiter) = self.tracker.answered(&iq) else {
-            return;
+        let block = self.blocks.answered(&iq);
+        let waiter = match &block {
+            Some(_) => None,
+            None => self.tracker.answered(&iq),
         };
         let result = match iq.kind {
             IqKind::Result(payload) => Ok(payload),
@@ -65,6 +67,13 @@ impl Running {
                 text: error.text,
             }),
             IqKind::Get(_) | IqKind::Set(_) => return,
+        };
+        if let Some((source, ticket)) = block {
+            source.answered(ticket, result.map(drop));
+            return;
+        }
+        let Some(waiter) = waiter else {
+            return;
         };
         match waiter {
             Waiter::Caller(_) => answer_waiter(waiter, result),
@@ -116,6 +125,10 @@ impl Running {
             self.answer(&iq.reply(Err(error)));
             return;
         }
+        if Bytestreams::is_in_band(payload) {
+            self.in_band(iq);
+            return;
+        }
         if self.answering >= MAX_ANSWERING {
             let error = StanzaError::new(Condition::ResourceConstraint);
             self.answer(&iq.reply(Err(error)));
@@ -152,6 +165,37 @@ impl Running {
                     .refuse(Error::NotImplemented("streams are for tubes here".into())),
             }
         }
+    }
+
+    /// A request of an in-band bytestream. Most are answered at once. How many are not, the bytestreams
+    /// bound among themselves: those that wait for a reader keep nothing else from being answered.
+    fn in_band(&mut self, mut iq: Iq) {
+        // Whoever waits for the answer need not keep the block.
+        let IqKind::Set(payload) = std::mem::replace(&mut iq.kind, IqKind::Result(None)) else {
+            return;
+        };
+        let (answer, mut pending) = Reply::new();
+        let link: Arc<dyn Link> = self.link.clone();
+        let request = IncomingRequest { payload, answer };
+        if let Some(offer) = self.bytestreams.on_request(&link, request) {
+            drop(offer);
+        }
+        let failed = || Err(StanzaError::new(Condition::InternalServerError));
+        if let Some(answer) = pending.now() {
+            self.answer(&iq.reply(answer.unwrap_or_else(|_| failed())));
+            return;
+        }
+        let address = self.link.address().clone();
+        self.spawner
+            .spawn("block's answer", async move {
+                let answer = pending.wait().await.unwrap_or_else(|_| failed());
+                // A stream that has ended has nobody to answer.
+                address
+                    .tell_first(Command::AnswerBlock(iq.reply(answer)))
+                    .await
+                    .unwrap_or(());
+            })
+            .detach();
     }
 
     pub(super) fn message(&mut self, message: &Message) {

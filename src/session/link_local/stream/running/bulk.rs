@@ -1,0 +1,72 @@
+//! What in-band bytestreams send through the stream, and how those who use it learn of its end.
+
+use std::sync::Arc;
+
+use actors::runtime::Time;
+
+use crate::{
+    session::{
+        bytestreams::Bytestreams,
+        lane::{Source, Ticket},
+        link::{Link, RequestError},
+    },
+    xmpp::{Iq, IqKind, iq_tracker::TrackError},
+};
+
+use super::{super::StreamLink, REQUEST, Running};
+
+/// Tells those who use the stream that it is over, even if its actor dies.
+pub(super) struct Ending {
+    pub(super) link: Arc<StreamLink>,
+    pub(super) bytestreams: Arc<Bytestreams>,
+}
+
+impl Ending {
+    pub(super) fn tell(&self) {
+        self.link.end();
+        self.bytestreams.link_ended(&*self.link);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+impl Running {
+    /// A bytestream's turn has come.
+    pub(super) fn turn(&mut self, source: Arc<dyn Source>) {
+        let Some((payload, ticket)) = source.clone().next() else {
+            return;
+        };
+        let id = self.fresh_id();
+        let deadline = match ticket {
+            Ticket::Block(_) => Time::MAX,
+            Ticket::Close => self.now() + REQUEST,
+        };
+        let refused = || {
+            Err(RequestError::Refused {
+                condition: "resource-constraint".into(),
+                text: Some("it was not sent".into()),
+            })
+        };
+        if let Err(TrackError::Full((source, ticket)) | TrackError::SameId((source, ticket))) =
+            self.blocks.track(&id, deadline, (source, ticket))
+        {
+            source.answered(ticket, refused());
+            return;
+        }
+        let iq = Iq::new(
+            self.link.us(),
+            self.link.them(),
+            id.clone(),
+            IqKind::Set(payload),
+        );
+        if self.send(&iq.to_element()).is_err()
+            && let Some((source, ticket)) = self.blocks.forget(&id)
+        {
+            source.answered(ticket, refused());
+        }
+    }
+}
