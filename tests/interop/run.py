@@ -12,6 +12,7 @@ from home import scenario  # noqa: E402
 import telepathy_glib  # noqa: E402,F401  (each adds its scenarios)
 import introspection  # noqa: E402,F401
 import telepathy_qt  # noqa: E402,F401
+import programs  # noqa: E402,F401
 
 if __name__ == "__main__":
     sys.exit(scenario.main())
