@@ -206,6 +206,20 @@ fn elements_attributes_and_namespaces_are_bounded() {
 }
 
 #[test]
+fn attributes_share_their_namespace() {
+    let attribute = "p:b='' p:c=''";
+    let text = format!("<a xmlns:p='urn:long' {attribute}><a {attribute}/></a>");
+    let element = parse_element(&text).unwrap();
+    let places: std::collections::BTreeSet<*const u8> = [&element]
+        .into_iter()
+        .chain(element.children())
+        .flat_map(|element| element.attrs().iter())
+        .map(|((namespace, _), _)| namespace.as_str().as_ptr())
+        .collect();
+    assert_eq!(places.len(), 1);
+}
+
+#[test]
 fn declarations_in_force_are_bounded() {
     // Two are the header's.
     let declared = |depth: usize| {

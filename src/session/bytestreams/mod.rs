@@ -55,6 +55,8 @@ use crate::xmpp::{
 };
 
 mod carrier;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group;
 mod incoming;
 mod open;

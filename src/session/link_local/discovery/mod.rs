@@ -11,6 +11,8 @@ use async_channel::Receiver;
 
 use crate::session::trust::KeyId;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod mdns;
 mod pending;
 mod subnets;
