@@ -86,8 +86,14 @@ def capture(person, door, name):
     picture = GdkPixbuf.Pixbuf.new_from_file(path)
     assert (picture.get_width(), picture.get_height()) == (WIDTH, HEIGHT)
     bytes_each, stride = picture.get_n_channels(), picture.get_rowstride()
-    data = picture.read_pixel_bytes().get_data()
-    return b"".join(data[y * stride + x * bytes_each:][:3] for y in range(HEIGHT) for x in range(WIDTH))
+    data, pixels = picture.read_pixel_bytes().get_data(), bytearray()
+    for y in range(HEIGHT):
+        row = data[y * stride:y * stride + WIDTH * bytes_each]
+        colours = bytearray(WIDTH * 3)
+        for colour in range(3):
+            colours[colour::3] = row[colour::bytes_each]
+        pixels += colours
+    return bytes(pixels)
 
 
 def compare(seen, drawn):
