@@ -67,6 +67,21 @@ mod tests {
             TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(names(&folder("fuzz_targets")), targets);
         assert_eq!(names(&folder("corpus")), targets);
+        // Nothing compiles that crate every day, so it holds nothing that could stop compiling.
+        let manifest = fs::read_to_string(folder("Cargo.toml")).expect("the manifest");
+        for name in &targets {
+            let path = format!("fuzz_targets/{name}.rs");
+            let program = fs::read_to_string(folder(&path)).expect("a program");
+            let call = format!(
+                "libfuzzer_sys::fuzz_target!(|data: &[u8]| pneuma::fuzzing::{name}(data));"
+            );
+            assert!(
+                program.ends_with(&format!("#![no_main]\n\n{call}\n")),
+                "{program}"
+            );
+            let bin = format!("name = \"{name}\"\npath = \"{path}\"\n");
+            assert!(manifest.contains(&bin), "{name} is not in fuzz/Cargo.toml");
+        }
     }
 
     #[test]

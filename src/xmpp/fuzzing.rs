@@ -52,7 +52,15 @@ fn read(pieces: &[&[u8]]) -> (Vec<XmlEvent>, Option<StreamCondition>) {
                     return (events, Some(condition(&error)));
                 }
             }
-            assert!(piece.len() < before, "an event came out of nothing");
+            // The end of a header that is empty, `<stream:stream/>`, is two events.
+            let empty = matches!(
+                &events[..],
+                [XmlEvent::StreamOpened { .. }, XmlEvent::StreamClosed]
+            );
+            assert!(
+                piece.len() < before || empty,
+                "an event came out of nothing"
+            );
         }
     }
     (events, None)

@@ -56,6 +56,19 @@ fn a_header_is_read_byte_by_byte_with_its_link_local_name() {
 }
 
 #[test]
+fn an_empty_stream_opens_and_closes_with_its_last_byte() {
+    let text = HEADER.replace("version='1.0'>", "version='1.0'/>");
+    for size in [1, 7, text.len()] {
+        let (events, error) = read_all(text.as_bytes(), &[size]);
+        assert_eq!(error, None);
+        assert!(matches!(
+            &events[..],
+            [XmlEvent::StreamOpened { .. }, XmlEvent::StreamClosed]
+        ));
+    }
+}
+
+#[test]
 fn an_element_is_complete_with_its_last_byte() {
     for text in [
         "<message><a/>text</message>",
