@@ -61,6 +61,7 @@ pub fn txt(data: &[u8]) {
         assert!(shown.chars().count() <= 128);
         assert!(!shown.chars().any(deceives), "{shown:?}");
         assert_eq!(clean(shown), *shown);
+        assert_eq!(shown.trim(), shown);
         // Cut where it does not fit its pair, else the same.
         assert!(
             shown.starts_with(again.as_str()),
