@@ -23,6 +23,8 @@ pub mod cli;
 pub mod client;
 pub mod connection;
 mod dbus;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod inspection;
 mod log;
 pub mod names;

@@ -10,6 +10,8 @@
 //! format of RFC 7622 refuses.
 
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod iq_tracker;
 pub mod ns;
 pub mod payload;

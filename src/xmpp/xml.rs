@@ -20,7 +20,7 @@
 //! | attributes of one element, declarations included | [`MAX_ATTRIBUTES`] |
 //! | bytes of one attribute's value | [`MAX_ATTRIBUTE_BYTES`] |
 //! | bytes of one name | [`MAX_NAME_BYTES`] |
-//! | bytes of one namespace (every element keeps a copy) | [`MAX_NAMESPACE_BYTES`] |
+//! | bytes of one namespace (every element keeps a copy, attributes share it) | [`MAX_NAMESPACE_BYTES`] |
 //! | declarations in force (every prefix is looked for among them) | [`MAX_NAMESPACES`] |
 //!
 //! Until [`Reader::widen`] it is a stranger who writes, and there is nothing to say but features and
@@ -82,7 +82,7 @@ pub enum XmlEvent {
 pub struct Reader {
     parser: RawParser,
     /// Namespace declarations in force, the innermost last: depth of the element, prefix, name.
-    namespaces: Vec<(usize, Option<String>, String)>,
+    namespaces: Vec<(usize, Option<String>, Namespace<'static>)>,
     /// Elements that are open, the stream's own included.
     depth: usize,
     /// The tree being built; empty between stanzas.
@@ -315,7 +315,8 @@ impl Reader {
         if self.namespaces.len() >= MAX_NAMESPACES {
             return Err(too_much("namespaces"));
         }
-        self.namespaces.push((depth, declared, value));
+        self.namespaces
+            .push((depth, declared, Namespace::from(value)));
         Ok(())
     }
 
@@ -323,12 +324,12 @@ impl Reader {
         let Some(head) = self.head.take() else {
             return Err(confused());
         };
-        let own_ns = self.resolve(head.prefix.as_ref())?.to_owned();
-        let mut element = Element::bare(head.name.as_str(), own_ns);
+        let own_ns = self.resolve(head.prefix.as_ref())?;
+        let mut element = Element::bare(head.name.as_str(), own_ns.as_str());
         for (prefix, name, value) in head.attributes {
             let namespace = match prefix {
                 None => Namespace::NONE,
-                Some(prefix) => Namespace::from(self.resolve(Some(&prefix))?.to_owned()),
+                Some(prefix) => self.resolve(Some(&prefix))?,
             };
             if element.attrs_mut().insert(namespace, name, value).is_some() {
                 return Err(StreamError::local(
@@ -369,7 +370,7 @@ impl Reader {
                 id: attribute("id"),
                 version: attribute("version"),
             },
-            default_ns: self.resolve(None)?.to_owned(),
+            default_ns: self.resolve(None)?.as_str().to_owned(),
         })
     }
 
@@ -399,17 +400,19 @@ impl Reader {
         }
     }
 
-    fn resolve(&self, prefix: Option<&NcName>) -> Result<&str, StreamError> {
+    /// The namespace that is meant by a prefix. It is shared with the declaration, not copied: a few
+    /// bytes make one more attribute of a long namespace.
+    fn resolve(&self, prefix: Option<&NcName>) -> Result<Namespace<'static>, StreamError> {
         if prefix.is_some_and(|prefix| prefix == "xml") {
-            return Ok(rxml::XMLNS_XML);
+            return Ok(Namespace::XML);
         }
         let found =
             self.namespaces.iter().rev().find(|(_, declared, _)| {
                 declared.as_deref() == prefix.map(|prefix| prefix.as_str())
             });
         match (found, prefix) {
-            (Some((_, _, namespace)), _) => Ok(namespace),
-            (None, None) => Ok(""),
+            (Some((_, _, namespace)), _) => Ok(namespace.clone()),
+            (None, None) => Ok(Namespace::NONE),
             (None, Some(_)) => Err(StreamError::local(
                 StreamCondition::NotWellFormed,
                 "a prefix was never declared",

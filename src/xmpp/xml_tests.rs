@@ -56,6 +56,19 @@ fn a_header_is_read_byte_by_byte_with_its_link_local_name() {
 }
 
 #[test]
+fn an_empty_stream_opens_and_closes_with_its_last_byte() {
+    let text = HEADER.replace("version='1.0'>", "version='1.0'/>");
+    for size in [1, 7, text.len()] {
+        let (events, error) = read_all(text.as_bytes(), &[size]);
+        assert_eq!(error, None);
+        assert!(matches!(
+            &events[..],
+            [XmlEvent::StreamOpened { .. }, XmlEvent::StreamClosed]
+        ));
+    }
+}
+
+#[test]
 fn an_element_is_complete_with_its_last_byte() {
     for text in [
         "<message><a/>text</message>",
@@ -203,6 +216,20 @@ fn elements_attributes_and_namespaces_are_bounded() {
     let name = |length: usize| format!("<{}/>", "x".repeat(length));
     assert_eq!(stanza_error(&name(MAX_NAME_BYTES)), None);
     assert!(stanza_error(&name(MAX_NAME_BYTES + 1)).is_some());
+}
+
+#[test]
+fn attributes_share_their_namespace() {
+    let attribute = "p:b='' p:c=''";
+    let text = format!("<a xmlns:p='urn:long' {attribute}><a {attribute}/></a>");
+    let element = parse_element(&text).unwrap();
+    let places: std::collections::BTreeSet<*const u8> = [&element]
+        .into_iter()
+        .chain(element.children())
+        .flat_map(|element| element.attrs().iter())
+        .map(|((namespace, _), _)| namespace.as_str().as_ptr())
+        .collect();
+    assert_eq!(places.len(), 1);
 }
 
 #[test]

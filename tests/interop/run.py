@@ -18,6 +18,8 @@ import command_line  # noqa: E402,F401
 import mission_control  # noqa: E402,F401
 import ssh_contact  # noqa: E402,F401
 import shells  # noqa: E402,F401
+import telepathy_qt  # noqa: E402,F401
+import programs  # noqa: E402,F401
 
 if __name__ == "__main__":
     sys.exit(scenario.main())

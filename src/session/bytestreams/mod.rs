@@ -64,6 +64,8 @@ use crate::xmpp::{
 };
 
 mod carrier;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group;
 pub mod ibb;
 mod in_band;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_net::{TcpListener, TcpStream};
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::{
     group::Group,
@@ -38,14 +38,22 @@ pub(super) async fn dial(
 ) -> Result<TcpStream, HandshakeError> {
     let mut stream = TcpStream::connect(address).await?;
     prepare(&stream)?;
+    ask(&mut stream, destination).await?;
+    Ok(stream)
+}
+
+/// The dialling side's handshake.
+pub(super) async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    destination: String,
+) -> Result<(), HandshakeError> {
     let (mut client, greeting) = Client::new(destination);
     stream.write_all(&greeting).await?;
-    handshake(&mut stream, |bytes| match bytes {
+    handshake(stream, |bytes| match bytes {
         None => Err(client.wants()),
         Some(bytes) => Ok(client.read(bytes)),
     })
-    .await?;
-    Ok(stream)
+    .await
 }
 
 /// Waits until somebody who connected asks for the bytestream.
@@ -54,13 +62,21 @@ pub(super) async fn welcome(
     destination: String,
 ) -> Result<TcpStream, HandshakeError> {
     prepare(&stream)?;
+    answer(&mut stream, destination).await?;
+    Ok(stream)
+}
+
+/// The listening side's handshake.
+pub(super) async fn answer(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    destination: String,
+) -> Result<(), HandshakeError> {
     let mut server = Server::new(destination);
-    handshake(&mut stream, |bytes| match bytes {
+    handshake(stream, |bytes| match bytes {
         None => Err(server.wants()),
         Some(bytes) => Ok(server.read(bytes)),
     })
-    .await?;
-    Ok(stream)
+    .await
 }
 
 /// Small writes go out at once, for TLS and what people type. A peer that vanished without a word is
@@ -77,7 +93,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 /// Drives one side. `machine` says how much it wants when it is given nothing.
 async fn handshake(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     mut machine: impl FnMut(Option<&[u8]>) -> Result<Step, usize>,
 ) -> Result<(), HandshakeError> {
     let mut buffer = [0; 257];

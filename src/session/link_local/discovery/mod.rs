@@ -14,6 +14,8 @@ use crate::session::trust::KeyId;
 
 pub mod avahi;
 pub mod driver;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod look;
 mod mdns;
 mod pending;
