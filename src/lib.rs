@@ -1,4 +1,4 @@
-//! Pneuma: a Telepathy connection manager for tubes and file transfers.
+//! Pneuma: a Telepathy connection manager for tubes.
 //!
 //! A program on smol can have the manager inside itself, on its own executor:
 //!
@@ -18,6 +18,10 @@
 //! }))
 //! # }
 //! ```
+//!
+//! It serves on a bus, at a private socket ([`Builder::private_socket`]), or both: the examples
+//! `embed_in_smol` and `embed_without_a_bus`. [`client`] is what programs use it with, and [`cli`] the
+//! command line on top of that.
 
 pub mod cli;
 pub mod client;

@@ -16,7 +16,7 @@
 //! ```text
 //!   supervisor    starts, restarts, carries out
 //!   stream_tube   decides
-//!   bridge        an address of the user's choice
+//!   bridge        an address of the user's choice, joined to another local socket
 //!   endpoint · relay          sockets · bytes
 //!   limits        how many connections, how many bytes a second
 //!   ports         what is needed from above, as traits
@@ -47,6 +47,9 @@
 //! past the limit the failure moves up, the channel closes, every connection is said to be lost exactly
 //! once, and nothing is left behind. A panic is a failure like any other: the actor's state is thrown away
 //! with it, and what survives was committed before.
+//!
+//! A [`Bridge`](bridge::Bridge) stands outside of the tree: whoever makes one runs it, and stops it.
+//! [`Limits`](limits::Limits) are no actor: the channels they hold for share them.
 //!
 //! # Tests
 //! With the feature `testing` there are a fake of every port, a clock that moves only when told, and

@@ -1,5 +1,6 @@
 //! `pneuma accept`: use a service that a contact offers: at a socket of the connection manager's
-//! choice, at an address of the user's choice, or on standard input and output.
+//! choice, at an address of the user's choice, or on standard input and output; or kept by the service
+//! (`--detach`). For `--allowed` there is `standing`.
 
 use actors::model::{AddressType, SocketAddress};
 use serde_json::json;

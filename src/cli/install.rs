@@ -1,6 +1,6 @@
 //! `pneuma install`: the two programs and the files that let D-Bus, systemd and Telepathy clients
-//! find them, manual pages and completions, below a prefix. Packagers stage with `--destdir` (or DESTDIR), which is no part of the
-//! paths in the files.
+//! find them, manual pages and completions, below a prefix. Packagers stage with `--destdir` (or
+//! DESTDIR), which is no part of the paths in the files.
 
 use std::{
     io::Write as _,

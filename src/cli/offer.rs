@@ -1,4 +1,5 @@
-//! `pneuma offer`: a local service to a contact, for as long as this command runs.
+//! `pneuma offer`: a local service to a contact, for as long as this command runs, or kept by the
+//! service (`--detach`).
 
 use actors::model::SocketAddress;
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! The socket bridge: a socket at an address of the user's choice, joined to the socket that the
-//! connection manager chose ([`actors::bridge`]). Where the two run on different machines (later), the
-//! one here is what keeps strangers out; where they run on one, it is merely a name one can remember.
+//! connection manager chose ([`actors::bridge`]): a name one can remember, in front of one that nobody
+//! can choose.
 
 use actors::{
     bridge,

@@ -1,5 +1,5 @@
-//! Who keeps an account of Mission Control online: everybody queues for one well-known name that belongs to it, and the
-//! bus drops whoever vanishes. The last to leave takes it offline.
+//! Who keeps an account of Mission Control online: everybody queues for one well-known name that
+//! belongs to it, and the bus drops whoever vanishes. The last to leave takes it offline.
 
 use super::{bus::Bus, error::Result};
 

@@ -1,7 +1,7 @@
 //! `Connection.Interface.Pneuma.Lease1`, our own: who keeps a connection online. The command line's
 //! programs hold a lease each; the last of them that ends in order takes the connection offline itself,
 //! and when it is killed, we do. A connection that nobody ever had a lease on (Mission Control's, one of
-//! `--detach`) stays, and so does one that keeps tubes.
+//! `--detach`) stays.
 //!
 //! ```text
 //!  nobody's ──Begin──> kept ──Join──> kept by more
@@ -9,6 +9,8 @@
 //!                       ├──Release of the last──> nobody's: the holder is told, and disconnects
 //!                       └──the last is gone──> nobody's, and the connection disconnects
 //! ```
+//!
+//! "Disconnects" is said of a connection that keeps no tubes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 

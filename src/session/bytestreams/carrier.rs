@@ -1,5 +1,5 @@
 //! What lies under TLS: a [`Duplex`] to one peer, neither secured nor authenticated. SOCKS5 gives a
-//! TCP connection; in-band bytestreams will be a second kind.
+//! TCP connection, which is here; the in-band carrier is in `ibb/`.
 //!
 //! For peers that are no Pneuma, where the account allows plaintext, the carrier is the bytestream
 //! itself. Its end cannot be told from a loss then; nothing more can be known.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  connection/ ── Session ──▶ handle ──▶ actor ──┬── contacts (pure: who is who, whom to trust)
-//!              ◀─ SessionEvent ──────────┘       ├── discovery (mDNS)
+//!              ◀─ SessionEvent ──────────┘       ├── discovery (mDNS: ours or the Avahi daemon's)
 //!                                                ├── network (TCP, listeners)
 //!  tubes ── TubeSignalling, BytestreamConnector  └── stream (one task for each XML stream)
 //!              └──────── Link ────────────────────────┘
