@@ -11,11 +11,15 @@
 //! | [`stream`] | any chunks give the same; what it writes is XML; no stanza without TLS where TLS is required |
 //! | [`stanza`] | each payload that is read is written and read back |
 //! | [`socks5_client`], [`socks5_server`] | any chunks give the same; nothing after the handshake is swallowed; who gets in is who a second reading of RFC 1928 lets in |
+//! | [`ibb`] | bytes come out as they went in, blocks are numbered and as large as agreed, nothing beyond its bounds waits |
 //! | [`txt`] | what is shown is short and harmless; what was read is written and read back |
 
 pub use crate::{
     session::{
-        bytestreams::fuzzing::{socks5_client, socks5_server},
+        bytestreams::{
+            fuzzing::{socks5_client, socks5_server},
+            ibb::fuzzing::ibb,
+        },
         link_local::discovery::fuzzing::txt,
     },
     xmpp::fuzzing::{stanza, stream, xml},
@@ -25,12 +29,13 @@ pub use crate::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which its file in `fuzz/fuzz_targets` and its corpus have too.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("xml", xml),
     ("stream", stream),
     ("stanza", stanza),
     ("socks5_client", socks5_client),
     ("socks5_server", socks5_server),
+    ("ibb", ibb),
     ("txt", txt),
 ];
 

@@ -7,7 +7,7 @@ use minidom::{Element, Node};
 
 use super::{
     error::{StreamCondition, StreamError},
-    payload::{bytestreams, disco, pneuma, si, tube},
+    payload::{bytestreams, disco, ibb, pneuma, si, tube},
     stanza::{self, IqKind, Parsed},
     stream::{Action, Role, Stream, StreamConfig},
     write::{self, Header},
@@ -324,6 +324,16 @@ fn payloads(element: &Element) {
         if let Some(element) = back(answer.to_element()) {
             assert_eq!(si::Answer::parse(&element), Ok(answer));
         }
+    }
+    if let Ok(open) = ibb::Open::parse(element)
+        && let Some(element) = back(open.to_element())
+    {
+        assert_eq!(ibb::Open::parse(&element), Ok(open));
+    }
+    if let (Ok(sid), Ok(block)) = (ibb::sid(element), ibb::Data::parse(element))
+        && let Some(element) = back(ibb::data(sid, block.seq, &block.bytes))
+    {
+        assert_eq!(ibb::Data::parse(&element), Ok(block));
     }
     if let Ok(hosts) = bytestreams::Streamhosts::parse(element) {
         assert!(hosts.hosts.len() <= bytestreams::MAX_STREAMHOSTS);

@@ -40,6 +40,8 @@ use crate::{
 };
 
 mod carrier;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod state;
 
 pub(super) use carrier::Carrier;
