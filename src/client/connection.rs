@@ -487,6 +487,7 @@ impl Connection {
         })?;
         Ok(self.tube(description))
     }
+
     /// The tubes that a contact, by its id, offers for a service.
     ///
     /// # Errors

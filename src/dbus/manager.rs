@@ -20,7 +20,8 @@ pub struct ConnectionManager {
 }
 
 impl ConnectionManager {
-    /// The object, which asks for connections through the keeper of tubes; `login` is what `published-name` is where it is not given.
+    /// The object, which asks for connections through the keeper of tubes; `login` is what
+    /// `published-name` is where it is not given.
     pub fn new(keeper: KeptHandle, login: String) -> Self {
         ConnectionManager { keeper, login }
     }

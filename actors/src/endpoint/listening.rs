@@ -110,8 +110,8 @@ impl Listening {
     ///
     /// # Errors
     /// `NotImplemented` for an access control that such sockets do not have, `InvalidArgument` for one
-    /// that nobody could pass, `PermissionDenied` when the directory for sockets is not private, `ResourceUnavailable` without descriptors,
-    /// `NotAvailable` otherwise.
+    /// that nobody could pass, `PermissionDenied` when the directory for sockets is not private,
+    /// `ResourceUnavailable` without descriptors, `NotAvailable` otherwise.
     pub fn bind(
         kind: AddressType,
         rule: AccessRule,

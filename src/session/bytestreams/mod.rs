@@ -295,8 +295,8 @@ impl Bytestreams {
     }
 
     /// Takes a request of the link's peer (`<iq type='set'/>` with `<si/>`, with streamhosts or for
-    /// in-band bytestreams). A stream initiation that can be had is handed back to be decided on; everything else is
-    /// answered here.
+    /// in-band bytestreams). A stream initiation that can be had is handed back to be decided on;
+    /// everything else is answered here.
     pub fn on_request(
         self: &Arc<Self>,
         link: &Arc<dyn Link>,

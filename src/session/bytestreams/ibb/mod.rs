@@ -7,9 +7,9 @@
 //!                                each way)  ◄── next, answered ──────────┴───▶ <data/>, <close/>
 //! ```
 //!
-//! The [`Stream`] is what both sides share: the carrier reads and writes its rings, the XML stream fills the one and
-//! takes blocks from the other. Neither ever waits for the other: a block that has no room yet is simply
-//! not answered. There is no task here. What one end knows, and its bounds, is in [`state`].
+//! The [`Stream`] is what both sides share: the carrier reads and writes its rings, the XML stream fills
+//! the one and takes blocks from the other. Neither ever waits for the other: a block that has no room yet
+//! is simply not answered. There is no task here. What one end knows, and its bounds, is in [`state`].
 //!
 //! In-band bytestreams know no half-close. Between two Pneumas TLS says that a direction has ended, and the
 //! carrier stays until both have. In plaintext the first end is the end: what was written before it, on

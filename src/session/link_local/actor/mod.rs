@@ -20,7 +20,8 @@
 //! Bounds: while [`MAX_OUTBOX`] events wait for their reader, nothing is taken from discovery, streams or
 //! listeners, which then wait in their own bounded queues; commands still are. Of a contact only the
 //! latest state waits. [`MAX_WAITERS`] may wait for a stream to one contact; [`MAX_BACKGROUND`] streams are
-//! opened at a time that nobody waits for, and as many to pinned contacts; [`MAX_UNKNOWN`] inbound streams may wait for a record.
+//! opened at a time that nobody waits for, and as many to pinned contacts; [`MAX_UNKNOWN`] inbound
+//! streams may wait for a record.
 
 mod lifecycle;
 mod opening;
