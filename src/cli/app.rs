@@ -258,10 +258,6 @@ impl App {
             Part::Lease(lease) => lease,
         };
         if lease.release().await? {
-            // What is kept needs the account, and nobody else will say so.
-            if !connection.kept().await.unwrap_or_default().is_empty() {
-                return Ok(());
-            }
             match connection.disconnect().await {
                 // It is offline already, which is what we want.
                 Err(error)

@@ -181,13 +181,13 @@ impl Lease {
         .await
     }
 
-    /// True for the last: it may take the connection offline.
+    /// True for the last: it may take the connection offline, unless tubes are kept that need it.
     #[zbus(out_args("Last"))]
     async fn release(&self, #[zbus(header)] header: Header<'_>) -> Result<bool> {
         answered("Release", async {
             let who = Caller::of(&header, &self.outlet)?;
             match self.state.remove(&who).1 {
-                Left::Nobody => Ok(true),
+                Left::Nobody => Ok(!self.state.keeps_tubes()),
                 Left::Others => Ok(false),
                 Left::WasNone => Err(Error::NotAvailable("you have no lease".into())),
             }
