@@ -114,7 +114,7 @@ impl Model {
             None => assert!(!promised),
             Some(Next::Block { seq, bytes }) => {
                 assert!(promised && !self.close_sent && !self.over);
-                assert!(0 < bytes.len() && bytes.len() <= self.block);
+                assert!(!bytes.is_empty() && bytes.len() <= self.block);
                 assert_eq!(seq, self.next_out);
                 self.next_out = seq.wrapping_add(1);
                 let expected: Vec<u8> = self.unsent.drain(..bytes.len()).collect();
@@ -147,11 +147,11 @@ impl Model {
             8 => drop(self.state.flush()),
             9 | 10 => self.next(),
             11 => self.answered(true),
-            12 => self.answered(how % 2 == 0),
+            12 => self.answered(how.is_multiple_of(2)),
             // Once, and rarely: what comes afterwards is short.
             13 if how == 0 => self.state.close(),
             13 if how == 1 => {
-                self.state.drop_carrier(count % 2 == 0);
+                self.state.drop_carrier(how.is_multiple_of(2));
                 self.held = false;
             }
             13 if how == 2 => self.state.lost(),
