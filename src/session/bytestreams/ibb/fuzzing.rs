@@ -167,11 +167,11 @@ impl Model {
                 self.owed -= done;
             }
         }
-        // What the state has dropped is dropped here: a broken or closed end sends nothing more.
-        if self.state.write(&[]).is_err() && !self.state.has_next() {
+        let over = self.state.is_over();
+        // An end that is broken, given up or over sends nothing more.
+        if over || self.state.is_broken() || !self.held {
             self.unsent.clear();
         }
-        let over = self.state.is_over();
         assert!(over || !self.over, "what is over stays so");
         self.over = over;
         assert!(!over || !self.state.has_next());
