@@ -3,7 +3,10 @@
 
 use std::{fmt, os::unix::net::UnixStream, path::Path, sync::Arc, time::Duration};
 
-use actors::runtime::{Clock, Spawner};
+use actors::{
+    endpoint::is_there_and_private,
+    runtime::{Clock, Spawner},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Type, connection::Builder};
 
@@ -63,6 +66,13 @@ impl Bus {
                 format!("no connection manager answers at {shown}: {why}"),
             )
         };
+        // Where others may put something, a link to some other socket of ours could wait for us.
+        let folder = socket.parent().unwrap_or(Path::new("/"));
+        match is_there_and_private(folder) {
+            Ok(true) => {}
+            Ok(false) => return Err(nobody("there is no such folder".into())),
+            Err(error) => return Err(Error::new(Kind::PermissionDenied, error.to_string())),
+        }
         // Connected at once or not at all.
         let stream = UnixStream::connect(socket).map_err(|error| nobody(error.to_string()))?;
         // Whoever listens there hears all we say.

@@ -148,28 +148,24 @@ async fn start_private(
         // Another has the socket, and is about to answer; or nobody ever will.
         let late = Error::new(Kind::NoService, format!("{shown} ended at once ({status})"));
         let other = self::answers(&socket, spawner, clock);
-        within(clock, OTHER_DEADLINE, late, async { Ok(other.await) }).await
+        within(clock, OTHER_DEADLINE, late, other).await
     };
     let late = Error::new(
         Kind::NoService,
         format!("{shown} did not answer at {}", socket.display()),
     );
-    let bus = within(
-        clock,
-        START_DEADLINE,
-        late,
-        async { Ok(answers.await) }.or(ended),
-    )
-    .await?;
+    let bus = within(clock, START_DEADLINE, late, answers.or(ended)).await?;
     Ok((bus, Started::Spawned))
 }
 
 /// Waits until somebody answers at the socket. Nobody tells when that is so.
-async fn answers(socket: &Path, spawner: &Spawner, clock: &Arc<dyn Clock>) -> Bus {
+async fn answers(socket: &Path, spawner: &Spawner, clock: &Arc<dyn Clock>) -> Result<Bus> {
     let mut pause = Duration::from_millis(5);
     loop {
         match Bus::private(socket, spawner.clone(), clock.clone()).await {
-            Ok(bus) => return bus,
+            Ok(bus) => return Ok(bus),
+            // Waiting makes no place safe.
+            Err(error) if error.kind == Kind::PermissionDenied => return Err(error),
             Err(_) => clock.sleep(pause).await,
         }
         pause = (pause * 2).min(Duration::from_millis(100));

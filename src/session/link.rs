@@ -8,6 +8,7 @@ use actors::runtime::{BoxFuture, Reply};
 use minidom::Element;
 
 use super::{lane::Lane, trust::KeyId};
+use crate::plain::safe;
 pub use crate::xmpp::StanzaError;
 
 /// What TLS proved of an XML stream.
@@ -27,7 +28,7 @@ pub struct LinkSecurity {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// The peer answered with a stanza error.
-    #[error("the contact answered: {condition}{}", text.as_deref().map(|t| format!(" ({t})")).unwrap_or_default())]
+    #[error("the contact answered: {condition}{}", text.as_deref().map(|t| format!(" ({})", safe(t))).unwrap_or_default())]
     Refused {
         /// The defined condition's element name (RFC 6120 section 8.3.3), `item-not-found` for example.
         condition: String,

@@ -240,3 +240,21 @@ fn levels_are_shown_and_changed() {
         format!("{wanted}\n")
     );
 }
+
+#[test]
+fn a_folder_that_others_may_write_is_not_looked_into() {
+    let world = World::new();
+    let alice = Headless::new(&world, "alice");
+    let folder = alice.dir.path().join("run/pneuma");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).expect("open to others");
+    // What another user could have put there: a way to some socket of hers that listens.
+    let other = alice.dir.path().join("other");
+    let listener = std::os::unix::net::UnixListener::bind(&other).expect("a socket");
+    listener.set_nonblocking(true).expect("a setting");
+    std::os::unix::fs::symlink(&other, alice.socket()).expect("a link");
+    for command in ["status", "contacts"] {
+        alice.run(&[command]).failed(4, &["open to others"]);
+    }
+    assert!(listener.accept().is_err(), "nobody has connected to it");
+}

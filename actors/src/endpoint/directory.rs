@@ -28,17 +28,34 @@ pub fn ensure_private(directory: &Path) -> Result<(), Error> {
     let itself = open_directory(directory)?;
     let found = fstat(&itself).map_err(|error| failed("cannot examine", directory, error))?;
     check_private(directory, &found)?;
-    if let Some(parent) = directory.parent() {
-        let found = open(
-            parent,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .and_then(fstat)
-        .map_err(|error| failed("cannot examine", parent, error))?;
-        check_parent(parent, &found)?;
+    examine_parent(directory)
+}
+
+/// Whether the directory is there, checked as [`ensure_private`] does it: for whoever looks for a
+/// socket in it. Makes nothing.
+///
+/// # Errors
+/// As [`ensure_private`].
+pub fn is_there_and_private(directory: &Path) -> Result<bool, Error> {
+    if existing(directory)?.is_none() {
+        return Ok(false);
     }
-    Ok(())
+    examine_parent(directory)?;
+    Ok(true)
+}
+
+fn examine_parent(directory: &Path) -> Result<(), Error> {
+    let Some(parent) = directory.parent() else {
+        return Ok(());
+    };
+    let found = open(
+        parent,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .and_then(fstat)
+    .map_err(|error| failed("cannot examine", parent, error))?;
+    check_parent(parent, &found)
 }
 
 /// The directory if it is there, checked as [`ensure_private`] does it.
@@ -95,7 +112,7 @@ fn check_parent(parent: &Path, found: &Stat) -> Result<(), Error> {
 
 fn refused(directory: &Path, why: &str) -> Error {
     Error::PermissionDenied(format!(
-        "no Unix socket can be made safely: {} {why}",
+        "no Unix socket is safe there: {} {why}",
         directory.display()
     ))
 }

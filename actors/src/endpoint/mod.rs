@@ -36,7 +36,7 @@ mod stream;
 
 pub(crate) use dialer::dial_until;
 pub use dialer::{DIAL_WITHIN, Dialled, Introduction, check_target, dial};
-pub use directory::ensure_private;
+pub use directory::{ensure_private, is_there_and_private};
 pub(crate) use listener::listen_until;
 pub use listener::{Accepted, listen};
 pub use listening::{BACKLOG, Listening, sweep};

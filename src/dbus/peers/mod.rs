@@ -190,6 +190,8 @@ impl Peers {
         loop {
             let answered = match self.places().peers.get_mut(&id) {
                 None => return false,
+                // Two calls of one number cannot be told apart, nor counted.
+                Some(place) if place.calls.contains_key(&serial) => return false,
                 Some(place) if place.calls.len() < MAX_CALLS => {
                     place.calls.insert(serial, wants_answer);
                     return true;
