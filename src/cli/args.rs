@@ -24,7 +24,7 @@ Exit codes:
   3  the contact is unknown or not on the network
   4  refused: by the contact, by you, or because the contact is not trusted
   5  it did not happen in time
-  6  the session bus does not work, or there is no connection manager
+  6  no connection manager could be reached or started, on the session bus or without one
   130  stopped by Ctrl-C or SIGTERM before it was done
 
 Contacts: a part of the name selects one of your own contacts, those you dealt with before.

@@ -17,7 +17,7 @@ pub enum Code {
     Refused = 4,
     /// It did not happen in time.
     TimedOut = 5,
-    /// The session bus does not work, or there is no connection manager.
+    /// No connection manager could be reached or started, on the session bus or without one.
     NoService = 6,
     /// Stopped by Ctrl-C or SIGTERM before it was done.
     Interrupted = 130,

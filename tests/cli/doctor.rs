@@ -388,6 +388,23 @@ fn keys_that_are_damaged_open_or_taken() {
 }
 
 #[test]
+fn an_account_that_is_not_online_yet_has_its_profile_in_use() {
+    let alice = alone();
+    // The connection manager has the lock from now on, for the account that it does not connect.
+    let person = alice.person();
+    person
+        .request_connection(person.parameters())
+        .expect("a connection");
+    let all = findings(&mut doctor(&alice));
+    assert_eq!(sentences(&all, "account", "note").len(), 1, "{all:#?}");
+    assert_eq!(
+        sentences(&all, "profile-lock", "wrong").len(),
+        0,
+        "{all:#?}"
+    );
+}
+
+#[test]
 fn a_clock_that_is_behind() {
     let two = Two::verified();
     two.alice.person().stop_manager();

@@ -6,8 +6,27 @@ use crate::{
     client::{self, Bus, Connection, Status, TrustLevel},
 };
 
-/// The checks, and our own id where the account is online.
-pub(super) async fn look(app: &App, bus: &Bus) -> (Vec<Finding>, Option<String>) {
+/// What the other checks go by. Without a bus, as it is by default: there is no connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    /// The profile has a connection, online or not, or may have one that could not be looked at: it
+    /// is in use as it should be.
+    pub in_use: bool,
+    /// Where it is online.
+    pub online: Option<Online>,
+}
+
+/// An account that is online.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Online {
+    /// Our own id.
+    pub id: String,
+    /// Who finds contacts for it: `avahi` or `built-in`.
+    pub responder: String,
+}
+
+/// The checks, and what they found out for others.
+pub(super) async fn look(app: &App, bus: &Bus) -> (Vec<Finding>, Account) {
     match connection(app, bus).await {
         Ok(looked) => looked,
         Err(error) => (
@@ -16,18 +35,21 @@ pub(super) async fn look(app: &App, bus: &Bus) -> (Vec<Finding>, Option<String>)
                 format!("the account cannot be looked at: {error}"),
                 "stop the connection manager; the next command starts it anew",
             )],
-            None,
+            Account {
+                in_use: true,
+                online: None,
+            },
         ),
     }
 }
 
-async fn connection(app: &App, bus: &Bus) -> client::Result<(Vec<Finding>, Option<String>)> {
+async fn connection(app: &App, bus: &Bus) -> client::Result<(Vec<Finding>, Account)> {
     let profile = app.account.profile();
     let offline = format!(
         "the account of the profile {profile} is offline; commands bring it online while they run"
     );
     let Some(connection) = Connection::of_profile(bus, profile).await? else {
-        return Ok((vec![Finding::good("account", offline)], None));
+        return Ok((vec![Finding::good("account", offline)], Account::default()));
     };
     if connection.status().await? != Status::Connected {
         return Ok((
@@ -36,10 +58,14 @@ async fn connection(app: &App, bus: &Bus) -> client::Result<(Vec<Finding>, Optio
                 "the account is not online yet",
                 "",
             )],
-            None,
+            Account {
+                in_use: true,
+                online: None,
+            },
         ));
     }
     let id = connection.self_id().await?;
+    let responder = connection.responder().await?;
     let contacts = connection.contacts().await?;
     let mut found = vec![Finding::good(
         "account",
@@ -86,5 +112,9 @@ async fn connection(app: &App, bus: &Bus) -> client::Result<(Vec<Finding>, Optio
             "",
         ));
     }
-    Ok((found, Some(id)))
+    let account = Account {
+        in_use: true,
+        online: Some(Online { id, responder }),
+    };
+    Ok((found, account))
 }

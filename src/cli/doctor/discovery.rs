@@ -1,7 +1,7 @@
 //! What finding each other takes: an interface, the port of multicast DNS, packets that come back, and
 //! our own announcement heard as others hear it.
 
-use super::Finding;
+use super::{Finding, account::Online};
 use crate::{
     cli::app::App,
     inspection::{self, Interface},
@@ -10,35 +10,38 @@ use crate::{
 /// Interfaces that are looked at; a machine with more has them for containers.
 const MOST: usize = 8;
 
-/// The checks; `online` is our own id, where the account is online.
-pub(super) async fn look(app: &App, online: Option<&str>) -> Vec<Finding> {
+/// The checks; `online`, where the account is so.
+pub(super) async fn look(app: &App, online: Option<&Online>) -> Vec<Finding> {
     let only = app
         .account
         .interface
         .clone()
         .filter(|name| !name.is_empty());
     let port = app.account.mdns_port.unwrap_or(inspection::MDNS_PORT);
-    let online = online.map(str::to_owned);
+    let online = online.cloned();
     // It waits for packets.
     smol::unblock(move || {
         let (mut found, interfaces) = interfaces(only.as_deref());
         let mut works = !interfaces.is_empty();
         match inspection::beside(port, true) {
-            Ok(_) => found.push(Finding::good(
-                "port",
-                format!("UDP port {port} can be shared with whoever uses it"),
-            )),
+            Ok(_) => {
+                found.push(Finding::good(
+                    "port",
+                    format!("UDP port {port} can be shared with whoever uses it"),
+                ));
+                found.extend(others(port));
+            }
             Err(error) => {
                 works = false;
-                found.push(taken(port, &error));
+                let responder = online.as_ref().map(|online| online.responder.as_str());
+                found.push(taken(port, &error, responder));
             }
         }
-        found.extend(others(port));
         if works {
             found.extend(interfaces.iter().take(MOST).map(|one| echo(one, port)));
         }
-        if let Some(id) = online.filter(|_| works) {
-            found.push(announced(&id, port, only.as_deref()));
+        if let Some(online) = online.filter(|_| works) {
+            found.push(announced(&online.id, port, only.as_deref()));
         }
         found
     })
@@ -109,7 +112,16 @@ fn multicasts(name: &str) -> bool {
     u32::from_str_radix(number, 16).map_or(true, |flags| flags & 0x1000 != 0)
 }
 
-fn taken(port: u16, error: &std::io::Error) -> Finding {
+/// The port cannot be had; `responder` finds contacts for us, where we are online.
+fn taken(port: u16, error: &std::io::Error, responder: Option<&str>) -> Finding {
+    // A daemon that was told `disallow-other-stacks` shares it with nobody, and we need not.
+    if responder == Some("avahi") {
+        return Finding::note(
+            "port",
+            format!("UDP port {port} is Avahi's alone, which finds contacts for us"),
+            "",
+        );
+    }
     let users = inspection::at_udp_port(port).unwrap_or_default();
     let whose = match users.first() {
         Some(user) => format!(", by a program of user {user} that shares it with nobody"),
@@ -172,5 +184,23 @@ fn announced(id: &str, port: u16, only: Option<&str>) -> Finding {
             format!("announcements cannot be listened to: {error}"),
             "look at the other findings about discovery",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::Verdict;
+
+    #[test]
+    fn a_port_that_avahi_has_for_us_is_not_wrong() {
+        let error = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+        let verdict = |responder| {
+            let finding = taken(inspection::MDNS_PORT, &error, responder);
+            (finding.verdict, finding.todo.is_empty())
+        };
+        assert_eq!(verdict(Some("avahi")), (Verdict::Note, true));
+        assert_eq!(verdict(Some("built-in")), (Verdict::Wrong, false));
+        assert_eq!(verdict(None), (Verdict::Wrong, false));
     }
 }

@@ -11,8 +11,8 @@ use crate::{
 /// The beginning of 2026, in seconds since 1970: there was no Pneuma before.
 const BEGINNING: u64 = 1_767_225_600;
 
-/// The checks; `online`: the profile is in use by the connection manager, as it should be.
-pub(super) async fn look(app: &App, online: bool) -> Vec<Finding> {
+/// The checks; `in_use`: the profile is in use by the connection manager, as it should be.
+pub(super) async fn look(app: &App, in_use: bool) -> Vec<Finding> {
     let (profile, now) = (app.account.profile().to_owned(), app.clock.wall());
     let name = profile.clone();
     let look = smol::unblock(move || inspection::profile(&name, now)).await;
@@ -47,7 +47,7 @@ pub(super) async fn look(app: &App, online: bool) -> Vec<Finding> {
             "make the tubes anew and remove it",
         ));
     }
-    if let (Some(process), false) = (look.locked_by, online) {
+    if let (Some(process), false) = (look.locked_by, in_use) {
         let own = std::fs::read_link(format!("/proc/{process}/exe"));
         let program = own.map_or_else(
             |_| "a program".to_owned(),

@@ -103,14 +103,15 @@ pub async fn run(app: &App) -> Outcome {
     let mut all = Vec::new();
     let (found, bus) = bus::look(app).await;
     all.push(("D-Bus", found));
-    let (found, online) = match &bus {
+    let (found, account) = match &bus {
         Some(bus) => account::look(app, bus).await,
-        None => (Vec::new(), None),
+        None => (Vec::new(), account::Account::default()),
     };
     all.push(("Account", found));
-    all.push(("Discovery", discovery::look(app, online.as_deref()).await));
+    let online = account.online.as_ref();
+    all.push(("Discovery", discovery::look(app, online).await));
     all.push(("Sockets", sockets::look(bus.as_ref()).await));
-    all.push(("Keys", keys::look(app, online.is_some()).await));
+    all.push(("Keys", keys::look(app, account.in_use).await));
     show(app, &all)?;
     let wrong = all
         .iter()
