@@ -20,7 +20,7 @@ use actors::{
     model::{Error, OwnerId, Result},
     runtime::{
         Actor, Address, BoxFuture, Clock, Flow, Mailbox, Reply, Snapshot, SnapshotWriter, Spawner,
-        Task,
+        Task, Time,
     },
 };
 
@@ -39,6 +39,8 @@ use crate::connection::{
 const PAUSE: Duration = Duration::from_secs(2);
 /// And never longer.
 const LONGEST: Duration = Duration::from_secs(300);
+/// A connection that lasted this long was a good one: its loss is answered at once.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// What is known of one profile.
 struct Profile {
@@ -46,6 +48,10 @@ struct Profile {
     tended: BTreeMap<u32, Tended>,
     connection: SnapshotWriter<Option<ConnectionHandle>>,
     ours: bool,
+    /// When the last connection was had.
+    gained_at: Time,
+    /// Before the account goes online again, should that connection be lost before it has lasted.
+    pause: Duration,
     /// Brings the account online.
     going_online: Option<Task<()>>,
 }
@@ -237,6 +243,8 @@ impl Keeper {
                 tended: BTreeMap::new(),
                 connection,
                 ours: false,
+                gained_at: Time::default(),
+                pause: Duration::ZERO,
                 going_online: None,
             }
         })
@@ -273,7 +281,7 @@ impl Keeper {
         for number in new {
             self.tend(&name, number, None);
         }
-        self.go_online(&name);
+        self.go_online(&name, Duration::ZERO);
     }
 
     fn tend(&mut self, name: &str, number: u32, begun: Option<Begun>) {
@@ -305,17 +313,13 @@ impl Keeper {
         profile.tended.insert(number, tended);
     }
 
-    /// Brings the account of a profile that keeps something online, unless it has a connection.
-    fn go_online(&mut self, name: &str) {
+    /// Brings the account of a profile that keeps something online after a while, unless it has a
+    /// connection. Of one that is over we are still to hear, and how it ended.
+    fn go_online(&mut self, name: &str, wait: Duration) {
         let Some(profile) = self.profiles.get_mut(name) else {
             return;
         };
-        let has = profile
-            .connection
-            .get()
-            .as_ref()
-            .as_ref()
-            .is_some_and(|connection| !connection.address.is_gone());
+        let has = profile.connection.get().is_some();
         let trying = profile
             .going_online
             .as_ref()
@@ -327,6 +331,7 @@ impl Keeper {
         let (manager, clock) = (self.manager.clone(), self.clock.clone());
         let keeper = self.address.clone();
         profile.going_online = Some(self.spawner.spawn("account for kept tubes", async move {
+            clock.sleep(wait).await;
             let mut pause = PAUSE;
             loop {
                 match manager.request(account.clone()).await {
@@ -368,8 +373,10 @@ impl Keeper {
     fn gained(&mut self, connection: ConnectionHandle, ours: bool, known: Option<Reply<()>>) {
         let record = Record::new((*connection.account).clone());
         let name = connection.profile.to_string();
+        let now = self.clock.now();
         let profile = self.profile(&name, &record);
         profile.ours = ours;
+        profile.gained_at = now;
         profile.connection.publish(Some(connection.clone()));
         let trying = profile.going_online.take();
         if !ours {
@@ -399,10 +406,15 @@ impl Keeper {
         }
         profile.connection.publish(None);
         profile.ours = false;
+        if self.clock.now() - profile.gained_at >= LASTING {
+            profile.pause = Duration::ZERO;
+        }
         if profile.record.tubes.is_empty() {
             self.profiles.remove(&name);
         } else if !asked {
-            self.go_online(&name);
+            let wait = profile.pause;
+            profile.pause = (wait * 2).clamp(PAUSE, LONGEST);
+            self.go_online(&name, wait);
         }
     }
 

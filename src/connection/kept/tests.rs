@@ -273,6 +273,33 @@ fn a_connection_that_fails_is_made_again_and_one_that_somebody_ends_is_not() {
 }
 
 #[test]
+fn connections_that_fail_at_once_are_made_more_and_more_seldom() {
+    let kept = Kept::new(Some(record()));
+    let fails = || {
+        let lost = SessionEvent::Disconnected(Error::NetworkError("unplugged".into()));
+        let session = kept.sessions().pop().unwrap();
+        session.events.try_send(lost).unwrap();
+        kept.world.sim.settle();
+    };
+    let mut pauses = Vec::new();
+    for round in 1..12 {
+        assert_eq!(kept.sessions().len(), round);
+        fails();
+        let before = kept.world.sim.now();
+        while kept.sessions().len() == round {
+            kept.world.sim.advance(Duration::from_secs(1));
+        }
+        pauses.push((kept.world.sim.now() - before).as_secs());
+    }
+    assert_eq!(pauses, [0, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    // One that has lasted is made again at once.
+    kept.world.sim.advance(Duration::from_secs(60));
+    fails();
+    assert_eq!(kept.sessions().len(), 13);
+    kept.ends();
+}
+
+#[test]
 fn nothing_is_promised_that_is_not_written_down() {
     let kept = Kept::new(None);
     assert_eq!(kept.sessions().len(), 0, "nothing kept, nobody online");
