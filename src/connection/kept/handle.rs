@@ -230,6 +230,7 @@ impl KeptHandle {
             key,
             service,
             way,
+            any_local_user: connection.account.any_local_user,
         };
         let connection = connection.clone();
         self.address

@@ -303,7 +303,6 @@ impl Keeper {
             profile: name.to_owned(),
             number,
             tube: tube.clone(),
-            any_local_user: profile.record.account.any_local_user,
         };
         let task = self.spawner.spawn("kept tube", tending.run(begun));
         let tended = Tended {

@@ -31,6 +31,8 @@ pub struct KeptTube {
     pub service: ServiceName,
     /// Which end is here.
     pub way: Way,
+    /// Whether the account it was kept with lets every user of this machine in.
+    pub any_local_user: bool,
 }
 
 /// Which end of a kept tube is here.
@@ -186,6 +188,8 @@ struct Stored {
     service: String,
     offered: bool,
     address: StoredAddress,
+    #[serde(default)]
+    any_local_user: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -211,6 +215,7 @@ impl From<(&u32, &KeptTube)> for Stored {
                 SocketAddress::Ipv4(address) => StoredAddress::Ipv4(address),
                 SocketAddress::Ipv6(address) => StoredAddress::Ipv6(address),
             },
+            any_local_user: tube.any_local_user,
         }
     }
 }
@@ -236,6 +241,7 @@ impl Stored {
             } else {
                 Way::Accept(address)
             },
+            any_local_user: self.any_local_user,
         };
         Ok((self.number, tube))
     }
@@ -251,6 +257,7 @@ mod tests {
             key: KeyId([7; 32]),
             service: ServiceName::new(service).unwrap(),
             way,
+            any_local_user: false,
         }
     }
 
@@ -277,6 +284,8 @@ mod tests {
         ] {
             record.keep(tube(service, way)).unwrap();
         }
+        // One of them was kept with an account that lets everybody in.
+        record.tubes.get_mut(&2).unwrap().any_local_user = true;
         record
     }
 

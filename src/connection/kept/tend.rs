@@ -192,7 +192,6 @@ pub(super) struct Tending {
     pub(super) profile: String,
     pub(super) number: u32,
     pub(super) tube: KeptTube,
-    pub(super) any_local_user: bool,
 }
 
 impl Tending {
@@ -280,7 +279,7 @@ impl Tending {
     async fn bound(&self, address: &SocketAddress) -> Bridge {
         let mut pause = PAUSE;
         loop {
-            match Bridge::bind(address, self.any_local_user) {
+            match Bridge::bind(address, self.tube.any_local_user) {
                 Ok(bridge) => return bridge,
                 Err(error) => self.fails(&error, &mut pause).await,
             }

@@ -74,6 +74,7 @@ fn record() -> Record {
         key: KEY,
         service: ServiceName::new("http").unwrap(),
         way: Way::Offer(address()),
+        any_local_user: false,
     };
     record.keep(tube).unwrap();
     record
