@@ -201,12 +201,18 @@ impl Keeper {
             (Some(Change::Keep(keep)), Outcome::Saved(saved)) => match saved {
                 Ok(record) => {
                     let name = record.account.profile.clone();
-                    self.gained_if_new(&keep.connection);
+                    let over = keep.connection.address.is_gone();
+                    if !over {
+                        self.gained_if_new(&keep.connection);
+                    }
                     let profile = self.profile(&name, &record);
                     let new = |number: &&u32| !profile.tended.contains_key(number);
                     let number = record.tubes.keys().find(new).copied().unwrap_or_default();
                     profile.record = record;
                     self.tend(&name, number, Some(keep.begun));
+                    if over && !keep.connection.was_asked_to_end() {
+                        self.go_online(&name, Duration::ZERO);
+                    }
                     self.publish();
                     keep.reply.answer(Ok(number));
                 }
