@@ -48,6 +48,8 @@ struct Profile {
     tended: BTreeMap<u32, Tended>,
     connection: SnapshotWriter<Option<ConnectionHandle>>,
     ours: bool,
+    /// Somebody took the last connection offline; written down as soon as the disk is free.
+    offline: bool,
     /// When the last connection was had.
     gained_at: Time,
     /// Before the account goes online again, should that connection be lost before it has lasted.
@@ -125,7 +127,7 @@ impl Keeper {
                 Err(error) => match self.changes.pop_front() {
                     Some(Change::Keep(keep)) => keep.reply.answer(Err(error)),
                     Some(Change::Drop { reply, .. }) => reply.answer(Err(error)),
-                    Some(Change::Load(..)) | None => {}
+                    Some(Change::Load(..) | Change::Offline(..)) | None => {}
                 },
             }
         }
@@ -150,6 +152,19 @@ impl Keeper {
                 );
                 record.account = (*connection.account).clone();
                 record.keep(tube.clone())?;
+                (None, Some(record))
+            }
+            Change::Offline(profile, offline) => {
+                let known = self.profiles.get(profile).map(|known| &known.record);
+                let new = known.filter(|record| {
+                    record.offline != *offline
+                        && !record.tubes.is_empty()
+                        && !self.unreadable.contains_key(profile)
+                });
+                let mut record = new.cloned().ok_or_else(|| {
+                    Error::NotAvailable("there is nothing that would have to be written".into())
+                })?;
+                record.offline = *offline;
                 (None, Some(record))
             }
             Change::Drop {
@@ -233,6 +248,17 @@ impl Keeper {
                 self.publish();
                 reply.answer(saved.map(drop));
             }
+            (Some(Change::Offline(profile, _)), Outcome::Saved(saved)) => {
+                match (saved, self.profiles.get_mut(&profile)) {
+                    (Ok(record), Some(known)) => known.record = record,
+                    (Ok(_), None) => {}
+                    (Err(error), _) => tracing::error!(
+                        profile,
+                        %error,
+                        "whether this account is to be online could not be written down"
+                    ),
+                }
+            }
             (None | Some(_), _) => {
                 tracing::error!("the keeper lost track of what it did");
             }
@@ -249,6 +275,7 @@ impl Keeper {
                 tended: BTreeMap::new(),
                 connection,
                 ours: false,
+                offline: false,
                 gained_at: Time::default(),
                 pause: Duration::ZERO,
                 going_online: None,
@@ -284,10 +311,14 @@ impl Keeper {
                 "tubes that were kept are made anew"
             );
         }
+        // What was written down by a service before us counts until we have had a connection.
+        let offline = profile.offline || profile.record.offline;
         for number in new {
             self.tend(&name, number, None);
         }
-        self.go_online(&name, Duration::ZERO);
+        if !offline {
+            self.go_online(&name, Duration::ZERO);
+        }
     }
 
     fn tend(&mut self, name: &str, number: u32, begun: Option<Begun>) {
@@ -381,6 +412,7 @@ impl Keeper {
         let now = self.clock.now();
         let profile = self.profile(&name, &record);
         profile.ours = ours;
+        profile.offline = false;
         profile.gained_at = now;
         profile.connection.publish(Some(connection.clone()));
         let trying = profile.going_online.take();
@@ -397,7 +429,8 @@ impl Keeper {
             })
             .detach();
         // Another service may have had the profile in between.
-        self.change(Change::Load(name, known));
+        self.change(Change::Load(name.clone(), known));
+        self.change(Change::Offline(name, false));
     }
 
     fn lost(&mut self, connection: &ConnectionHandle, asked: bool) {
@@ -411,12 +444,15 @@ impl Keeper {
         }
         profile.connection.publish(None);
         profile.ours = false;
+        profile.offline = asked;
         if self.clock.now() - profile.gained_at >= LASTING {
             profile.pause = Duration::ZERO;
         }
         if profile.record.tubes.is_empty() {
             self.profiles.remove(&name);
-        } else if !asked {
+        } else if asked {
+            self.change(Change::Offline(name, true));
+        } else {
             let wait = profile.pause;
             profile.pause = (wait * 2).clamp(PAUSE, LONGEST);
             self.go_online(&name, wait);

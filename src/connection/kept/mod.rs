@@ -99,6 +99,8 @@ enum Message {
 enum Change {
     Load(String, Option<Reply<()>>),
     Keep(Box<Keep>),
+    /// Whether a profile's account is offline because somebody wants it so.
+    Offline(String, bool),
     Drop {
         profile: String,
         number: u32,

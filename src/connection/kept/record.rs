@@ -58,6 +58,8 @@ impl Way {
 pub struct Record {
     /// The account of the connection that kept the last of them.
     pub account: Account,
+    /// Somebody took it offline: it goes online when somebody brings it online.
+    pub offline: bool,
     /// By the number under which its user knows it.
     pub tubes: BTreeMap<u32, KeptTube>,
 }
@@ -72,6 +74,7 @@ impl Record {
     pub fn new(account: Account) -> Self {
         Record {
             account,
+            offline: false,
             tubes: BTreeMap::new(),
         }
     }
@@ -113,6 +116,7 @@ impl Record {
         let file = File {
             version: VERSION,
             account: self.account.clone(),
+            offline: self.offline,
             tubes: self.tubes.iter().map(Stored::from).collect(),
         };
         serde_json::to_string_pretty(&file)
@@ -141,6 +145,7 @@ impl Record {
             return Err(Damaged("it belongs to another profile".into()));
         }
         let mut record = Record::new(file.account);
+        record.offline = file.offline;
         for stored in file.tubes {
             let (number, tube) = stored.into_tube()?;
             if record.tubes.insert(number, tube).is_some() {
@@ -176,6 +181,8 @@ struct Version {
 struct File {
     version: u32,
     account: Account,
+    #[serde(default)]
+    offline: bool,
     tubes: Vec<Stored>,
 }
 
@@ -286,6 +293,7 @@ mod tests {
         }
         // One of them was kept with an account that lets everybody in.
         record.tubes.get_mut(&2).unwrap().any_local_user = true;
+        record.offline = true;
         record
     }
 

@@ -200,9 +200,12 @@ impl Kept {
     fn ends(self) {
         self.keeper.stop();
         self.world.sim.settle();
+        let written = self.memory.record.lock().unwrap().clone();
         // Tubes that nobody answers hold their closing; they are gone with the opener.
         self.world.opener.tubes.lock().unwrap().clear();
         self.world.ends();
+        // That a service ends takes no account offline.
+        assert_eq!(*self.memory.record.lock().unwrap(), written);
     }
 }
 
@@ -262,6 +265,15 @@ fn a_connection_that_fails_is_made_again_and_one_that_somebody_ends_is_not() {
     kept.world.sim.advance(Duration::from_secs(3600));
     assert_eq!(kept.sessions().len(), 3, "it stays offline");
     kept.waits_for("offline");
+    // So it does in the service that comes next, until somebody brings it online.
+    let written = kept.memory.record.lock().unwrap().clone().unwrap();
+    assert!(written.offline);
+    let next = Kept::new(Some(written));
+    next.waits_for("offline");
+    assert_eq!(next.sessions().len(), 0);
+    next.brought_online();
+    assert_eq!(*next.memory.record.lock().unwrap(), Some(record()));
+    next.ends();
     // A second client does not get a connection that is not ours out of the way.
     let request = kept.keeper.request(World::account("ada"));
     kept.world.sim.run(request).unwrap();
