@@ -17,7 +17,7 @@ use std::{
 };
 
 use actors::{
-    model::{Error, OwnerId, Result},
+    model::{Error, Result},
     runtime::{
         Actor, Address, BoxFuture, Clock, Flow, Mailbox, Reply, Snapshot, SnapshotWriter, Spawner,
         Task, Time,
@@ -28,7 +28,7 @@ use super::{
     Change, Condition, Kept, Message, Outcome, View,
     record::Record,
     store::Records,
-    tend::{Begun, Tending},
+    tend::{self, Begun, Tending},
 };
 use crate::connection::{
     manager::ManagerHandle,
@@ -56,6 +56,22 @@ struct Profile {
     pause: Duration,
     /// Brings the account online.
     going_online: Option<Task<()>>,
+}
+
+impl Profile {
+    /// Whether this is its connection.
+    fn has(&self, connection: &ConnectionHandle) -> bool {
+        let current = self.connection.get();
+        current
+            .as_ref()
+            .as_ref()
+            .is_some_and(|one| one.id == connection.id)
+    }
+
+    /// Whether we brought it online for what is not kept any more.
+    fn is_idle(&self) -> bool {
+        self.ours && self.record.tubes.is_empty()
+    }
 }
 
 struct Tended {
@@ -203,7 +219,8 @@ impl Keeper {
                 match loaded {
                     Ok(record) => {
                         self.unreadable.remove(&profile);
-                        self.loaded(profile, record);
+                        self.loaded(profile.clone(), record);
+                        self.let_go(&profile);
                     }
                     Err(error) => {
                         tracing::error!(profile, %error, "tubes that were kept are not made anew");
@@ -245,6 +262,7 @@ impl Keeper {
                     known.record = record.clone();
                     known.tended.remove(&number);
                 }
+                self.let_go(&profile);
                 self.publish();
                 reply.answer(saved.map(drop));
             }
@@ -397,6 +415,41 @@ impl Keeper {
         }));
     }
 
+    /// A connection of ours that keeps nothing any more goes offline once nobody else uses it.
+    fn let_go(&self, name: &str) {
+        let Some(profile) = self.profiles.get(name).filter(|profile| profile.is_idle()) else {
+            return;
+        };
+        let Some(connection) = profile.connection.get().as_ref().clone() else {
+            return;
+        };
+        let (keeper, clock) = (self.address.clone(), self.clock.clone());
+        self.spawner
+            .spawn("end of kept tubes", async move {
+                tend::idle(&connection, &*clock).await;
+                // A keeper that is gone ends nothing any more.
+                keeper.tell(Message::Idle(connection)).await.ok();
+            })
+            .detach();
+    }
+
+    /// It may keep something anew.
+    fn idle(&self, connection: ConnectionHandle) {
+        let profile = self.profiles.get(&*connection.profile);
+        let current = profile.filter(|profile| profile.has(&connection));
+        if current.is_some_and(Profile::is_idle) {
+            tracing::info!(
+                profile = &*connection.profile,
+                "no tube is kept any more: the account goes offline"
+            );
+            self.spawner
+                .spawn("end of kept tubes", async move {
+                    connection.disconnect().await;
+                })
+                .detach();
+        }
+    }
+
     /// A connection that keeps something is known, however it came to be.
     fn gained_if_new(&mut self, connection: &ConnectionHandle) {
         let known = self.profiles.get(&*connection.profile);
@@ -438,8 +491,7 @@ impl Keeper {
         let Some(profile) = self.profiles.get_mut(&name) else {
             return;
         };
-        let current: Option<OwnerId> = profile.connection.get().as_ref().as_ref().map(|one| one.id);
-        if current != Some(connection.id) {
+        if !profile.has(connection) {
             return;
         }
         profile.connection.publish(None);
@@ -471,6 +523,7 @@ impl Keeper {
                 let ours = self.profiles.get(&profile).filter(|profile| profile.ours);
                 reply.answer(ours.and_then(|profile| profile.connection.get().as_ref().clone()));
             }
+            Message::Idle(connection) => self.idle(connection),
             Message::Change(change) => self.change(change),
             Message::Done(outcome) => self.done(outcome),
             Message::Condition {

@@ -86,6 +86,8 @@ enum Message {
         profile: String,
         reply: Reply<Option<ConnectionHandle>>,
     },
+    /// Nobody but us uses a connection of ours, which keeps nothing any more, perhaps.
+    Idle(ConnectionHandle),
     Change(Change),
     Done(Outcome),
     Condition {

@@ -28,7 +28,7 @@ use actors::{
 use futures_lite::FutureExt as _;
 
 use super::{
-    Condition, Message,
+    Condition, Kept, Message,
     record::{KeptTube, Way},
 };
 use crate::connection::{
@@ -44,6 +44,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const GROWTH: u32 = 4;
 /// And never longer.
 const LONGEST: Duration = Duration::from_secs(300);
+/// Before a connection that is not needed any more is ended: whoever closed its last tube is answered,
+/// and the tube has closed.
+const LINGER: Duration = Duration::from_secs(5);
 /// How long a contact that our user has just dealt with may take to be shown as pinned.
 const PINNING: Duration = Duration::from_secs(5);
 
@@ -140,6 +143,55 @@ async fn hold(
         object,
         spawner: spawner.clone(),
     })
+}
+
+/// Whether a connection has tubes that somebody else made, or has taken.
+pub(super) async fn used_by_others(connection: &ConnectionHandle, kept: &[Kept]) -> bool {
+    let view = connection.view.get();
+    for channel in view.channels.values() {
+        let description = &channel.description;
+        let same = |one: &Kept| match &one.condition {
+            Condition::Running(id) => *id == channel.id,
+            // It may be there already, and we are about to hear of it.
+            Condition::Waiting(_) => {
+                matches!(one.tube.way, Way::Offer(_)) == description.requested
+                    && one.tube.service == description.service
+                    && one.tube.contact == description.target_id
+            }
+        };
+        if kept.iter().any(same) {
+            continue;
+        }
+        if description.requested {
+            return true;
+        }
+        let channel = channel.id;
+        let tube = connection
+            .ask(|reply| ConnectionMessage::Tube { channel, reply })
+            .await;
+        // Without an answer it is gone.
+        if let Ok(Some(tube)) = tube
+            && tube.view.get().state == TubeState::Open
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Waits until nobody but us has a tube of a connection, but for the time that a tube takes to close.
+pub(super) async fn idle(connection: &ConnectionHandle, clock: &dyn Clock) {
+    let unused = async {
+        loop {
+            clock.sleep(LINGER).await;
+            let before = connection.view.get().channels.clone();
+            if !used_by_others(connection, &[]).await {
+                return;
+            }
+            connection.view.wait_for(|now| now.channels != before).await;
+        }
+    };
+    unused.or(connection.gone()).await;
 }
 
 /// Who a contact is, once our user's dealing with it has pinned its key.

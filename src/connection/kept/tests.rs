@@ -9,7 +9,7 @@ use std::{
 };
 
 use actors::{
-    model::{Error, Result, ServiceName, SocketAddress},
+    model::{ChannelId, Error, Result, ServiceName, SocketAddress},
     runtime::{BoxFuture, Clock},
     stream_tube::StreamTubeMessage,
 };
@@ -174,9 +174,26 @@ impl Kept {
         self.world.sim.settle();
     }
 
+    /// The last connection, whoever asked for it.
+    fn connection(&self) -> ConnectionHandle {
+        self.world.tree.published.lock().unwrap().clone().unwrap()
+    }
+
+    /// Another client requests a tube to Bob on it.
+    fn somebody_else_s(&self) -> ChannelId {
+        let connection = self.connection();
+        let bob = connection.view.get().contacts.by_id("bob@there").cloned();
+        let asked = self.world.ask(&connection, bob.unwrap().handle, false);
+        self.world.answer(asked).unwrap().details.id
+    }
+
     /// The last tube closes, as the other side wants it.
     fn closes(&self, connection: &ConnectionHandle) {
         let id = *connection.view.get().channels.keys().next_back().unwrap();
+        self.closed(connection, id);
+    }
+
+    fn closed(&self, connection: &ConnectionHandle, id: ChannelId) {
         let closed = ConnectionMessage::ChannelClosed(id);
         let told = connection.address.try_tell_first(closed);
         assert!(told.is_ok());
@@ -382,6 +399,32 @@ fn nothing_is_promised_that_is_not_written_down() {
             .tubes
             .is_empty()
     );
+    kept.ends();
+}
+
+#[test]
+fn what_went_online_for_kept_tubes_ends_with_them_unless_it_is_used() {
+    let kept = Kept::new(Some(record()));
+    kept.friend();
+    kept.offered();
+    let connection = kept.connection();
+    let own = *connection.view.get().channels.keys().next().unwrap();
+    let other = kept.somebody_else_s();
+    let (keeper, of) = (kept.keeper.clone(), connection.clone());
+    let closing = async move { keeper.close(&of, 1).await };
+    let closing = kept.world.sim.spawner.spawn("user", closing);
+    kept.world.sim.settle();
+    kept.closed(&connection, own);
+    kept.world.sim.run(closing).unwrap().unwrap();
+    kept.world.sim.advance(Duration::from_secs(3600));
+    assert_eq!(connection.view.get().status, Status::Connected);
+    kept.closed(&connection, other);
+    assert_eq!(connection.view.get().status, Status::Connected);
+    // A tube that nobody answers holds its connection's end.
+    kept.world.opener.tubes.lock().unwrap().clear();
+    kept.world.sim.advance(Duration::from_secs(10));
+    assert!(connection.address.is_gone());
+    assert_eq!(kept.sessions().len(), 1);
     kept.ends();
 }
 

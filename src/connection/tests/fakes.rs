@@ -45,6 +45,8 @@ use crate::{
 #[derive(Default)]
 pub struct TestTree {
     pub log: Mutex<Vec<String>>,
+    /// The last connection that was published.
+    pub published: Mutex<Option<ConnectionHandle>>,
     /// The next signal waits for this.
     pub hold: Mutex<Option<Pending<()>>>,
     /// Never answers any more.
@@ -82,6 +84,7 @@ pub struct TreeHandle(Arc<TestTree>);
 impl ConnectionTree for TreeHandle {
     fn publish(&self, connection: ConnectionHandle) -> BoxFuture<'static, Result<()>> {
         self.0.note(format!("publish {}", connection.bus_name));
+        *self.0.published.lock().unwrap() = Some(connection);
         Box::pin(async { Ok(()) })
     }
 
