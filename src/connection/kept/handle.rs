@@ -116,7 +116,7 @@ impl KeptHandle {
     }
 
     /// `ConnectionManager.RequestConnection`: a connection that is there for kept tubes only makes
-    /// way.
+    /// way. One with tubes of other clients does not: they would be cut.
     ///
     /// # Errors
     /// As [`ManagerHandle::request`].
@@ -131,7 +131,9 @@ impl KeptHandle {
                     .ask(|reply| Message::Ours { profile, reply })
                     .await
             };
-            if let Ok(Some(ours)) = ours {
+            if let Ok(Some(ours)) = ours
+                && !tend::used_by_others(&ours, &self.of(&profile)).await
+            {
                 tracing::info!(profile = account.profile, "another connection takes over");
                 ours.disconnect().await;
             }

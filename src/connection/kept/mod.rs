@@ -13,7 +13,7 @@
 //! key and no other, and only while it is pinned. The account goes online by itself when the service
 //! starts and when its connection failed; one that somebody took offline stays so until somebody
 //! brings it online. A client that asks for a connection of its own for a profile whose connection is
-//! ours gets it: ours makes way, and the tubes move.
+//! ours gets it: ours makes way, and the tubes move, unless others have tubes there, too.
 //!
 //! Bounds: [`record::MAX_TUBES`] for each profile.
 

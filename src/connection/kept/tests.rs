@@ -403,6 +403,24 @@ fn nothing_is_promised_that_is_not_written_down() {
 }
 
 #[test]
+fn a_connection_with_tubes_of_others_does_not_make_way() {
+    let kept = Kept::new(Some(record()));
+    kept.friend();
+    kept.offered();
+    let (connection, other) = (kept.connection(), kept.somebody_else_s());
+    let request = || {
+        let request = kept.keeper.request(World::account("ada"));
+        kept.world.sim.run(request)
+    };
+    assert!(matches!(request(), Err(Error::NotAvailable(_))));
+    assert_eq!(connection.view.get().status, Status::Connected);
+    kept.closed(&connection, other);
+    kept.world.opener.tubes.lock().unwrap().clear();
+    assert_ne!(request().unwrap().id, connection.id);
+    kept.ends();
+}
+
+#[test]
 fn what_went_online_for_kept_tubes_ends_with_them_unless_it_is_used() {
     let kept = Kept::new(Some(record()));
     kept.friend();
