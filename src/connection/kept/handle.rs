@@ -123,6 +123,7 @@ impl KeptHandle {
     pub async fn request(&self, account: Account) -> Result<ConnectionHandle> {
         let profile = account.profile.clone();
         let mut attempts = 0;
+        let mut made_way = None;
         let connection = loop {
             attempts += 1;
             let ours = {
@@ -136,6 +137,7 @@ impl KeptHandle {
             {
                 tracing::info!(profile = account.profile, "another connection takes over");
                 ours.disconnect().await;
+                made_way = Some(ours);
             }
             match self.manager.request(account.clone()).await {
                 // Ours is just about to be there.
@@ -144,7 +146,14 @@ impl KeptHandle {
                 {
                     self.clock.sleep(MOMENT).await;
                 }
-                outcome => break outcome?,
+                Ok(connection) => break connection,
+                Err(error) => {
+                    if let Some(ours) = made_way {
+                        // Without a keeper nothing goes online.
+                        self.address.tell(Message::InVain(ours)).await.ok();
+                    }
+                    return Err(error);
+                }
             }
         };
         let (known, pending) = Reply::new();

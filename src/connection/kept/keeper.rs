@@ -511,6 +511,18 @@ impl Keeper {
         }
     }
 
+    /// The account goes online again, as it was before somebody wanted it otherwise.
+    fn in_vain(&mut self, connection: &ConnectionHandle) {
+        let name = connection.profile.to_string();
+        // We may be about to hear that it is gone, because that was asked for.
+        self.lost(connection, false);
+        if let Some(profile) = self.profiles.get_mut(&name) {
+            profile.offline = false;
+            self.change(Change::Offline(name.clone(), false));
+            self.go_online(&name, Duration::ZERO);
+        }
+    }
+
     fn message(&mut self, message: Message) {
         match message {
             Message::Gained {
@@ -523,6 +535,7 @@ impl Keeper {
                 let ours = self.profiles.get(&profile).filter(|profile| profile.ours);
                 reply.answer(ours.and_then(|profile| profile.connection.get().as_ref().clone()));
             }
+            Message::InVain(connection) => self.in_vain(&connection),
             Message::Idle(connection) => self.idle(connection),
             Message::Change(change) => self.change(change),
             Message::Done(outcome) => self.done(outcome),

@@ -86,6 +86,8 @@ enum Message {
         profile: String,
         reply: Reply<Option<ConnectionHandle>>,
     },
+    /// A connection of ours made way for nobody: what somebody wanted in its place could not be had.
+    InVain(ConnectionHandle),
     /// Nobody but us uses a connection of ours, which keeps nothing any more, perhaps.
     Idle(ConnectionHandle),
     Change(Change),

@@ -403,6 +403,20 @@ fn nothing_is_promised_that_is_not_written_down() {
 }
 
 #[test]
+fn a_connection_that_made_way_for_nothing_comes_back() {
+    let kept = Kept::new(Some(record()));
+    kept.world.network.fails.store(true, Ordering::Relaxed);
+    let request = kept.keeper.request(World::account("ada"));
+    let refused = kept.world.sim.run(request);
+    assert!(matches!(refused, Err(Error::NetworkError(_))));
+    kept.world.sim.settle();
+    assert_eq!(kept.sessions().len(), 2);
+    assert_eq!(kept.connection().view.get().status, Status::Connected);
+    assert_eq!(*kept.memory.record.lock().unwrap(), Some(record()));
+    kept.ends();
+}
+
+#[test]
 fn a_connection_with_tubes_of_others_does_not_make_way() {
     let kept = Kept::new(Some(record()));
     kept.friend();

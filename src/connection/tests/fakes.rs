@@ -317,6 +317,8 @@ pub struct TestNetwork {
     pub stuck: bool,
     pub slow: bool,
     pub panics: bool,
+    /// The next start fails.
+    pub fails: AtomicBool,
     /// The next start waits for this.
     pub hold: Mutex<Option<Pending<()>>>,
 }
@@ -332,6 +334,9 @@ impl SessionFactory for NetworkHandle {
                 hold.wait().await.ok();
             }
             assert!(!network.panics, "the network was told to panic");
+            if network.fails.swap(false, Ordering::Relaxed) {
+                return Err(Error::NetworkError("unplugged".into()));
+            }
             let (sender, events) = async_channel::bounded(64);
             let session = Arc::new(TestSession {
                 events: sender,
