@@ -278,11 +278,15 @@ impl Tending {
                 }
             };
             self.say(Condition::Running(held.id())).await;
-            self.ended(held.id()).await;
+            let turned_down = self.ended(held.id()).await;
             if held.object.view.get().state == TubeState::Open {
                 pause = PAUSE;
             }
             drop(held);
+            if !turned_down {
+                // Our connection ended: that is no reason to come more seldom.
+                continue;
+            }
             self.say(closed(&pause)).await;
             self.rest(&mut pause).await;
         }
@@ -468,11 +472,12 @@ impl Tending {
         }
     }
 
-    /// Waits until a channel of the connection is closed.
-    async fn ended(&self, channel: ChannelId) {
+    /// Waits until a channel of the connection is closed. False when that is because the connection
+    /// ends.
+    async fn ended(&self, channel: ChannelId) -> bool {
         let connection = self.connection.get();
         let Some(connection) = connection.as_ref() else {
-            return;
+            return false;
         };
         let closed = async {
             connection
@@ -483,6 +488,7 @@ impl Tending {
                 .await;
         };
         closed.or(connection.gone()).await;
+        connection.view.get().status == Status::Connected && !connection.address.is_gone()
     }
 
     async fn fails(&self, error: &Error, pause: &mut Duration) {

@@ -461,6 +461,27 @@ fn what_went_online_for_kept_tubes_ends_with_them_unless_it_is_used() {
 }
 
 #[test]
+fn what_ends_with_our_own_connection_was_not_turned_down() {
+    let kept = Kept::new(Some(record()));
+    for round in 1..4 {
+        kept.friend();
+        assert_eq!(kept.tubes(), round);
+        kept.offered();
+        let lost = SessionEvent::Disconnected(Error::NetworkError("unplugged".into()));
+        let session = kept.sessions().pop().unwrap();
+        session.events.try_send(lost).unwrap();
+        // It goes online again after 0, 2 and 4 seconds.
+        kept.world.sim.advance(Duration::from_secs(4));
+        assert_eq!(kept.sessions().len(), round + 1);
+    }
+    kept.friend();
+    kept.offered();
+    kept.closes(&kept.connection());
+    kept.waits_for("made again in 1 s");
+    kept.ends();
+}
+
+#[test]
 fn offers_that_are_turned_down_come_more_and_more_seldom() {
     let kept = Kept::new(None);
     *kept.memory.record.lock().unwrap() = Some(record());
