@@ -250,11 +250,21 @@ impl App {
         Ok(())
     }
 
-    /// Takes the account offline if we are the last of those who keep it online.
+    /// Takes the account offline if we are the last of those who keep it online, unless it keeps tubes.
     async fn let_go(&self, connection: &Connection, part: Part) -> Outcome {
         let lease = match part {
             Part::None => return Ok(()),
-            Part::Stay(stay) => return Ok(stay.end().await?),
+            Part::Stay(stay) => {
+                // Mission Control knows nothing of kept tubes. A connection that cannot say what it
+                // keeps is gone, or about to be.
+                let keeps = connection.kept().await.is_ok_and(|kept| !kept.is_empty());
+                let let_go = if keeps {
+                    stay.leave().await
+                } else {
+                    stay.end().await
+                };
+                return Ok(let_go?);
+            }
             Part::Lease(lease) => lease,
         };
         if lease.release().await? {

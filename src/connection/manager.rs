@@ -237,6 +237,10 @@ impl ManagerHandle {
 
 impl Manager {
     fn request(&mut self, account: Account, reply: Reply<Result<ConnectionHandle>>) {
+        if !reply.is_wanted() {
+            // Whoever asked has given up, perhaps while it waited. Nobody would end what begins now.
+            return;
+        }
         let bus_name = protocol::connection_bus_name(account.identifier());
         match self.room_for(&account, &bus_name) {
             Ok(()) => {}
@@ -407,8 +411,9 @@ impl Manager {
                 self.entries.remove(&id);
             }
         }
-        if let Some(reply) = reply {
-            reply.answer(outcome);
+        let unwanted = reply.and_then(|reply| reply.send(outcome).err());
+        if let Some(Ok(handle)) = unwanted {
+            self.disconnect(handle);
         }
     }
 

@@ -326,6 +326,14 @@ impl Stay {
         }
         Ok(())
     }
+
+    /// Leaves the account online for what needs it after us.
+    ///
+    /// # Errors
+    /// What the bus answers.
+    pub async fn leave(self) -> Result<()> {
+        self.queue.release().await.map(drop)
+    }
 }
 
 /// Whether Mission Control runs, or does now.

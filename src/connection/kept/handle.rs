@@ -116,13 +116,14 @@ impl KeptHandle {
     }
 
     /// `ConnectionManager.RequestConnection`: a connection that is there for kept tubes only makes
-    /// way.
+    /// way. One with tubes of other clients does not: they would be cut.
     ///
     /// # Errors
     /// As [`ManagerHandle::request`].
     pub async fn request(&self, account: Account) -> Result<ConnectionHandle> {
         let profile = account.profile.clone();
         let mut attempts = 0;
+        let mut made_way = None;
         let connection = loop {
             attempts += 1;
             let ours = {
@@ -131,9 +132,12 @@ impl KeptHandle {
                     .ask(|reply| Message::Ours { profile, reply })
                     .await
             };
-            if let Ok(Some(ours)) = ours {
+            if let Ok(Some(ours)) = ours
+                && !tend::used_by_others(&ours, &self.of(&profile)).await
+            {
                 tracing::info!(profile = account.profile, "another connection takes over");
                 ours.disconnect().await;
+                made_way = Some(ours);
             }
             match self.manager.request(account.clone()).await {
                 // Ours is just about to be there.
@@ -142,7 +146,14 @@ impl KeptHandle {
                 {
                     self.clock.sleep(MOMENT).await;
                 }
-                outcome => break outcome?,
+                Ok(connection) => break connection,
+                Err(error) => {
+                    if let Some(ours) = made_way {
+                        // Without a keeper nothing goes online.
+                        self.address.tell(Message::InVain(ours)).await.ok();
+                    }
+                    return Err(error);
+                }
             }
         };
         let (known, pending) = Reply::new();
@@ -230,6 +241,7 @@ impl KeptHandle {
             key,
             service,
             way,
+            any_local_user: connection.account.any_local_user,
         };
         let connection = connection.clone();
         self.address

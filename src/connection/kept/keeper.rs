@@ -17,10 +17,10 @@ use std::{
 };
 
 use actors::{
-    model::{Error, OwnerId, Result},
+    model::{Error, Result},
     runtime::{
         Actor, Address, BoxFuture, Clock, Flow, Mailbox, Reply, Snapshot, SnapshotWriter, Spawner,
-        Task,
+        Task, Time,
     },
 };
 
@@ -28,7 +28,7 @@ use super::{
     Change, Condition, Kept, Message, Outcome, View,
     record::Record,
     store::Records,
-    tend::{Begun, Tending},
+    tend::{self, Begun, Tending},
 };
 use crate::connection::{
     manager::ManagerHandle,
@@ -39,6 +39,8 @@ use crate::connection::{
 const PAUSE: Duration = Duration::from_secs(2);
 /// And never longer.
 const LONGEST: Duration = Duration::from_secs(300);
+/// A connection that lasted this long was a good one: its loss is answered at once.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// What is known of one profile.
 struct Profile {
@@ -46,8 +48,30 @@ struct Profile {
     tended: BTreeMap<u32, Tended>,
     connection: SnapshotWriter<Option<ConnectionHandle>>,
     ours: bool,
+    /// Somebody took the last connection offline; written down as soon as the disk is free.
+    offline: bool,
+    /// When the last connection was had.
+    gained_at: Time,
+    /// Before the account goes online again, should that connection be lost before it has lasted.
+    pause: Duration,
     /// Brings the account online.
     going_online: Option<Task<()>>,
+}
+
+impl Profile {
+    /// Whether this is its connection.
+    fn has(&self, connection: &ConnectionHandle) -> bool {
+        let current = self.connection.get();
+        current
+            .as_ref()
+            .as_ref()
+            .is_some_and(|one| one.id == connection.id)
+    }
+
+    /// Whether we brought it online for what is not kept any more.
+    fn is_idle(&self) -> bool {
+        self.ours && self.record.tubes.is_empty()
+    }
 }
 
 struct Tended {
@@ -119,7 +143,7 @@ impl Keeper {
                 Err(error) => match self.changes.pop_front() {
                     Some(Change::Keep(keep)) => keep.reply.answer(Err(error)),
                     Some(Change::Drop { reply, .. }) => reply.answer(Err(error)),
-                    Some(Change::Load(..)) | None => {}
+                    Some(Change::Load(..) | Change::Offline(..)) | None => {}
                 },
             }
         }
@@ -144,6 +168,19 @@ impl Keeper {
                 );
                 record.account = (*connection.account).clone();
                 record.keep(tube.clone())?;
+                (None, Some(record))
+            }
+            Change::Offline(profile, offline) => {
+                let known = self.profiles.get(profile).map(|known| &known.record);
+                let new = known.filter(|record| {
+                    record.offline != *offline
+                        && !record.tubes.is_empty()
+                        && !self.unreadable.contains_key(profile)
+                });
+                let mut record = new.cloned().ok_or_else(|| {
+                    Error::NotAvailable("there is nothing that would have to be written".into())
+                })?;
+                record.offline = *offline;
                 (None, Some(record))
             }
             Change::Drop {
@@ -182,7 +219,8 @@ impl Keeper {
                 match loaded {
                     Ok(record) => {
                         self.unreadable.remove(&profile);
-                        self.loaded(profile, record);
+                        self.loaded(profile.clone(), record);
+                        self.let_go(&profile);
                     }
                     Err(error) => {
                         tracing::error!(profile, %error, "tubes that were kept are not made anew");
@@ -195,12 +233,18 @@ impl Keeper {
             (Some(Change::Keep(keep)), Outcome::Saved(saved)) => match saved {
                 Ok(record) => {
                     let name = record.account.profile.clone();
-                    self.gained_if_new(&keep.connection);
+                    let over = keep.connection.address.is_gone();
+                    if !over {
+                        self.gained_if_new(&keep.connection);
+                    }
                     let profile = self.profile(&name, &record);
                     let new = |number: &&u32| !profile.tended.contains_key(number);
                     let number = record.tubes.keys().find(new).copied().unwrap_or_default();
                     profile.record = record;
                     self.tend(&name, number, Some(keep.begun));
+                    if over && !keep.connection.was_asked_to_end() {
+                        self.go_online(&name, Duration::ZERO);
+                    }
                     self.publish();
                     keep.reply.answer(Ok(number));
                 }
@@ -218,8 +262,20 @@ impl Keeper {
                     known.record = record.clone();
                     known.tended.remove(&number);
                 }
+                self.let_go(&profile);
                 self.publish();
                 reply.answer(saved.map(drop));
+            }
+            (Some(Change::Offline(profile, _)), Outcome::Saved(saved)) => {
+                match (saved, self.profiles.get_mut(&profile)) {
+                    (Ok(record), Some(known)) => known.record = record,
+                    (Ok(_), None) => {}
+                    (Err(error), _) => tracing::error!(
+                        profile,
+                        %error,
+                        "whether this account is to be online could not be written down"
+                    ),
+                }
             }
             (None | Some(_), _) => {
                 tracing::error!("the keeper lost track of what it did");
@@ -237,6 +293,9 @@ impl Keeper {
                 tended: BTreeMap::new(),
                 connection,
                 ours: false,
+                offline: false,
+                gained_at: Time::default(),
+                pause: Duration::ZERO,
                 going_online: None,
             }
         })
@@ -270,10 +329,14 @@ impl Keeper {
                 "tubes that were kept are made anew"
             );
         }
+        // What was written down by a service before us counts until we have had a connection.
+        let offline = profile.offline || profile.record.offline;
         for number in new {
             self.tend(&name, number, None);
         }
-        self.go_online(&name);
+        if !offline {
+            self.go_online(&name, Duration::ZERO);
+        }
     }
 
     fn tend(&mut self, name: &str, number: u32, begun: Option<Begun>) {
@@ -295,7 +358,6 @@ impl Keeper {
             profile: name.to_owned(),
             number,
             tube: tube.clone(),
-            any_local_user: profile.record.account.any_local_user,
         };
         let task = self.spawner.spawn("kept tube", tending.run(begun));
         let tended = Tended {
@@ -305,17 +367,13 @@ impl Keeper {
         profile.tended.insert(number, tended);
     }
 
-    /// Brings the account of a profile that keeps something online, unless it has a connection.
-    fn go_online(&mut self, name: &str) {
+    /// Brings the account of a profile that keeps something online after a while, unless it has a
+    /// connection. Of one that is over we are still to hear, and how it ended.
+    fn go_online(&mut self, name: &str, wait: Duration) {
         let Some(profile) = self.profiles.get_mut(name) else {
             return;
         };
-        let has = profile
-            .connection
-            .get()
-            .as_ref()
-            .as_ref()
-            .is_some_and(|connection| !connection.address.is_gone());
+        let has = profile.connection.get().is_some();
         let trying = profile
             .going_online
             .as_ref()
@@ -327,6 +385,7 @@ impl Keeper {
         let (manager, clock) = (self.manager.clone(), self.clock.clone());
         let keeper = self.address.clone();
         profile.going_online = Some(self.spawner.spawn("account for kept tubes", async move {
+            clock.sleep(wait).await;
             let mut pause = PAUSE;
             loop {
                 match manager.request(account.clone()).await {
@@ -356,6 +415,41 @@ impl Keeper {
         }));
     }
 
+    /// A connection of ours that keeps nothing any more goes offline once nobody else uses it.
+    fn let_go(&self, name: &str) {
+        let Some(profile) = self.profiles.get(name).filter(|profile| profile.is_idle()) else {
+            return;
+        };
+        let Some(connection) = profile.connection.get().as_ref().clone() else {
+            return;
+        };
+        let (keeper, clock) = (self.address.clone(), self.clock.clone());
+        self.spawner
+            .spawn("end of kept tubes", async move {
+                tend::idle(&connection, &*clock).await;
+                // A keeper that is gone ends nothing any more.
+                keeper.tell(Message::Idle(connection)).await.ok();
+            })
+            .detach();
+    }
+
+    /// It may keep something anew.
+    fn idle(&self, connection: ConnectionHandle) {
+        let profile = self.profiles.get(&*connection.profile);
+        let current = profile.filter(|profile| profile.has(&connection));
+        if current.is_some_and(Profile::is_idle) {
+            tracing::info!(
+                profile = &*connection.profile,
+                "no tube is kept any more: the account goes offline"
+            );
+            self.spawner
+                .spawn("end of kept tubes", async move {
+                    connection.disconnect().await;
+                })
+                .detach();
+        }
+    }
+
     /// A connection that keeps something is known, however it came to be.
     fn gained_if_new(&mut self, connection: &ConnectionHandle) {
         let known = self.profiles.get(&*connection.profile);
@@ -368,8 +462,11 @@ impl Keeper {
     fn gained(&mut self, connection: ConnectionHandle, ours: bool, known: Option<Reply<()>>) {
         let record = Record::new((*connection.account).clone());
         let name = connection.profile.to_string();
+        let now = self.clock.now();
         let profile = self.profile(&name, &record);
         profile.ours = ours;
+        profile.offline = false;
+        profile.gained_at = now;
         profile.connection.publish(Some(connection.clone()));
         let trying = profile.going_online.take();
         if !ours {
@@ -385,7 +482,8 @@ impl Keeper {
             })
             .detach();
         // Another service may have had the profile in between.
-        self.change(Change::Load(name, known));
+        self.change(Change::Load(name.clone(), known));
+        self.change(Change::Offline(name, false));
     }
 
     fn lost(&mut self, connection: &ConnectionHandle, asked: bool) {
@@ -393,16 +491,35 @@ impl Keeper {
         let Some(profile) = self.profiles.get_mut(&name) else {
             return;
         };
-        let current: Option<OwnerId> = profile.connection.get().as_ref().as_ref().map(|one| one.id);
-        if current != Some(connection.id) {
+        if !profile.has(connection) {
             return;
         }
         profile.connection.publish(None);
         profile.ours = false;
+        profile.offline = asked;
+        if self.clock.now() - profile.gained_at >= LASTING {
+            profile.pause = Duration::ZERO;
+        }
         if profile.record.tubes.is_empty() {
             self.profiles.remove(&name);
-        } else if !asked {
-            self.go_online(&name);
+        } else if asked {
+            self.change(Change::Offline(name, true));
+        } else {
+            let wait = profile.pause;
+            profile.pause = (wait * 2).clamp(PAUSE, LONGEST);
+            self.go_online(&name, wait);
+        }
+    }
+
+    /// The account goes online again, as it was before somebody wanted it otherwise.
+    fn in_vain(&mut self, connection: &ConnectionHandle) {
+        let name = connection.profile.to_string();
+        // We may be about to hear that it is gone, because that was asked for.
+        self.lost(connection, false);
+        if let Some(profile) = self.profiles.get_mut(&name) {
+            profile.offline = false;
+            self.change(Change::Offline(name.clone(), false));
+            self.go_online(&name, Duration::ZERO);
         }
     }
 
@@ -418,6 +535,8 @@ impl Keeper {
                 let ours = self.profiles.get(&profile).filter(|profile| profile.ours);
                 reply.answer(ours.and_then(|profile| profile.connection.get().as_ref().clone()));
             }
+            Message::InVain(connection) => self.in_vain(&connection),
+            Message::Idle(connection) => self.idle(connection),
             Message::Change(change) => self.change(change),
             Message::Done(outcome) => self.done(outcome),
             Message::Condition {

@@ -13,7 +13,7 @@
 //! key and no other, and only while it is pinned. The account goes online by itself when the service
 //! starts and when its connection failed; one that somebody took offline stays so until somebody
 //! brings it online. A client that asks for a connection of its own for a profile whose connection is
-//! ours gets it: ours makes way, and the tubes move.
+//! ours gets it: ours makes way, and the tubes move, unless others have tubes there, too.
 //!
 //! Bounds: [`record::MAX_TUBES`] for each profile.
 
@@ -86,6 +86,10 @@ enum Message {
         profile: String,
         reply: Reply<Option<ConnectionHandle>>,
     },
+    /// A connection of ours made way for nobody: what somebody wanted in its place could not be had.
+    InVain(ConnectionHandle),
+    /// Nobody but us uses a connection of ours, which keeps nothing any more, perhaps.
+    Idle(ConnectionHandle),
     Change(Change),
     Done(Outcome),
     Condition {
@@ -99,6 +103,8 @@ enum Message {
 enum Change {
     Load(String, Option<Reply<()>>),
     Keep(Box<Keep>),
+    /// Whether a profile's account is offline because somebody wants it so.
+    Offline(String, bool),
     Drop {
         profile: String,
         number: u32,

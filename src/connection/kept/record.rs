@@ -31,6 +31,8 @@ pub struct KeptTube {
     pub service: ServiceName,
     /// Which end is here.
     pub way: Way,
+    /// Whether the account it was kept with lets every user of this machine in.
+    pub any_local_user: bool,
 }
 
 /// Which end of a kept tube is here.
@@ -56,6 +58,8 @@ impl Way {
 pub struct Record {
     /// The account of the connection that kept the last of them.
     pub account: Account,
+    /// Somebody took it offline: it goes online when somebody brings it online.
+    pub offline: bool,
     /// By the number under which its user knows it.
     pub tubes: BTreeMap<u32, KeptTube>,
 }
@@ -70,6 +74,7 @@ impl Record {
     pub fn new(account: Account) -> Self {
         Record {
             account,
+            offline: false,
             tubes: BTreeMap::new(),
         }
     }
@@ -111,6 +116,7 @@ impl Record {
         let file = File {
             version: VERSION,
             account: self.account.clone(),
+            offline: self.offline,
             tubes: self.tubes.iter().map(Stored::from).collect(),
         };
         serde_json::to_string_pretty(&file)
@@ -139,6 +145,7 @@ impl Record {
             return Err(Damaged("it belongs to another profile".into()));
         }
         let mut record = Record::new(file.account);
+        record.offline = file.offline;
         for stored in file.tubes {
             let (number, tube) = stored.into_tube()?;
             if record.tubes.insert(number, tube).is_some() {
@@ -174,6 +181,8 @@ struct Version {
 struct File {
     version: u32,
     account: Account,
+    #[serde(default)]
+    offline: bool,
     tubes: Vec<Stored>,
 }
 
@@ -186,6 +195,8 @@ struct Stored {
     service: String,
     offered: bool,
     address: StoredAddress,
+    #[serde(default)]
+    any_local_user: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -211,6 +222,7 @@ impl From<(&u32, &KeptTube)> for Stored {
                 SocketAddress::Ipv4(address) => StoredAddress::Ipv4(address),
                 SocketAddress::Ipv6(address) => StoredAddress::Ipv6(address),
             },
+            any_local_user: tube.any_local_user,
         }
     }
 }
@@ -236,6 +248,7 @@ impl Stored {
             } else {
                 Way::Accept(address)
             },
+            any_local_user: self.any_local_user,
         };
         Ok((self.number, tube))
     }
@@ -251,6 +264,7 @@ mod tests {
             key: KeyId([7; 32]),
             service: ServiceName::new(service).unwrap(),
             way,
+            any_local_user: false,
         }
     }
 
@@ -277,6 +291,9 @@ mod tests {
         ] {
             record.keep(tube(service, way)).unwrap();
         }
+        // One of them was kept with an account that lets everybody in.
+        record.tubes.get_mut(&2).unwrap().any_local_user = true;
+        record.offline = true;
         record
     }
 

@@ -28,7 +28,7 @@ use actors::{
 use futures_lite::FutureExt as _;
 
 use super::{
-    Condition, Message,
+    Condition, Kept, Message,
     record::{KeptTube, Way},
 };
 use crate::connection::{
@@ -44,6 +44,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const GROWTH: u32 = 4;
 /// And never longer.
 const LONGEST: Duration = Duration::from_secs(300);
+/// Before a connection that is not needed any more is ended: whoever closed its last tube is answered,
+/// and the tube has closed.
+const LINGER: Duration = Duration::from_secs(5);
 /// How long a contact that our user has just dealt with may take to be shown as pinned.
 const PINNING: Duration = Duration::from_secs(5);
 
@@ -142,6 +145,55 @@ async fn hold(
     })
 }
 
+/// Whether a connection has tubes that somebody else made, or has taken.
+pub(super) async fn used_by_others(connection: &ConnectionHandle, kept: &[Kept]) -> bool {
+    let view = connection.view.get();
+    for channel in view.channels.values() {
+        let description = &channel.description;
+        let same = |one: &Kept| match &one.condition {
+            Condition::Running(id) => *id == channel.id,
+            // It may be there already, and we are about to hear of it.
+            Condition::Waiting(_) => {
+                matches!(one.tube.way, Way::Offer(_)) == description.requested
+                    && one.tube.service == description.service
+                    && one.tube.contact == description.target_id
+            }
+        };
+        if kept.iter().any(same) {
+            continue;
+        }
+        if description.requested {
+            return true;
+        }
+        let channel = channel.id;
+        let tube = connection
+            .ask(|reply| ConnectionMessage::Tube { channel, reply })
+            .await;
+        // Without an answer it is gone.
+        if let Ok(Some(tube)) = tube
+            && tube.view.get().state == TubeState::Open
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Waits until nobody but us has a tube of a connection, but for the time that a tube takes to close.
+pub(super) async fn idle(connection: &ConnectionHandle, clock: &dyn Clock) {
+    let unused = async {
+        loop {
+            clock.sleep(LINGER).await;
+            let before = connection.view.get().channels.clone();
+            if !used_by_others(connection, &[]).await {
+                return;
+            }
+            connection.view.wait_for(|now| now.channels != before).await;
+        }
+    };
+    unused.or(connection.gone()).await;
+}
+
 /// Who a contact is, once our user's dealing with it has pinned its key.
 ///
 /// # Errors
@@ -192,7 +244,6 @@ pub(super) struct Tending {
     pub(super) profile: String,
     pub(super) number: u32,
     pub(super) tube: KeptTube,
-    pub(super) any_local_user: bool,
 }
 
 impl Tending {
@@ -227,11 +278,15 @@ impl Tending {
                 }
             };
             self.say(Condition::Running(held.id())).await;
-            self.ended(held.id()).await;
+            let turned_down = self.ended(held.id()).await;
             if held.object.view.get().state == TubeState::Open {
                 pause = PAUSE;
             }
             drop(held);
+            if !turned_down {
+                // Our connection ended: that is no reason to come more seldom.
+                continue;
+            }
             self.say(closed(&pause)).await;
             self.rest(&mut pause).await;
         }
@@ -280,7 +335,7 @@ impl Tending {
     async fn bound(&self, address: &SocketAddress) -> Bridge {
         let mut pause = PAUSE;
         loop {
-            match Bridge::bind(address, self.any_local_user) {
+            match Bridge::bind(address, self.tube.any_local_user) {
                 Ok(bridge) => return bridge,
                 Err(error) => self.fails(&error, &mut pause).await,
             }
@@ -417,11 +472,12 @@ impl Tending {
         }
     }
 
-    /// Waits until a channel of the connection is closed.
-    async fn ended(&self, channel: ChannelId) {
+    /// Waits until a channel of the connection is closed. False when that is because the connection
+    /// ends.
+    async fn ended(&self, channel: ChannelId) -> bool {
         let connection = self.connection.get();
         let Some(connection) = connection.as_ref() else {
-            return;
+            return false;
         };
         let closed = async {
             connection
@@ -432,6 +488,7 @@ impl Tending {
                 .await;
         };
         closed.or(connection.gone()).await;
+        connection.view.get().status == Status::Connected && !connection.address.is_gone()
     }
 
     async fn fails(&self, error: &Error, pause: &mut Duration) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use actors::{
-    model::{Error, Result, ServiceName, SocketAddress},
+    model::{ChannelId, Error, Result, ServiceName, SocketAddress},
     runtime::{BoxFuture, Clock},
     stream_tube::StreamTubeMessage,
 };
@@ -74,6 +74,7 @@ fn record() -> Record {
         key: KEY,
         service: ServiceName::new("http").unwrap(),
         way: Way::Offer(address()),
+        any_local_user: false,
     };
     record.keep(tube).unwrap();
     record
@@ -173,9 +174,26 @@ impl Kept {
         self.world.sim.settle();
     }
 
+    /// The last connection, whoever asked for it.
+    fn connection(&self) -> ConnectionHandle {
+        self.world.tree.published.lock().unwrap().clone().unwrap()
+    }
+
+    /// Another client requests a tube to Bob on it.
+    fn somebody_else_s(&self) -> ChannelId {
+        let connection = self.connection();
+        let bob = connection.view.get().contacts.by_id("bob@there").cloned();
+        let asked = self.world.ask(&connection, bob.unwrap().handle, false);
+        self.world.answer(asked).unwrap().details.id
+    }
+
     /// The last tube closes, as the other side wants it.
     fn closes(&self, connection: &ConnectionHandle) {
         let id = *connection.view.get().channels.keys().next_back().unwrap();
+        self.closed(connection, id);
+    }
+
+    fn closed(&self, connection: &ConnectionHandle, id: ChannelId) {
         let closed = ConnectionMessage::ChannelClosed(id);
         let told = connection.address.try_tell_first(closed);
         assert!(told.is_ok());
@@ -199,9 +217,12 @@ impl Kept {
     fn ends(self) {
         self.keeper.stop();
         self.world.sim.settle();
+        let written = self.memory.record.lock().unwrap().clone();
         // Tubes that nobody answers hold their closing; they are gone with the opener.
         self.world.opener.tubes.lock().unwrap().clear();
         self.world.ends();
+        // That a service ends takes no account offline.
+        assert_eq!(*self.memory.record.lock().unwrap(), written);
     }
 }
 
@@ -261,6 +282,15 @@ fn a_connection_that_fails_is_made_again_and_one_that_somebody_ends_is_not() {
     kept.world.sim.advance(Duration::from_secs(3600));
     assert_eq!(kept.sessions().len(), 3, "it stays offline");
     kept.waits_for("offline");
+    // So it does in the service that comes next, until somebody brings it online.
+    let written = kept.memory.record.lock().unwrap().clone().unwrap();
+    assert!(written.offline);
+    let next = Kept::new(Some(written));
+    next.waits_for("offline");
+    assert_eq!(next.sessions().len(), 0);
+    next.brought_online();
+    assert_eq!(*next.memory.record.lock().unwrap(), Some(record()));
+    next.ends();
     // A second client does not get a connection that is not ours out of the way.
     let request = kept.keeper.request(World::account("ada"));
     kept.world.sim.run(request).unwrap();
@@ -269,6 +299,33 @@ fn a_connection_that_fails_is_made_again_and_one_that_somebody_ends_is_not() {
         kept.world.sim.run(request),
         Err(Error::NotAvailable(_))
     ));
+    kept.ends();
+}
+
+#[test]
+fn connections_that_fail_at_once_are_made_more_and_more_seldom() {
+    let kept = Kept::new(Some(record()));
+    let fails = || {
+        let lost = SessionEvent::Disconnected(Error::NetworkError("unplugged".into()));
+        let session = kept.sessions().pop().unwrap();
+        session.events.try_send(lost).unwrap();
+        kept.world.sim.settle();
+    };
+    let mut pauses = Vec::new();
+    for round in 1..12 {
+        assert_eq!(kept.sessions().len(), round);
+        fails();
+        let before = kept.world.sim.now();
+        while kept.sessions().len() == round {
+            kept.world.sim.advance(Duration::from_secs(1));
+        }
+        pauses.push((kept.world.sim.now() - before).as_secs());
+    }
+    assert_eq!(pauses, [0, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    // One that has lasted is made again at once.
+    kept.world.sim.advance(Duration::from_secs(60));
+    fails();
+    assert_eq!(kept.sessions().len(), 13);
     kept.ends();
 }
 
@@ -342,6 +399,85 @@ fn nothing_is_promised_that_is_not_written_down() {
             .tubes
             .is_empty()
     );
+    kept.ends();
+}
+
+#[test]
+fn a_connection_that_made_way_for_nothing_comes_back() {
+    let kept = Kept::new(Some(record()));
+    kept.world.network.fails.store(true, Ordering::Relaxed);
+    let request = kept.keeper.request(World::account("ada"));
+    let refused = kept.world.sim.run(request);
+    assert!(matches!(refused, Err(Error::NetworkError(_))));
+    kept.world.sim.settle();
+    assert_eq!(kept.sessions().len(), 2);
+    assert_eq!(kept.connection().view.get().status, Status::Connected);
+    assert_eq!(*kept.memory.record.lock().unwrap(), Some(record()));
+    kept.ends();
+}
+
+#[test]
+fn a_connection_with_tubes_of_others_does_not_make_way() {
+    let kept = Kept::new(Some(record()));
+    kept.friend();
+    kept.offered();
+    let (connection, other) = (kept.connection(), kept.somebody_else_s());
+    let request = || {
+        let request = kept.keeper.request(World::account("ada"));
+        kept.world.sim.run(request)
+    };
+    assert!(matches!(request(), Err(Error::NotAvailable(_))));
+    assert_eq!(connection.view.get().status, Status::Connected);
+    kept.closed(&connection, other);
+    kept.world.opener.tubes.lock().unwrap().clear();
+    assert_ne!(request().unwrap().id, connection.id);
+    kept.ends();
+}
+
+#[test]
+fn what_went_online_for_kept_tubes_ends_with_them_unless_it_is_used() {
+    let kept = Kept::new(Some(record()));
+    kept.friend();
+    kept.offered();
+    let connection = kept.connection();
+    let own = *connection.view.get().channels.keys().next().unwrap();
+    let other = kept.somebody_else_s();
+    let (keeper, of) = (kept.keeper.clone(), connection.clone());
+    let closing = async move { keeper.close(&of, 1).await };
+    let closing = kept.world.sim.spawner.spawn("user", closing);
+    kept.world.sim.settle();
+    kept.closed(&connection, own);
+    kept.world.sim.run(closing).unwrap().unwrap();
+    kept.world.sim.advance(Duration::from_secs(3600));
+    assert_eq!(connection.view.get().status, Status::Connected);
+    kept.closed(&connection, other);
+    assert_eq!(connection.view.get().status, Status::Connected);
+    // A tube that nobody answers holds its connection's end.
+    kept.world.opener.tubes.lock().unwrap().clear();
+    kept.world.sim.advance(Duration::from_secs(10));
+    assert!(connection.address.is_gone());
+    assert_eq!(kept.sessions().len(), 1);
+    kept.ends();
+}
+
+#[test]
+fn what_ends_with_our_own_connection_was_not_turned_down() {
+    let kept = Kept::new(Some(record()));
+    for round in 1..4 {
+        kept.friend();
+        assert_eq!(kept.tubes(), round);
+        kept.offered();
+        let lost = SessionEvent::Disconnected(Error::NetworkError("unplugged".into()));
+        let session = kept.sessions().pop().unwrap();
+        session.events.try_send(lost).unwrap();
+        // It goes online again after 0, 2 and 4 seconds.
+        kept.world.sim.advance(Duration::from_secs(4));
+        assert_eq!(kept.sessions().len(), round + 1);
+    }
+    kept.friend();
+    kept.offered();
+    kept.closes(&kept.connection());
+    kept.waits_for("made again in 1 s");
     kept.ends();
 }
 

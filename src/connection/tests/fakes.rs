@@ -45,6 +45,8 @@ use crate::{
 #[derive(Default)]
 pub struct TestTree {
     pub log: Mutex<Vec<String>>,
+    /// The last connection that was published.
+    pub published: Mutex<Option<ConnectionHandle>>,
     /// The next signal waits for this.
     pub hold: Mutex<Option<Pending<()>>>,
     /// Never answers any more.
@@ -82,6 +84,7 @@ pub struct TreeHandle(Arc<TestTree>);
 impl ConnectionTree for TreeHandle {
     fn publish(&self, connection: ConnectionHandle) -> BoxFuture<'static, Result<()>> {
         self.0.note(format!("publish {}", connection.bus_name));
+        *self.0.published.lock().unwrap() = Some(connection);
         Box::pin(async { Ok(()) })
     }
 
@@ -314,6 +317,8 @@ pub struct TestNetwork {
     pub stuck: bool,
     pub slow: bool,
     pub panics: bool,
+    /// The next start fails.
+    pub fails: AtomicBool,
     /// The next start waits for this.
     pub hold: Mutex<Option<Pending<()>>>,
 }
@@ -329,6 +334,9 @@ impl SessionFactory for NetworkHandle {
                 hold.wait().await.ok();
             }
             assert!(!network.panics, "the network was told to panic");
+            if network.fails.swap(false, Ordering::Relaxed) {
+                return Err(Error::NetworkError("unplugged".into()));
+            }
             let (sender, events) = async_channel::bounded(64);
             let session = Arc::new(TestSession {
                 events: sender,

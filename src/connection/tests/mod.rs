@@ -218,6 +218,33 @@ fn who_asks_just_before_a_connection_begins_to_end_gets_the_next_one() {
 }
 
 #[test]
+fn who_has_given_up_gets_no_connection() {
+    let world = World::new();
+    let (connection, _) = world.online();
+    let coming = || {
+        let manager = world.manager.clone();
+        let coming = async move { manager.request(World::account("ada")).await };
+        let coming = world.sim.spawner.spawn("coming", coming);
+        world.sim.settle();
+        coming
+    };
+    drop(coming());
+    world.sim.run(connection.disconnect());
+    world.sim.settle();
+    assert_eq!(world.network.sessions.lock().unwrap().len(), 1);
+    // One that is starting already ends again.
+    let (go, hold) = Reply::new();
+    *world.network.hold.lock().unwrap() = Some(hold);
+    drop(coming());
+    assert_eq!(*world.manager.connections().get(), 1);
+    go.answer(());
+    world.sim.settle();
+    assert_eq!(world.network.sessions.lock().unwrap().len(), 2);
+    assert_eq!(*world.manager.connections().get(), 0);
+    world.ends();
+}
+
+#[test]
 fn a_crowd_that_waits_for_a_connection_s_end_is_bounded() {
     let world = World::new();
     let (_connection, _) = world.online();
