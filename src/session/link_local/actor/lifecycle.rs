@@ -31,7 +31,7 @@ impl SessionActor {
         let (network, discovery) = (self.parts.network.clone(), self.parts.discovery.clone());
         let identification = self.parts.identification.clone();
         let text = self.text();
-        discovery.set_pinned(self.parts.contacts.pinned_keys());
+        discovery.set_pinned(self.parts.contacts.pinned());
         let address = self.address.clone();
         let (faults, late) = (self.parts.streams.faults.clone(), discovery.clone());
         let starting = async move {

@@ -594,8 +594,8 @@ impl SessionActor {
                 return;
             }
         };
-        let keys = self.parts.contacts.pinned_keys();
-        self.parts.discovery.set_pinned(keys);
+        let pinned = self.parts.contacts.pinned();
+        self.parts.discovery.set_pinned(pinned);
         self.to_save.push(reply);
         self.save();
         self.follow(changes);
@@ -638,8 +638,8 @@ impl SessionActor {
             tracing::error!(%error, "whom we trust could not be stored");
             let now = self.now();
             let changes = self.parts.contacts.restore(self.stored.clone(), now);
-            let keys = self.parts.contacts.pinned_keys();
-            self.parts.discovery.set_pinned(keys);
+            let pinned = self.parts.contacts.pinned();
+            self.parts.discovery.set_pinned(pinned);
             self.follow(changes);
             // Their changes went with it.
             replies.append(&mut self.to_save);

@@ -169,11 +169,11 @@ impl Contacts {
         self.refresh(now)
     }
 
-    /// All pinned keys.
-    pub fn pinned_keys(&self) -> BTreeSet<KeyId> {
+    /// All pinned keys, and the name that each was pinned under.
+    pub fn pinned(&self) -> BTreeMap<KeyId, String> {
         let rows = self.trust.rows().iter();
         rows.filter(|row| row.protocol == PROTOCOL)
-            .map(|row| row.key)
+            .map(|row| (row.key, row.contact.clone()))
             .collect()
     }
 

@@ -14,7 +14,7 @@
 //! the responder into [`Pending`], so that a flood costs those who make it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -148,7 +148,7 @@ enum Running {
 struct Wanted {
     version: u64,
     text: Option<PresenceText>,
-    pinned: BTreeSet<KeyId>,
+    pinned: BTreeMap<KeyId, String>,
 }
 
 struct Driver {
@@ -273,8 +273,8 @@ impl Discovery for MulticastDns {
         *lock(&self.shared.responder)
     }
 
-    fn set_pinned(&self, keys: BTreeSet<KeyId>) {
-        self.shared.change(|wanted| wanted.pinned = keys);
+    fn set_pinned(&self, pinned: BTreeMap<KeyId, String>) {
+        self.shared.change(|wanted| wanted.pinned = pinned);
     }
 
     fn stop(&self) -> BoxFuture<'static, ()> {
@@ -509,7 +509,8 @@ impl DriverTask {
     }
 
     fn pinned(&mut self) {
-        self.pending.set_pinned(self.wanted.pinned.clone());
+        let keys = self.wanted.pinned.keys().copied().collect();
+        self.pending.set_pinned(keys);
         self.responder.set_pinned(&self.wanted.pinned);
     }
 

@@ -8,7 +8,7 @@
 //! or one and an Avahi, never contend for it.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -205,7 +205,7 @@ impl Responder for BuiltIn {
         Ok(())
     }
 
-    fn set_pinned(&mut self, _: &BTreeSet<KeyId>) {
+    fn set_pinned(&mut self, _: &BTreeMap<KeyId, String>) {
         // mdns-sd tells everything.
     }
 

@@ -5,7 +5,7 @@
 //! session tells it what to announce and hears [`DiscoveryEvent`]s. Everything in an event was
 //! written by strangers: names, keys and addresses are hints until a stream proves them.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use actors::{model::Error, runtime::BoxFuture};
 use async_channel::Receiver;
@@ -109,8 +109,9 @@ pub trait Discovery: Send + Sync + 'static {
     /// [`Method::Auto`].
     fn responder(&self) -> Option<Method>;
 
-    /// Whose sightings are kept when there are too many.
-    fn set_pinned(&self, keys: BTreeSet<KeyId>);
+    /// Whose sightings are kept when there are too many: pinned keys, and the name that each was pinned
+    /// under.
+    fn set_pinned(&self, pinned: BTreeMap<KeyId, String>);
 
     /// Says goodbye and ends. Takes a second at most.
     fn stop(&self) -> BoxFuture<'static, ()>;

@@ -3,7 +3,7 @@
 //! care.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr, SocketAddrV6},
     time::Duration,
 };
@@ -42,8 +42,8 @@ pub trait Responder: Send {
     /// `InvalidArgument` for what DNS cannot carry, `NetworkError` when it has ended.
     fn announce(&mut self, name: &str, text: &PresenceText) -> Result<(), Error>;
 
-    /// Whose news come first when there is too much.
-    fn set_pinned(&mut self, keys: &BTreeSet<KeyId>);
+    /// Whose news come first when there is too much: pinned keys, and the name that each was pinned under.
+    fn set_pinned(&mut self, pinned: &BTreeMap<KeyId, String>);
 
     /// Takes back what was announced, and ends. May take as long as it likes; who waits does not.
     fn goodbye(&mut self) -> BoxFuture<'_, ()>;

@@ -1,7 +1,7 @@
 //! A network in memory, on virtual time: discovery, connections, and strangers who do as they like.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     ops::ControlFlow::{Break, Continue},
@@ -429,7 +429,7 @@ impl Discovery for FakeDiscovery {
         air.tell(&name, &DiscoveryEvent::Seen(Box::new(sighting)));
     }
 
-    fn set_pinned(&self, _keys: BTreeSet<KeyId>) {}
+    fn set_pinned(&self, _pinned: BTreeMap<KeyId, String>) {}
 
     fn stop(&self) -> BoxFuture<'static, ()> {
         let name = std::mem::take(&mut *self.name.lock().unwrap());

@@ -20,7 +20,7 @@
 //! `avahi-daemon.conf`: a cache of 4,096 records an interface, beyond which it tells of nobody new.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -302,8 +302,8 @@ impl Responder for Avahi {
         Ok(())
     }
 
-    fn set_pinned(&mut self, keys: &BTreeSet<KeyId>) {
-        self.state.set_pinned(keys.clone());
+    fn set_pinned(&mut self, pinned: &BTreeMap<KeyId, String>) {
+        self.state.set_pinned(pinned.clone());
     }
 
     fn goodbye(&mut self) -> BoxFuture<'_, ()> {

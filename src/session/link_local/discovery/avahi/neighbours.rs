@@ -11,9 +11,13 @@
 //! ```
 //!
 //! Bounds, since anybody can make names: [`MAX_PLACES`] are known; one more takes the place of nobody but
-//! is left out, unless a pinned contact was seen under its name. [`MAX_WATCHED`] resolvers exist (the
-//! daemon allows a program 1,024 objects): one more takes the turn of one that has answered and is not a
-//! pinned contact's, and [`MAX_UNANSWERED`] are waited for at a time. Who rests is looked at again in turn.
+//! is left out, unless it is favoured. [`MAX_WATCHED`] resolvers exist (the daemon allows a program 1,024
+//! objects): one more takes the turn of one that has answered and is not favoured, and [`MAX_UNANSWERED`]
+//! are waited for at a time. Who rests is looked at again in turn.
+//!
+//! Favoured are the names that keys were pinned under, all of them, and of the other names whose records
+//! claim a pinned key [`MAX_CLAIMED`] for each key, as long as they do. Claims are free: they give way to
+//! the pinned names.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -35,6 +39,9 @@ pub const MAX_PLACES: usize = 4096;
 pub const MAX_WATCHED: usize = 768;
 /// Most resolvers that have not answered. Those of names that nobody answers for go after five seconds.
 pub const MAX_UNANSWERED: usize = 192;
+/// Most names besides the one it was pinned under that are favoured for claiming a pinned key. Others are
+/// strangers'.
+pub const MAX_CLAIMED: usize = 2;
 /// How often one of those that rest is looked at again.
 pub const REVISIT: Duration = Duration::from_secs(5);
 
@@ -94,9 +101,12 @@ pub struct Neighbours {
     queue: VecDeque<Place>,
     resting: VecDeque<Place>,
     revisit_at: Option<Time>,
+    /// Pinned keys.
     pinned: BTreeSet<KeyId>,
-    /// Names under which somebody announced a pinned key.
-    favoured: BTreeSet<String>,
+    /// The names that they were pinned under.
+    names: BTreeSet<String>,
+    /// Other names that are heard, and the pinned key that the latest record of each claims.
+    claimed: BTreeMap<String, KeyId>,
     /// [`MAX_WATCHED`], or less where the daemon allows less.
     most: usize,
 }
@@ -113,24 +123,25 @@ impl Default for Neighbours {
             resting: VecDeque::new(),
             revisit_at: None,
             pinned: BTreeSet::new(),
-            favoured: BTreeSet::new(),
+            names: BTreeSet::new(),
+            claimed: BTreeMap::new(),
             most: MAX_WATCHED,
         }
     }
 }
 
 impl Neighbours {
-    /// Whose resolvers are kept.
-    pub fn set_pinned(&mut self, keys: BTreeSet<KeyId>) {
-        self.pinned = keys;
-        let pinned = |instance: &Instance| {
-            let key = instance.text.key;
-            key.is_some_and(|key| self.pinned.contains(&key))
-        };
-        let names = self.instances.iter().filter(|(_, each)| pinned(each));
-        let names: Vec<String> = names.map(|(name, _)| name.clone()).collect();
-        for name in names {
-            self.favour(&name);
+    /// Whose resolvers are kept: pinned keys, and the name that each was pinned under.
+    pub fn set_pinned(&mut self, pinned: BTreeMap<KeyId, String>) {
+        self.pinned = pinned.keys().copied().collect();
+        self.names = pinned.into_values().collect();
+        // Those that are favoured already come first.
+        let before = std::mem::take(&mut self.claimed);
+        let claims = self.instances.iter();
+        let claims = claims.filter_map(|(name, each)| Some((name.clone(), each.text.key?)));
+        let claims: Vec<(String, KeyId)> = before.into_iter().chain(claims).collect();
+        for (name, key) in claims {
+            self.claims(&name, Some(key));
         }
     }
 
@@ -138,15 +149,31 @@ impl Neighbours {
     pub fn lost(&mut self) {
         *self = Neighbours {
             pinned: std::mem::take(&mut self.pinned),
-            favoured: std::mem::take(&mut self.favoured),
+            names: std::mem::take(&mut self.names),
             ..Neighbours::default()
         };
     }
 
-    /// As many names as keys are pinned, and as many again: others may claim them too.
-    fn favour(&mut self, name: &str) {
-        if self.favoured.len() < 2 * self.pinned.len() {
-            self.favoured.insert(name.to_owned());
+    /// The record of a name claims this key now.
+    fn claims(&mut self, name: &str, key: Option<KeyId>) {
+        if key.is_some() && self.claimed.get(name).copied() == key {
+            return;
+        }
+        self.claimed.remove(name);
+        let pinned = key.filter(|key| self.pinned.contains(key) && !self.names.contains(name));
+        let Some(key) = pinned else {
+            return;
+        };
+        if self.claimed.values().filter(|each| **each == key).count() < MAX_CLAIMED {
+            self.claimed.insert(name.to_owned(), key);
+        }
+    }
+
+    fn enqueue(&mut self, place: Place) {
+        // Nobody else can hold up a pinned name.
+        match self.names.contains(&place.name) {
+            true => self.queue.push_front(place),
+            false => self.queue.push_back(place),
         }
     }
 
@@ -162,7 +189,7 @@ impl Neighbours {
         if !fits || self.heard(&place).is_some() {
             return;
         }
-        let favoured = self.favoured.contains(name);
+        let favoured = self.names.contains(name) || self.claimed.contains_key(name);
         if self.places >= MAX_PLACES && !favoured {
             tracing::debug!("too many names on the network: one is left out");
             return;
@@ -178,10 +205,7 @@ impl Neighbours {
             .or_default()
             .places
             .insert((place.interface, place.protocol), heard);
-        match favoured {
-            true => self.queue.push_front(place),
-            false => self.queue.push_back(place),
-        }
+        self.enqueue(place);
     }
 
     /// Nobody is heard there any more.
@@ -203,6 +227,7 @@ impl Neighbours {
         let instance = self.instances.get(&place.name)?;
         if instance.places.is_empty() {
             self.instances.remove(&place.name);
+            self.claimed.remove(&place.name);
             return heard.found.then(|| News::Gone(place.name.clone()));
         }
         if !heard.found {
@@ -220,7 +245,7 @@ impl Neighbours {
                 if let Some(heard) = self.heard(&place) {
                     heard.progress = Progress::Queued;
                 }
-                self.queue.push_back(place);
+                self.enqueue(place);
             }
         }
         while self.preparing + self.unanswered < MAX_UNANSWERED && !self.queue.is_empty() {
@@ -256,9 +281,18 @@ impl Neighbours {
                 Progress::Watched { answered: true, .. }
             ))
         };
-        let victim = self.paths.iter().find(|(_, place)| {
-            answered(place).unwrap_or(false) && !self.favoured.contains(&place.name)
-        });
+        let for_pinned = |place: &Place| self.names.contains(&place.name);
+        let for_pinned = self.queue.front().is_some_and(for_pinned);
+        let victim = self
+            .paths
+            .iter()
+            .filter(|(_, place)| {
+                let claimed = self.claimed.contains_key(&place.name);
+                !self.names.contains(&place.name)
+                    && (for_pinned || !claimed)
+                    && answered(place).unwrap_or(false)
+            })
+            .min_by_key(|(_, place)| self.claimed.contains_key(&place.name));
         let Some((path, place)) = victim.map(|(path, place)| (path.clone(), place.clone())) else {
             return false;
         };
@@ -329,14 +363,12 @@ impl Neighbours {
             .get_mut(&(place.interface, place.protocol))?;
         heard.address = address;
         heard.found = true;
-        let pinned = text.key.is_some_and(|key| self.pinned.contains(&key));
+        let key = text.key;
         instance.text = text;
         if let Progress::Watched { answered, .. } = &mut heard.progress {
             self.unanswered -= usize::from(!std::mem::replace(answered, true));
         }
-        if pinned {
-            self.favour(&place.name);
-        }
+        self.claims(&place.name, key);
         self.seen(&place.name)
     }
 

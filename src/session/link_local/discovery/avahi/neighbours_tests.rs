@@ -21,6 +21,11 @@ fn text(key: Option<u8>) -> PresenceText {
     }
 }
 
+/// Key 1, under the name "bob".
+fn bob_pinned() -> BTreeMap<KeyId, String> {
+    [(KeyId([1; 32]), "bob".into())].into()
+}
+
 /// A daemon that makes resolvers as asked.
 #[derive(Default)]
 struct World {
@@ -100,7 +105,7 @@ fn an_instance_is_as_long_as_it_is_heard_anywhere() {
 #[test]
 fn a_flood_is_bounded_and_a_pinned_contact_keeps_its_resolver() {
     let mut world = World::default();
-    world.neighbours.set_pinned([KeyId([1; 32])].into());
+    world.neighbours.set_pinned(bob_pinned());
     world.neighbours.appeared(place("bob"));
     world.settle(NOW);
     world.found("bob", Some(1));
@@ -122,6 +127,63 @@ fn a_flood_is_bounded_and_a_pinned_contact_keeps_its_resolver() {
     world.neighbours.appeared(place("ghost"));
     world.neighbours.appeared(place("bob"));
     assert_eq!(world.neighbours.queue.front(), Some(&place("bob")));
+}
+
+#[test]
+fn forged_claims_that_come_first_do_not_push_out_the_pinned_name() {
+    let mut world = World::default();
+    world.neighbours.set_pinned(bob_pinned());
+    for n in 0..2 * MAX_CLAIMED {
+        let name = format!("forged {n}");
+        world.neighbours.appeared(place(&name));
+        world.settle(NOW);
+        world.found(&name, Some(1));
+    }
+    for n in 0..2 * MAX_PLACES {
+        if n == MAX_PLACES {
+            // All is taken.
+            assert_eq!(world.neighbours.places, MAX_PLACES);
+            world.neighbours.appeared(place("bob"));
+            world.settle(NOW);
+            assert!(world.found("bob", Some(1)).is_some(), "it has a resolver");
+        }
+        let name = format!("ghost {n}");
+        world.neighbours.appeared(place(&name));
+        world.settle(NOW);
+        world.found(&name, None);
+    }
+    assert_eq!(world.neighbours.claimed.len(), MAX_CLAIMED);
+    assert!(world.most <= MAX_WATCHED, "{}", world.most);
+    assert!(world.found("bob", Some(1)).is_some(), "it has it still");
+}
+
+#[test]
+fn claims_give_way_to_the_pinned_names_and_count_while_they_are_made() {
+    let mut world = World::default();
+    world.neighbours.most = MAX_CLAIMED;
+    world.neighbours.set_pinned(bob_pinned());
+    for name in ["forged a", "forged b"] {
+        world.neighbours.appeared(place(name));
+        world.settle(NOW);
+        world.found(name, Some(1));
+    }
+    world.neighbours.appeared(place("ghost"));
+    world.settle(NOW);
+    assert!(!world.resolvers.contains_key("ghost"), "both are favoured");
+    world.neighbours.appeared(place("bob"));
+    world.settle(NOW);
+    assert!(world.found("bob", Some(1)).is_some(), "bob more so");
+    assert_eq!(world.most, MAX_CLAIMED);
+    // One that claims it no longer, one that goes.
+    world.found("forged b", None);
+    let claimed = |world: &World| world.neighbours.claimed.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(claimed(&world), ["forged a"]);
+    world
+        .neighbours
+        .removed(&place("forged a"), &mut world.calls);
+    assert!(claimed(&world).is_empty());
+    world.settle(NOW);
+    assert!(world.resolvers.contains_key("ghost"), "it has its turn");
 }
 
 #[test]
@@ -189,7 +251,7 @@ proptest! {
         Just(Step::Lost),
     ], 0..80)) {
         let mut world = World::default();
-        world.neighbours.set_pinned([KeyId([1; 32])].into());
+        world.neighbours.set_pinned(bob_pinned());
         let mut now = NOW;
         for step in steps {
             match step {
@@ -218,6 +280,12 @@ proptest! {
             prop_assert_eq!(world.neighbours.unanswered, unanswered.count());
             prop_assert_eq!(world.neighbours.places, all().count());
             prop_assert_eq!(world.neighbours.preparing, 0);
+            let claims = |(name, key): (&String, &KeyId)| {
+                let instance = world.neighbours.instances.get(name);
+                instance.is_some_and(|each| each.text.key == Some(*key))
+            };
+            prop_assert!(world.neighbours.claimed.iter().all(claims));
+            prop_assert!(world.neighbours.claimed.len() <= MAX_CLAIMED);
             let paths: BTreeSet<_> = world.neighbours.paths.keys().collect();
             prop_assert_eq!(paths, world.resolvers.values().collect::<BTreeSet<_>>());
             let resting = all().filter(|heard| heard.progress == Progress::Resting);

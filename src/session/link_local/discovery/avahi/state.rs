@@ -14,7 +14,7 @@
 //! before.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -149,8 +149,8 @@ impl State {
     }
 
     /// Whose news come first.
-    pub fn set_pinned(&mut self, keys: BTreeSet<KeyId>) {
-        self.neighbours.set_pinned(keys);
+    pub fn set_pinned(&mut self, pinned: BTreeMap<KeyId, String>) {
+        self.neighbours.set_pinned(pinned);
     }
 
     /// Takes back what is announced: gives whether there is something to wait for.
