@@ -38,6 +38,10 @@ pub trait Source: Send + Sync + 'static {
 
     /// The peer answered, or the stream ended first.
     fn answered(self: Arc<Self>, ticket: Ticket, answer: Result<(), RequestError>);
+
+    /// Whether no answer changes anything for it any more, now and for ever. It is so before its
+    /// [`User`] is dropped, so that the XML stream can forget it then.
+    fn is_over(&self) -> bool;
 }
 
 /// See the module's head.

@@ -81,6 +81,11 @@ impl<W> IqTracker<W> {
         self.pending.remove(id).map(|pending| pending.waiter)
     }
 
+    /// Forgets all but those who still wait, as `waits` says.
+    pub fn retain(&mut self, waits: impl Fn(&W) -> bool) {
+        self.pending.retain(|_, pending| waits(&pending.waiter));
+    }
+
     /// Takes out those whose deadline is not after `now`.
     pub fn expire(&mut self, now: Duration) -> Vec<W> {
         self.pending
@@ -178,5 +183,8 @@ mod tests {
         assert_eq!(tracker.forget("0"), Some(0));
         tracker.track("x", at(1), 7).unwrap();
         assert_eq!(tracker.len(), MAX_PENDING);
+        tracker.retain(|number| *number == 9);
+        assert_eq!(tracker.answered(&result(None, "8")), None);
+        assert_eq!(tracker.drain(), vec![9]);
     }
 }

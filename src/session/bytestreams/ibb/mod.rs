@@ -320,4 +320,8 @@ impl Source for Stream {
         }
         self.settle(inner);
     }
+
+    fn is_over(&self) -> bool {
+        self.lock().state.is_over()
+    }
 }

@@ -16,6 +16,8 @@
 //! | [`MOST`] bytes not read, or [`MOST_BLOCKS`] blocks not answered | this bytestream is closed: the peer does not wait for results |
 //! | [`OUT`] bytes not sent | the writer waits |
 //! | [`Limits::window`] blocks, [`WINDOW_BYTES`] not answered | nothing more is sent |
+//!
+//! What is given up gives its memory back too, not only its bytes: an end may stay for a while after that.
 
 use std::{collections::VecDeque, io::ErrorKind};
 
@@ -214,8 +216,8 @@ impl State {
     /// The carrier is dropped. What it has not flushed is lost, as its owner wished.
     pub(super) fn drop_carrier(&mut self, reset: bool) {
         self.held = false;
-        self.out.clear();
-        self.ring.clear();
+        self.out = VecDeque::new();
+        self.ring = VecDeque::new();
         match self.end {
             End::Open if self.theirs == Theirs::Open => {
                 let reset = reset && self.secured;
@@ -361,7 +363,7 @@ impl State {
         match self.end {
             // Its carrier is gone, and in its last words TLS said whether all was well.
             End::Open if self.secured => {
-                self.out.clear();
+                self.out = VecDeque::new();
                 self.end = End::Over;
             }
             End::Open if !self.out.is_empty() && self.broken.is_none() => {
@@ -369,7 +371,7 @@ impl State {
                 return Closed::Later;
             }
             End::Open | End::Wanted { .. } => {
-                self.out.clear();
+                self.out = VecDeque::new();
                 self.end = End::Over;
             }
             // The answer to ours is on its way.
@@ -383,7 +385,7 @@ impl State {
     /// Something is wrong with this bytestream; the peer is told by a `<close/>`.
     pub(super) fn fail(&mut self, kind: ErrorKind) {
         self.broken.get_or_insert(kind);
-        self.out.clear();
+        self.out = VecDeque::new();
         if self.end == End::Open {
             self.end = End::Wanted { reset: false };
         }
@@ -394,7 +396,7 @@ impl State {
         if self.theirs == Theirs::Open && !self.is_over() {
             self.broken.get_or_insert(ErrorKind::UnexpectedEof);
         }
-        self.out.clear();
+        self.out = VecDeque::new();
         self.end = End::Over;
     }
 }

@@ -187,6 +187,29 @@ fn both_ends_may_close_at_once() {
 }
 
 #[test]
+fn what_is_given_up_gives_its_memory_back() {
+    let ends: [fn(&mut State); 4] = [
+        |state| state.drop_carrier(false),
+        |state| state.lost(),
+        |state| state.fail(ErrorKind::InvalidData),
+        |state| assert_eq!(state.closed(false), Closed::Now),
+    ];
+    for end in ends {
+        let mut state = state(true);
+        state.write(&[1; OUT]).unwrap();
+        state.take(0, b"in").unwrap();
+        end(&mut state);
+        assert_eq!(state.out.capacity(), 0);
+        // What came can be read while there is somebody who reads.
+        if state.held {
+            assert_eq!(state.read(&mut [0; 9]), Read::Bytes(2));
+        } else {
+            assert_eq!(state.ring.capacity(), 0);
+        }
+    }
+}
+
+#[test]
 fn a_reset_is_told_from_an_end_only_under_tls() {
     for secured in [true, false] {
         let mut here = state(secured);

@@ -13,13 +13,21 @@ use actors::{
     runtime::Clock as _,
     testing::Fault,
 };
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
+use futures_lite::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, future, io::split};
+use minidom::Element;
 
 use super::{
+    hostile::header,
     lan::{Lan, Person},
     support::peer,
 };
-use crate::session::{SessionEvent, TubeId, bytestreams::Methods, link_local::fault::Point};
+use crate::{
+    session::{ContactId, SessionEvent, TubeId, bytestreams::Methods, link_local::fault::Point},
+    xmpp::{
+        ns,
+        payload::{ibb, si, tube},
+    },
+};
 
 const IN_BAND: Methods = Methods {
     socks5: false,
@@ -263,6 +271,93 @@ fn a_peer_that_is_gone_without_a_word_is_noticed_though_nothing_is_said() {
         .unwrap()
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+}
+
+async fn ask(writer: &mut (impl AsyncWrite + Unpin), id: &str, payload: &Element) {
+    let iq = format!("<iq type='set' id='{id}'>{}</iq>", String::from(payload));
+    writer.write_all(iq.as_bytes()).await.unwrap();
+}
+
+/// Opens one to a person, who agrees.
+async fn intruding(
+    writer: &mut (impl AsyncWrite + Unpin),
+    to: &Person,
+    sid: &str,
+) -> Box<dyn Duplex> {
+    let offer = si::Offer {
+        id: sid.into(),
+        profile: ns::TUBES.into(),
+        methods: vec![ns::IBB.into()],
+        multiple: false,
+        extra: vec![tube::stream(1)],
+    };
+    ask(writer, "offer", &offer.to_element()).await;
+    let incoming = to.side.find(|event| match event {
+        SessionEvent::StreamOffered { stream, .. } => Break(stream),
+        other => Continue(other),
+    });
+    let mut accepting = incoming.await.accept();
+    assert!(future::poll_once(&mut accepting).await.is_none());
+    let open = ibb::Open {
+        sid: sid.into(),
+        block_size: 4096,
+        answered: true,
+    };
+    ask(writer, "open", &open.to_element()).await;
+    accepting.await.unwrap().io
+}
+
+#[test]
+fn blocks_that_are_never_answered_are_forgotten_with_their_bytestream() {
+    let lan = lan_in_band();
+    let romeo = lan.person_with("romeo", false);
+    let host = lan.host();
+    host.announce("mallory@x", None);
+    romeo.sees(&lan, &ContactId("mallory@x".into()), |_| true);
+    let (mut reader, mut writer) = split(host.connect(&romeo).unwrap());
+    // Takes everything and answers nothing.
+    let listening = lan.sim.spawner.spawn("mallory listens", async move {
+        let (mut end, mut bytes) = (Vec::new(), [0; 4096]);
+        while let Ok(count @ 1..) = reader.read(&mut bytes).await {
+            end.extend(&bytes[..count]);
+            end.drain(..end.len().saturating_sub(100));
+        }
+        String::from_utf8_lossy(&end).into_owned()
+    });
+    lan.sim.run(async {
+        let header = header("mallory@x", &romeo.id.0).replace(" version='1.0'>", ">");
+        writer.write_all(header.as_bytes()).await.unwrap();
+        // More blocks than may wait for their answers at one time.
+        for number in 0..150 {
+            let sid = number.to_string();
+            let mut io = intruding(&mut writer, &romeo, &sid).await;
+            io.write_all(&[7; 16 * 4096]).await.unwrap();
+            io.flush().await.unwrap();
+            ask(&mut writer, "close", &ibb::close(&sid, false)).await;
+            assert_eq!(io.read(&mut [0; 1]).await.unwrap(), 0);
+        }
+        // Answers that come after that are nobody's.
+        for number in 1..2000 {
+            let late = format!("<iq type='result' id='p{number}'/>");
+            writer.write_all(late.as_bytes()).await.unwrap();
+        }
+        let mut io = intruding(&mut writer, &romeo, "last").await;
+        ask(&mut writer, "data", &ibb::data("last", 0, b"hello")).await;
+        let mut came = [0; 5];
+        io.read_exact(&mut came).await.unwrap();
+        assert_eq!(&came, b"hello");
+        io.write_all(b"hello").await.unwrap();
+        io.flush().await.unwrap();
+        ask(&mut writer, "close", &ibb::close("last", false)).await;
+        assert_eq!(io.read(&mut [0; 1]).await.unwrap(), 0);
+    });
+    // Nothing is awaited, so the stream is idle.
+    lan.advance(140);
+    // Mallory does not close her end.
+    lan.advance(20);
+    assert!(listening.is_finished(), "a stream that nobody uses stays");
+    let end = lan.sim.run(listening).unwrap();
+    assert!(end.ends_with("</stream:stream>"), "{end}");
 }
 
 #[test]

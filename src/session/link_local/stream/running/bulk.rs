@@ -69,4 +69,10 @@ impl Running {
             source.answered(ticket, refused());
         }
     }
+
+    /// A bytestream is over. A peer that has not answered its blocks need not do so any more, and an answer
+    /// that comes all the same finds nobody: so what never is answered takes no room.
+    pub(super) fn left(&mut self) {
+        self.blocks.retain(|(source, _)| !source.is_over());
+    }
 }

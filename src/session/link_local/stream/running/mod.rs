@@ -17,7 +17,7 @@
 //! In-band bytestreams send by turns through the [`Lane`](crate::session::lane::Lane), and only while less than
 //! [`MAX_BULK`] bytes wait to be written, so that whatever else there is to say waits for little. While they
 //! are open the stream is not idle, and a silent peer is pinged now and then; one of their requests waits for
-//! its answer for as long as the reader at the other end.
+//! its answer for as long as the reader at the other end, and no longer than its bytestream is there.
 //!
 //! Bounds: while [`MAX_OUT`] bytes wait to be written, nothing is read and no command is taken (a peer
 //! that does not read stops us from listening to it, nobody else); a peer that takes nothing for
@@ -63,7 +63,8 @@ use crate::{
 pub const MAX_OUT: usize = 512 * 1024;
 /// Most bytes that wait to be written before bulk waits.
 pub const MAX_BULK: usize = 64 * 1024;
-/// Most requests of in-band bytestreams that wait for their answers; more than their own bounds allow.
+/// Most requests of in-band bytestreams that wait for their answers; more than their own bounds allow, as
+/// those that are over are forgotten before anybody's next turn.
 const MAX_BLOCKS: usize = 2048;
 /// Most requests of the peer that wait for their answers.
 pub const MAX_ANSWERING: usize = 64;
@@ -633,7 +634,7 @@ impl Actor for Running {
             Event::Told(false) => self.ended = Some(Exit::Stopped),
             Event::Turn(Some(source)) => self.turn(source),
             // The stream is idle now, perhaps.
-            Event::Turn(None) => {}
+            Event::Turn(None) => self.left(),
             Event::Timer => self.timers(),
             Event::Ended => {}
         }
