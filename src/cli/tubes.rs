@@ -132,7 +132,7 @@ async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec
         .iter()
         .filter_map(|row| Some((row.tube.as_ref()?.path().as_str(), row)))
         .collect();
-    // Before the channels: one that has just been made is then listed as what it is, or twice at worst.
+    // Before the channels, so that what has just been made is still known to be waited for.
     let mut kept = connection.kept().await?;
     let mut rows = Vec::new();
     for tube in connection.tubes().await? {
@@ -154,8 +154,7 @@ async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec
         let rate = last
             .get(tube.path().as_str())
             .map(|row| rate(&row.statistics, row.at, &statistics, at));
-        let of_it = |kept: &KeptTube| kept.channel.as_ref() == Some(tube.path());
-        let place = kept.iter().position(of_it);
+        let place = kept.iter().position(|kept| is_of(kept, &tube, state));
         rows.push(Row {
             kept: place.map(|place| kept.swap_remove(place)),
             tube: Some(tube),
@@ -175,6 +174,24 @@ async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec
         rate: None,
     }));
     Ok(rows)
+}
+
+/// Whether a channel is a kept tube's: the one it says, or one that is not open yet and will be what
+/// it waits for.
+fn is_of(kept: &KeptTube, tube: &Tube, state: TubeState) -> bool {
+    if kept.channel.is_some() {
+        return kept.channel.as_ref() == Some(tube.path());
+    }
+    let description = tube.description();
+    let coming = match state {
+        TubeState::NotOffered | TubeState::RemotePending => description.requested,
+        TubeState::LocalPending | TubeState::Open => !description.requested,
+        TubeState::Unknown => false,
+    };
+    coming
+        && kept.offered == description.requested
+        && kept.service == description.service
+        && kept.contact == description.contact_id
 }
 
 /// Bytes a second between two looks.
