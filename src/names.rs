@@ -54,6 +54,8 @@ pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
 pub const TUBE: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube";
 /// `Channel.Type.StreamTube`
 pub const STREAM_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube";
+/// `Channel.Type.FileTransfer`
+pub const FILE_TRANSFER: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer";
 /// Ours: what went through a tube.
 pub const STATISTICS: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Statistics1";
 /// Ours: a channel that closes when whoever claimed it vanishes.

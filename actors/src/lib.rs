@@ -15,7 +15,7 @@
 //!
 //! ```text
 //!   supervisor    starts, restarts, carries out
-//!   stream_tube   decides
+//!   stream_tube · file_transfer    decide
 //!   bridge        an address of the user's choice, joined to another local socket
 //!   endpoint · relay          sockets · bytes
 //!   limits        how many connections, how many bytes a second
@@ -62,6 +62,7 @@
 
 pub mod bridge;
 pub mod endpoint;
+pub mod file_transfer;
 pub mod limits;
 pub mod model;
 pub mod ports;

@@ -9,9 +9,11 @@ use futures_lite::{AsyncRead, AsyncWrite};
 
 use crate::{
     endpoint::LocalStream,
+    file_transfer::FileTransferMessage,
     model::{
         AccessControl, AddressType, BytestreamId, ChannelId, ConnectionId, ConnectionParameter,
-        ContactHandle, Error, OwnerId, ServiceName, SocketAddress, TubeParameters, TubeState,
+        ContactHandle, Error, FileOffer, FileTransferReason, FileTransferState, OwnerId, Resume,
+        ServiceName, SocketAddress, TubeParameters, TubeState,
     },
     runtime::{Address, BoxFuture, Snapshot},
     stream_tube::StreamTubeMessage,
@@ -99,10 +101,68 @@ pub trait IncomingBytestream: Send + 'static {
     fn refuse(self: Box<Self>, why: Error);
 }
 
-/// What `Requestotron` and `ObjectTree` must know of a channel when it appears: the immutable
-/// properties of a stream tube.
+/// A bytestream that a file goes through.
+#[derive(Debug)]
+pub struct FileStream {
+    /// The bytes.
+    pub bytestream: Bytestream,
+    /// Both ends speak our framing: with lengths, hashes and an answer at the end
+    /// ([`file_transfer::frames`](crate::file_transfer::frames)). Otherwise the bytes of the file and nothing else.
+    pub framed: bool,
+}
+
+/// One file offered to one contact (the sending side has one for each transfer).
+pub trait FileSending: Send + Sync + 'static {
+    /// Offers it and waits for the contact's answer, which is a person's: there is no limit on time
+    /// here. Dropping the future takes the offer back, as far as the contact can be told.
+    ///
+    /// # Errors
+    /// `Rejected` when the contact does not want it, `NotCapable` when it cannot take it, `Offline`,
+    /// `ConnectionFailed`, `EncryptionNotAvailable`, `CertFingerprintMismatch`.
+    fn offer(&self) -> BoxFuture<'static, Result<AgreedFile, Error>>;
+}
+
+/// What the contact answered that wants a file.
+pub struct AgreedFile {
+    /// Where it wants it to begin.
+    pub from: Resume,
+    /// Opens the bytestream; the contact waits for it.
+    ///
+    /// # Errors
+    /// `ConnectionFailed`, `Offline`.
+    pub opening: BoxFuture<'static, Result<FileStream, Error>>,
+}
+
+impl std::fmt::Debug for AgreedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgreedFile")
+            .field("from", &self.from)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One file that the contact offers (the receiving side gets these). Dropping it declines it.
+pub trait IncomingFile: Send + 'static {
+    /// Whether the sender can begin elsewhere than at the beginning.
+    fn has_ranges(&self) -> bool;
+
+    /// Agrees, and waits until the bytes can flow. A beginning other than 0 is asked for only of a
+    /// sender that has ranges.
+    ///
+    /// # Errors
+    /// `ConnectionFailed`, `Offline`.
+    fn accept(self: Box<Self>, from: Resume) -> BoxFuture<'static, Result<FileStream, Error>>;
+
+    /// Declines.
+    fn decline(self: Box<Self>, why: Error);
+
+    /// Completes when the offer does not stand any more: the contact took it back or is gone.
+    fn withdrawn(&self) -> BoxFuture<'static, ()>;
+}
+
+/// With whom a channel is, and whose wish: the immutable properties that all channels have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamTubeDescription {
+pub struct Parties {
     /// `Channel.TargetHandle`.
     pub target: ContactHandle,
     /// `Channel.TargetID`.
@@ -113,12 +173,36 @@ pub struct StreamTubeDescription {
     pub initiator_id: String,
     /// `Channel.Requested`: we are the initiator.
     pub requested: bool,
+}
+
+/// `SupportedSocketTypes` and `AvailableSocketTypes`.
+pub type SocketTypes = Vec<(AddressType, Vec<AccessControl>)>;
+
+/// What `Requestotron` and `ObjectTree` must know of a channel when it appears: the immutable
+/// properties of a stream tube.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamTubeDescription {
+    /// With whom.
+    pub parties: Parties,
     /// `StreamTube.Service`.
     pub service: ServiceName,
     /// `StreamTube.SupportedSocketTypes`.
-    pub sockets: Vec<(AddressType, Vec<AccessControl>)>,
+    pub sockets: SocketTypes,
     /// `Tube.Parameters` of an incoming tube; for a requested one they come with Offer.
     pub parameters: TubeParameters,
+}
+
+/// The same of a file transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTransferDescription {
+    /// With whom.
+    pub parties: Parties,
+    /// The file.
+    pub file: FileOffer,
+    /// `FileTransfer.AvailableSocketTypes`.
+    pub sockets: SocketTypes,
+    /// `FileTransfer.URI` of a requested transfer; that of an incoming one is set later.
+    pub uri: String,
 }
 
 /// What may be read of a stream tube at any time without asking it.
@@ -140,24 +224,187 @@ pub struct StreamTubeView {
     pub encrypted: Option<bool>,
 }
 
-/// A channel's object, as the supervisor hands it to the [`ObjectTree`].
-#[derive(Clone, Debug)]
-pub struct ChannelObject {
+/// The same of a file transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTransferView {
+    /// `FileTransfer.State`.
+    pub state: FileTransferState,
+    /// Why, where the state is Cancelled.
+    pub reason: FileTransferReason,
+    /// What went wrong, as a sentence, where something did.
+    pub error: Option<Error>,
+    /// `FileTransfer.TransferredBytes`: those before the initial offset do not count among them.
+    pub transferred: u64,
+    /// `FileTransfer.InitialOffset`, once it is defined.
+    pub initial_offset: Option<u64>,
+    /// Where the receiver wants the file to begin, once it has said so (we send).
+    pub asked: Option<Resume>,
+    /// `FileTransfer.URI`; empty while there is none.
+    pub uri: String,
+    /// The socket the local application connects to, once there is one.
+    pub address: Option<SocketAddress>,
+    /// Whether the bytestream had TLS inside; nothing before it has opened.
+    pub encrypted: Option<bool>,
+    /// How much of the file the receiving application has said it has stored safely, counted from
+    /// the file's beginning.
+    pub stored: u64,
+}
+
+/// A channel's object: what is fixed about it, where its methods go, where its properties are read.
+pub struct Object<Description, Message, View> {
     /// Which channel.
     pub id: ChannelId,
     /// Whose channel it is.
     pub owner: OwnerId,
     /// Its immutable properties.
-    pub description: StreamTubeDescription,
+    pub description: Description,
     /// Where its methods go. The same address for the channel's whole life, whatever restarts.
-    pub address: Address<StreamTubeMessage>,
+    pub address: Address<Message>,
     /// Where its properties are read.
-    pub view: Snapshot<StreamTubeView>,
+    pub view: Snapshot<View>,
 }
 
-/// A signal of a channel. Emitted in the order given.
+// Derived, it would want messages that can be cloned.
+impl<Description: Clone, Message, View> Clone for Object<Description, Message, View> {
+    fn clone(&self) -> Self {
+        Object {
+            id: self.id,
+            owner: self.owner,
+            description: self.description.clone(),
+            address: self.address.clone(),
+            view: self.view.clone(),
+        }
+    }
+}
+
+impl<Description: std::fmt::Debug, Message, View> std::fmt::Debug
+    for Object<Description, Message, View>
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Object")
+            .field("id", &self.id)
+            .field("description", &self.description)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A stream tube's.
+pub type StreamTubeObject = Object<StreamTubeDescription, StreamTubeMessage, StreamTubeView>;
+/// A file transfer's.
+pub type FileTransferObject =
+    Object<FileTransferDescription, FileTransferMessage, FileTransferView>;
+
+/// What is fixed about a channel, whatever its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChannelSignal {
+pub enum ChannelDescription {
+    /// A stream tube.
+    StreamTube(StreamTubeDescription),
+    /// A file transfer.
+    FileTransfer(FileTransferDescription),
+}
+
+impl ChannelDescription {
+    /// With whom, and whose wish.
+    pub fn parties(&self) -> &Parties {
+        match self {
+            ChannelDescription::StreamTube(tube) => &tube.parties,
+            ChannelDescription::FileTransfer(transfer) => &transfer.parties,
+        }
+    }
+
+    /// The description of a stream tube, if it is one.
+    pub fn stream_tube(&self) -> Option<&StreamTubeDescription> {
+        match self {
+            ChannelDescription::StreamTube(tube) => Some(tube),
+            ChannelDescription::FileTransfer(_) => None,
+        }
+    }
+
+    /// The description of a file transfer, if it is one.
+    pub fn file_transfer(&self) -> Option<&FileTransferDescription> {
+        match self {
+            ChannelDescription::FileTransfer(transfer) => Some(transfer),
+            ChannelDescription::StreamTube(_) => None,
+        }
+    }
+}
+
+/// A channel's object, as the supervisor hands it to the [`ObjectTree`].
+#[derive(Clone, Debug)]
+pub enum ChannelObject {
+    /// A stream tube's.
+    StreamTube(StreamTubeObject),
+    /// A file transfer's.
+    FileTransfer(FileTransferObject),
+}
+
+impl ChannelObject {
+    /// Which channel.
+    pub fn id(&self) -> ChannelId {
+        match self {
+            ChannelObject::StreamTube(tube) => tube.id,
+            ChannelObject::FileTransfer(transfer) => transfer.id,
+        }
+    }
+
+    /// Whose channel it is.
+    pub fn owner(&self) -> OwnerId {
+        match self {
+            ChannelObject::StreamTube(tube) => tube.owner,
+            ChannelObject::FileTransfer(transfer) => transfer.owner,
+        }
+    }
+
+    /// Its immutable properties.
+    pub fn description(&self) -> ChannelDescription {
+        match self {
+            ChannelObject::StreamTube(tube) => {
+                ChannelDescription::StreamTube(tube.description.clone())
+            }
+            ChannelObject::FileTransfer(transfer) => {
+                ChannelDescription::FileTransfer(transfer.description.clone())
+            }
+        }
+    }
+
+    /// With whom, and whose wish.
+    pub fn parties(&self) -> &Parties {
+        match self {
+            ChannelObject::StreamTube(tube) => &tube.description.parties,
+            ChannelObject::FileTransfer(transfer) => &transfer.description.parties,
+        }
+    }
+
+    /// `Channel.Close`: waits until the object is gone. One that is gone already is fine.
+    pub fn close(&self) -> BoxFuture<'static, ()> {
+        match self.clone() {
+            ChannelObject::StreamTube(tube) => Box::pin(async move {
+                let ask = |reply| StreamTubeMessage::Close { reply };
+                tube.address.ask_first(ask).await.unwrap_or(());
+            }),
+            ChannelObject::FileTransfer(transfer) => Box::pin(async move {
+                let ask = |reply| FileTransferMessage::Close { reply };
+                transfer.address.ask_first(ask).await.unwrap_or(());
+            }),
+        }
+    }
+}
+
+impl From<StreamTubeObject> for ChannelObject {
+    fn from(tube: StreamTubeObject) -> Self {
+        ChannelObject::StreamTube(tube)
+    }
+}
+
+impl From<FileTransferObject> for ChannelObject {
+    fn from(transfer: FileTransferObject) -> Self {
+        ChannelObject::FileTransfer(transfer)
+    }
+}
+
+/// A signal of a stream tube. Emitted in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamTubeSignal {
     /// `Tube.TubeChannelStateChanged`.
     TubeStateChanged(TubeState),
     /// `StreamTube.NewLocalConnection`: an application here connected.
@@ -179,6 +426,40 @@ pub enum ChannelSignal {
         /// `ConnectionLost` a broken one, `ConnectionRefused` one that never opened.
         why: Error,
     },
+}
+
+/// A signal of a file transfer. Emitted in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileTransferSignal {
+    /// `FileTransfer.FileTransferStateChanged`.
+    StateChanged(FileTransferState, FileTransferReason),
+    /// `FileTransfer.TransferredBytesChanged`: at most once a second, and at the end.
+    TransferredBytesChanged(u64),
+    /// `FileTransfer.InitialOffsetDefined`: before Open.
+    InitialOffsetDefined(u64),
+    /// `FileTransfer.URIDefined`.
+    UriDefined(String),
+}
+
+/// A signal of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelSignal {
+    /// Of a stream tube.
+    StreamTube(StreamTubeSignal),
+    /// Of a file transfer.
+    FileTransfer(FileTransferSignal),
+}
+
+impl From<StreamTubeSignal> for ChannelSignal {
+    fn from(signal: StreamTubeSignal) -> Self {
+        ChannelSignal::StreamTube(signal)
+    }
+}
+
+impl From<FileTransferSignal> for ChannelSignal {
+    fn from(signal: FileTransferSignal) -> Self {
+        ChannelSignal::FileTransfer(signal)
+    }
 }
 
 /// The tree of D-Bus objects (or whatever presents channels to their users). Owned by the root

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use actors::{
     model::{ChannelId, ContactHandle, Error, Result, ServiceName, TubeParameters},
-    ports::{ChannelObject, StreamTubeDescription},
+    ports::{ChannelDescription, Parties, StreamTubeDescription, StreamTubeObject},
     runtime::{Failure, Reply, TellError},
     stream_tube::StreamTubeMessage,
     supervisor::StreamTubeRequest,
@@ -99,11 +99,13 @@ impl Connection {
             resource: None,
         };
         let description = StreamTubeDescription {
-            target,
-            target_id: contact.id.as_ref().to_owned(),
-            initiator: myself.handle,
-            initiator_id: myself.id.as_ref().to_owned(),
-            requested: true,
+            parties: Parties {
+                target,
+                target_id: contact.id.as_ref().to_owned(),
+                initiator: myself.handle,
+                initiator_id: myself.id.as_ref().to_owned(),
+                requested: true,
+            },
             service,
             sockets: self.socket_types.clone(),
             parameters: TubeParameters::default(),
@@ -132,7 +134,7 @@ impl Connection {
         let ticket = self.tubes.begin(Opening {
             wire,
             service: description.service.clone(),
-            requested: description.requested,
+            requested: description.parties.requested,
             waiters,
             closed: false,
             task: None,
@@ -166,7 +168,7 @@ impl Connection {
         self.tubes.opens_by(ticket, task);
     }
 
-    pub(super) fn opened(&mut self, ticket: u64, outcome: Result<ChannelObject>) {
+    pub(super) fn opened(&mut self, ticket: u64, outcome: Result<StreamTubeObject>) {
         let Some(opening) = self.tubes.ended(ticket) else {
             return;
         };
@@ -180,10 +182,11 @@ impl Connection {
                 return;
             }
         };
+        let description = ChannelDescription::StreamTube(object.description.clone());
         let details = Arc::new(ChannelDetails {
             id: object.id,
-            path: protocol::channel_path(&self.parts.handle.path, object.id),
-            description: object.description.clone(),
+            path: protocol::channel_path(&self.parts.handle.path, object.id, &description),
+            description,
         });
         if !self
             .tubes
@@ -230,8 +233,9 @@ impl Connection {
                 self.offer_rate.give_back(contact);
             }
             self.channels.remove(&id);
-            let description = &closed.details.description;
-            self.done_with(description.target, &description.service);
+            if let Some(tube) = closed.details.stream_tube() {
+                self.done_with(tube.parties.target, &tube.service);
+            }
             self.signal(ConnectionSignal::ChannelClosed(closed.details));
         }
     }
@@ -243,7 +247,7 @@ impl Connection {
     }
 
     /// Tells a tube something that must reach it. If it is busy, a task waits for room.
-    pub(super) fn tell_tube(&self, channel: &ChannelObject, message: StreamTubeMessage) {
+    pub(super) fn tell_tube(&self, channel: &StreamTubeObject, message: StreamTubeMessage) {
         if let Err(TellError::Full(message)) = channel.address.try_tell_first(message) {
             let address = channel.address.clone();
             self.parts

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actors::{
     model::{Error, Result, ServiceName, TubeParameters},
-    ports::{ChannelObject, IncomingBytestream, StreamTubeDescription},
+    ports::{IncomingBytestream, Parties, StreamTubeDescription, StreamTubeObject},
     runtime::{Flow, TellError},
     stream_tube::StreamTubeMessage,
 };
@@ -52,6 +52,10 @@ impl Connection {
             }
             SessionEvent::StreamOffered { from, tube, stream } => {
                 self.stream_offered(&from, tube, stream);
+            }
+            SessionEvent::FileOffered { incoming, .. } => {
+                let why = Error::NotImplemented("file transfers are not there yet".into());
+                incoming.decline(why);
             }
             SessionEvent::Disconnected(error) => {
                 return self.end(StatusReason::of(&error), Some(error), Vec::new());
@@ -126,7 +130,7 @@ impl Connection {
             return;
         };
         self.tubes.close_openings_with(contact.handle);
-        let channels: Vec<ChannelObject> = self.tubes.with(contact.handle).cloned().collect();
+        let channels: Vec<StreamTubeObject> = self.tubes.with(contact.handle).cloned().collect();
         for channel in channels {
             self.tell_tube(&channel, StreamTubeMessage::ContactGone);
         }
@@ -210,11 +214,13 @@ impl Connection {
             from,
             wire,
             StreamTubeDescription {
-                target: contact.handle,
-                target_id: contact.id.as_ref().to_owned(),
-                initiator: contact.handle,
-                initiator_id: contact.id.as_ref().to_owned(),
-                requested: false,
+                parties: Parties {
+                    target: contact.handle,
+                    target_id: contact.id.as_ref().to_owned(),
+                    initiator: contact.handle,
+                    initiator_id: contact.id.as_ref().to_owned(),
+                    requested: false,
+                },
                 service,
                 sockets: self.socket_types.clone(),
                 parameters,
@@ -227,7 +233,7 @@ impl Connection {
         let channel = self
             .wire(from, tube)
             .and_then(|wire| self.tubes.on_wire(wire))
-            .filter(|channel| channel.description.requested);
+            .filter(|channel| channel.description.parties.requested);
         let Some(channel) = channel else {
             stream.refuse(Error::NotAvailable("there is no such tube".into()));
             return;

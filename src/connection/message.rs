@@ -15,7 +15,7 @@ use actors::{
         AccessControl, AccessRule, AddressType, ChannelId, ContactHandle, Error, OwnerId, Result,
         SocketAddress, TubeParameters, TubeState,
     },
-    ports::ChannelObject,
+    ports::StreamTubeObject,
     runtime::{Address, Reply, Snapshot},
     stream_tube::StreamTubeMessage,
     supervisor::LocalSockets,
@@ -100,7 +100,7 @@ pub enum ConnectionMessage {
         /// Which.
         channel: ChannelId,
         /// Nothing where there is none any more.
-        reply: Reply<Option<ChannelObject>>,
+        reply: Reply<Option<StreamTubeObject>>,
     },
     /// The tree: a channel's object is gone.
     ChannelClosed(ChannelId),
@@ -109,7 +109,7 @@ pub enum ConnectionMessage {
         /// Which opening.
         ticket: u64,
         /// What it answered.
-        outcome: Result<ChannelObject>,
+        outcome: Result<StreamTubeObject>,
     },
     /// Our own chore: the session has done what it was asked.
     ChoreDone(Result<()>),
@@ -203,14 +203,14 @@ impl ConnectionHandle {
     /// `EncryptionNotAvailable`), and what the tube answers.
     pub async fn offer(
         &self,
-        channel: &ChannelObject,
+        channel: &StreamTubeObject,
         address: SocketAddress,
         access: AccessControl,
         parameters: TubeParameters,
     ) -> Result<()> {
         self.sockets.check(&address, access)?;
         if channel.view.get().state == TubeState::NotOffered {
-            let contact = self.capable(channel.description.target)?;
+            let contact = self.capable(channel.description.parties.target)?;
             self.permitted(channel, &contact)?;
             self.session.pin(&contact.contact_id(), None).await?;
         }
@@ -231,13 +231,13 @@ impl ConnectionHandle {
     /// As for an offer.
     pub async fn accept(
         &self,
-        channel: &ChannelObject,
+        channel: &StreamTubeObject,
         address_type: AddressType,
         access: AccessRule,
     ) -> Result<SocketAddress> {
         if channel.view.get().state == TubeState::LocalPending {
             let view = self.view.get();
-            let contact = view.contacts.get(channel.description.target)?;
+            let contact = view.contacts.get(channel.description.parties.target)?;
             self.permitted(channel, contact)?;
             self.session.pin(&contact.contact_id(), None).await?;
         }
@@ -252,7 +252,7 @@ impl ConnectionHandle {
     }
 
     /// Whether our user's rules have this tube.
-    fn permitted(&self, channel: &ChannelObject, contact: &Contact) -> Result<()> {
+    fn permitted(&self, channel: &StreamTubeObject, contact: &Contact) -> Result<()> {
         policy::permitted(
             &self.session.policy(),
             contact,

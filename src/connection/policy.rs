@@ -22,7 +22,7 @@ use std::{
 use actors::{
     limits::{Caps, Limits},
     model::{ContactHandle, Error, Result, ServiceName, TubeState},
-    ports::ChannelObject,
+    ports::StreamTubeObject,
     runtime::{Clock, Reply},
     stream_tube::StreamTubeMessage,
 };
@@ -164,7 +164,7 @@ impl Connection {
             }
         }
         for (handle, service) in denied {
-            let channels: Vec<ChannelObject> = self
+            let channels: Vec<StreamTubeObject> = self
                 .tubes
                 .with(handle)
                 .filter(|channel| channel.description.service == service)
@@ -178,19 +178,19 @@ impl Connection {
 
     /// Closes a channel that has opened, if it has been denied meanwhile. One of ours that is not
     /// offered yet stays: its Offer is refused.
-    pub(super) fn deny_what_opened(&mut self, channel: &ChannelObject) {
+    pub(super) fn deny_what_opened(&mut self, channel: &StreamTubeObject) {
         let policy = self.session().policy();
         let description = &channel.description;
         let denied = self
             .contacts
-            .get(description.target)
+            .get(description.parties.target)
             .is_ok_and(|contact| permitted(&policy, contact, &description.service).is_err());
         if denied && channel.view.get().state != TubeState::NotOffered {
             self.deny(channel);
         }
     }
 
-    fn deny(&self, channel: &ChannelObject) {
+    fn deny(&self, channel: &StreamTubeObject) {
         tracing::info!(channel = channel.id.0, "closed: the policy denies it");
         // Nobody waits for the end.
         let (reply, _) = Reply::new();

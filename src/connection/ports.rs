@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use actors::{
     model::{Error, OwnerId},
-    ports::ChannelObject,
+    ports::{FileTransferObject, StreamTubeObject},
     runtime::BoxFuture,
-    supervisor::{LocalSockets, StreamTubeRequest, SupervisorHandle},
+    supervisor::{FileTransferRequest, LocalSockets, StreamTubeRequest, SupervisorHandle},
 };
 use async_channel::Receiver;
 
@@ -38,7 +38,16 @@ pub trait ChannelOpener: Send + Sync + 'static {
     fn open_stream_tube(
         &self,
         request: StreamTubeRequest,
-    ) -> BoxFuture<'static, Result<ChannelObject, Error>>;
+    ) -> BoxFuture<'static, Result<StreamTubeObject, Error>>;
+
+    /// Opens a file transfer; its object is there when this returns.
+    ///
+    /// # Errors
+    /// What the supervisor answers.
+    fn open_file_transfer(
+        &self,
+        request: FileTransferRequest,
+    ) -> BoxFuture<'static, Result<FileTransferObject, Error>>;
 
     /// Closes all channels of one connection, in order.
     fn close_owner(&self, owner: OwnerId) -> BoxFuture<'static, ()>;
@@ -51,9 +60,17 @@ impl ChannelOpener for SupervisorHandle {
     fn open_stream_tube(
         &self,
         request: StreamTubeRequest,
-    ) -> BoxFuture<'static, Result<ChannelObject, Error>> {
+    ) -> BoxFuture<'static, Result<StreamTubeObject, Error>> {
         let supervisor = self.clone();
         Box::pin(async move { SupervisorHandle::open_stream_tube(&supervisor, request).await })
+    }
+
+    fn open_file_transfer(
+        &self,
+        request: FileTransferRequest,
+    ) -> BoxFuture<'static, Result<FileTransferObject, Error>> {
+        let supervisor = self.clone();
+        Box::pin(async move { SupervisorHandle::open_file_transfer(&supervisor, request).await })
     }
 
     fn close_owner(&self, owner: OwnerId) -> BoxFuture<'static, ()> {

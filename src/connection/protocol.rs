@@ -2,7 +2,7 @@
 //! checks against them, Protocol answers from them, and `pneuma.manager`, the activation file and
 //! the systemd unit are made from them, so nothing is said twice.
 
-use actors::model::ChannelId;
+use actors::{model::ChannelId, ports::ChannelDescription};
 
 use super::value::Given;
 use crate::names;
@@ -57,6 +57,9 @@ pub const ATTRIBUTE_INTERFACES: &[&str] = &[
 ];
 /// `Channel.Interfaces` of a stream tube.
 pub const STREAM_TUBE_INTERFACES: &[&str] = &[names::TUBE, names::STATISTICS, names::CLAIM];
+
+/// `Channel.Interfaces` of a file transfer.
+pub const FILE_TRANSFER_INTERFACES: &[&str] = &[names::CLAIM];
 
 /// Names of channel properties, as requests and channel classes carry them.
 pub mod property {
@@ -317,9 +320,33 @@ pub fn connection_path(account: &str) -> String {
     format!("/{}", connection_bus_name(account).replace('.', "/"))
 }
 
+/// `Channel.ChannelType`
+pub fn channel_type(description: &ChannelDescription) -> &'static str {
+    match description {
+        ChannelDescription::StreamTube(_) => names::STREAM_TUBE,
+        ChannelDescription::FileTransfer(_) => names::FILE_TRANSFER,
+    }
+}
+
+/// `Channel.Interfaces`
+pub fn channel_interfaces(description: &ChannelDescription) -> &'static [&'static str] {
+    match description {
+        ChannelDescription::StreamTube(_) => STREAM_TUBE_INTERFACES,
+        ChannelDescription::FileTransfer(_) => FILE_TRANSFER_INTERFACES,
+    }
+}
+
 /// The object path of a channel of the connection at `connection`.
-pub fn channel_path(connection: &str, channel: ChannelId) -> String {
-    format!("{connection}/StreamTube{}", channel.0)
+pub fn channel_path(
+    connection: &str,
+    channel: ChannelId,
+    description: &ChannelDescription,
+) -> String {
+    let kind = match description {
+        ChannelDescription::StreamTube(_) => "StreamTube",
+        ChannelDescription::FileTransfer(_) => "FileTransfer",
+    };
+    format!("{connection}/{kind}{}", channel.0)
 }
 
 #[cfg(test)]

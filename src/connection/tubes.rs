@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use actors::{
     model::{ChannelId, ContactHandle, Error, Result, ServiceName, TubeState},
-    ports::ChannelObject,
+    ports::StreamTubeObject,
     runtime::{Reply, Task},
 };
 
@@ -67,7 +67,7 @@ pub struct ClosedTube {
 
 struct Open {
     wire: WireId,
-    object: ChannelObject,
+    object: StreamTubeObject,
     details: Arc<ChannelDetails>,
 }
 
@@ -116,7 +116,7 @@ impl Tubes {
             .open
             .values()
             .filter(|open| {
-                !open.details.description.requested
+                !open.object.description.parties.requested
                     && open.object.view.get().state == TubeState::LocalPending
             })
             .map(|open| open.wire.0);
@@ -147,7 +147,7 @@ impl Tubes {
             opening.wire == wire && !opening.requested && opening.service == *service
         }) || self.on_wire(wire).is_some_and(|object| {
             let description = &object.description;
-            !description.requested && description.service == *service
+            !description.parties.requested && description.service == *service
         })
     }
 
@@ -191,7 +191,7 @@ impl Tubes {
     pub fn opened(
         &mut self,
         wire: WireId,
-        object: ChannelObject,
+        object: StreamTubeObject,
         details: Arc<ChannelDetails>,
     ) -> bool {
         if let Some(index) = self.closed_early.iter().position(|id| *id == object.id) {
@@ -217,7 +217,7 @@ impl Tubes {
             self.closed_early.push(channel);
         }
         open.map(|open| ClosedTube {
-            taken_up: (!open.details.description.requested
+            taken_up: (!open.object.description.parties.requested
                 && open.object.view.get().state == TubeState::Open)
                 .then_some(open.wire.0),
             details: open.details,
@@ -225,12 +225,12 @@ impl Tubes {
     }
 
     /// An open channel.
-    pub fn object(&self, channel: ChannelId) -> Option<&ChannelObject> {
+    pub fn object(&self, channel: ChannelId) -> Option<&StreamTubeObject> {
         self.open.get(&channel).map(|open| &open.object)
     }
 
     /// The channel of a tube on the wire.
-    pub fn on_wire(&self, wire: WireId) -> Option<&ChannelObject> {
+    pub fn on_wire(&self, wire: WireId) -> Option<&StreamTubeObject> {
         self.open
             .values()
             .find(|open| open.wire == wire)
@@ -238,7 +238,7 @@ impl Tubes {
     }
 
     /// The channels with a contact.
-    pub fn with(&self, contact: ContactHandle) -> impl Iterator<Item = &ChannelObject> {
+    pub fn with(&self, contact: ContactHandle) -> impl Iterator<Item = &StreamTubeObject> {
         self.open
             .values()
             .filter(move |open| open.wire.0 == contact)
@@ -264,8 +264,10 @@ impl Tubes {
         self.open
             .values()
             .find(|open| {
-                let description = &open.details.description;
-                open.wire.0 == contact && description.requested && description.service == *service
+                let description = &open.object.description;
+                open.wire.0 == contact
+                    && description.parties.requested
+                    && description.service == *service
             })
             .map(|open| &open.details)
     }

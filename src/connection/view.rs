@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actors::{
     model::{ChannelId, ContactHandle, Error},
-    ports::StreamTubeDescription,
+    ports::{ChannelDescription, Parties, StreamTubeDescription},
 };
 
 use super::contacts::{Contact, Contacts, MAX_HANDLES};
@@ -77,7 +77,19 @@ pub struct ChannelDetails {
     /// Its object path.
     pub path: String,
     /// What is fixed about it.
-    pub description: StreamTubeDescription,
+    pub description: ChannelDescription,
+}
+
+impl ChannelDetails {
+    /// With whom, and whose wish.
+    pub fn parties(&self) -> &Parties {
+        self.description.parties()
+    }
+
+    /// What is fixed about a stream tube, if it is one.
+    pub fn stream_tube(&self) -> Option<&StreamTubeDescription> {
+        self.description.stream_tube()
+    }
 }
 
 /// Everything that can be read of a connection. Replaced as a whole, before the signals that tell

@@ -2,8 +2,7 @@
 
 use actors::{
     model::Error,
-    ports::{ChannelObject, StreamTubeDescription},
-    stream_tube::StreamTubeMessage,
+    ports::{ChannelDescription, ChannelObject, Parties, StreamTubeDescription, StreamTubeObject},
 };
 use zbus::{Variant, object_server::SignalEmitter};
 
@@ -13,38 +12,49 @@ use super::{
     values::{self, Map},
 };
 use crate::connection::protocol::{self, property};
-use crate::names;
 
 /// What is fixed about a channel, by full names: in NewChannels, `Channels` and the answers of
 /// CreateChannel and EnsureChannel.
-pub fn immutable_properties(description: &StreamTubeDescription) -> Map {
+pub fn immutable_properties(description: &ChannelDescription) -> Map {
+    let parties = description.parties();
     let mut map = Map::new();
     let mut set = |name: &str, value: Variant<'static>| {
         map.insert(name.to_owned(), value);
     };
-    set(property::CHANNEL_TYPE, Variant::new(names::STREAM_TUBE));
+    set(
+        property::CHANNEL_TYPE,
+        Variant::new(protocol::channel_type(description)),
+    );
     set(
         property::INTERFACES,
-        Variant::new(values::strings(protocol::STREAM_TUBE_INTERFACES)),
+        Variant::new(values::strings(protocol::channel_interfaces(description))),
     );
     set(
         property::TARGET_HANDLE_TYPE,
         Variant::new(protocol::HANDLE_TYPE_CONTACT),
     );
-    set(property::TARGET_HANDLE, Variant::new(description.target.0));
-    set(
-        property::TARGET_ID,
-        Variant::new(description.target_id.clone()),
-    );
-    set(property::REQUESTED, Variant::new(description.requested));
+    set(property::TARGET_HANDLE, Variant::new(parties.target.0));
+    set(property::TARGET_ID, Variant::new(parties.target_id.clone()));
+    set(property::REQUESTED, Variant::new(parties.requested));
     set(
         property::INITIATOR_HANDLE,
-        Variant::new(description.initiator.0),
+        Variant::new(parties.initiator.0),
     );
     set(
         property::INITIATOR_ID,
-        Variant::new(description.initiator_id.clone()),
+        Variant::new(parties.initiator_id.clone()),
     );
+    match description {
+        ChannelDescription::StreamTube(tube) => of_stream_tube(tube, &mut set),
+        ChannelDescription::FileTransfer(_) => {}
+    }
+    map
+}
+
+fn of_stream_tube(
+    description: &StreamTubeDescription,
+    set: &mut impl FnMut(&str, Variant<'static>),
+) {
     set(
         property::SERVICE,
         Variant::new(description.service.as_str().to_owned()),
@@ -54,13 +64,12 @@ pub fn immutable_properties(description: &StreamTubeDescription) -> Map {
         Variant::new(sockets::socket_types(&description.sockets)),
     );
     // Those of a requested tube come with Offer.
-    if !description.requested {
+    if !description.parties.requested {
         set(
             property::TUBE_PARAMETERS,
             Variant::new(values::tube_parameters(&description.parameters)),
         );
     }
-    map
 }
 
 /// The interface `Channel`.
@@ -75,8 +84,8 @@ impl Channel {
         Channel { object }
     }
 
-    fn description(&self) -> &StreamTubeDescription {
-        &self.object.description
+    fn parties(&self) -> &Parties {
+        self.object.parties()
     }
 }
 
@@ -84,24 +93,26 @@ impl Channel {
 impl Channel {
     #[zbus(property(emits_changed_signal = "const"))]
     fn channel_type(&self) -> Result<String> {
-        read("ChannelType", || names::STREAM_TUBE.to_owned())
+        read("ChannelType", || {
+            protocol::channel_type(&self.object.description()).to_owned()
+        })
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn interfaces(&self) -> Result<Vec<String>> {
         read("Interfaces", || {
-            values::strings(protocol::STREAM_TUBE_INTERFACES)
+            values::strings(protocol::channel_interfaces(&self.object.description()))
         })
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn target_handle(&self) -> Result<u32> {
-        read("TargetHandle", || self.description().target.0)
+        read("TargetHandle", || self.parties().target.0)
     }
 
     #[zbus(property(emits_changed_signal = "const"), name = "TargetID")]
     fn target_id(&self) -> Result<String> {
-        read("TargetID", || self.description().target_id.clone())
+        read("TargetID", || self.parties().target_id.clone())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -111,17 +122,17 @@ impl Channel {
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn requested(&self) -> Result<bool> {
-        read("Requested", || self.description().requested)
+        read("Requested", || self.parties().requested)
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn initiator_handle(&self) -> Result<u32> {
-        read("InitiatorHandle", || self.description().initiator.0)
+        read("InitiatorHandle", || self.parties().initiator.0)
     }
 
     #[zbus(property(emits_changed_signal = "const"), name = "InitiatorID")]
     fn initiator_id(&self) -> Result<String> {
-        read("InitiatorID", || self.description().initiator_id.clone())
+        read("InitiatorID", || self.parties().initiator_id.clone())
     }
 
     // The next three are deprecated, and telepathy-glib 0.24 calls them all the same.
@@ -144,14 +155,7 @@ impl Channel {
     /// Answers once the object is gone. Closing what is closing already is fine.
     async fn close(&self) -> Result<()> {
         answered("Close", async {
-            let closed = self
-                .object
-                .address
-                .ask_first(|reply| StreamTubeMessage::Close { reply })
-                .await;
-            if closed.is_err() {
-                tracing::debug!(channel = self.object.id.0, "it had closed before");
-            }
+            self.object.close().await;
             Ok::<(), Error>(())
         })
         .await
@@ -164,12 +168,12 @@ impl Channel {
 /// The interface `Channel.Interface.Tube`.
 #[derive(Debug)]
 pub struct Tube {
-    object: ChannelObject,
+    object: StreamTubeObject,
 }
 
 impl Tube {
     /// Of this channel.
-    pub fn new(object: ChannelObject) -> Self {
+    pub fn new(object: StreamTubeObject) -> Self {
         Tube { object }
     }
 }

@@ -13,7 +13,6 @@ use actors::{
     model::{Error, Result as Outcome},
     ports::ChannelObject,
     runtime::{Spawner, Task},
-    stream_tube::StreamTubeMessage,
 };
 use zbus::message::Header;
 
@@ -87,15 +86,11 @@ impl Claim {
                 return Ok(());
             }
             let gone = caller.watch().await?;
-            let address = state.object.address.clone();
+            let object = state.object.clone();
             let watch = state.spawner.spawn("watch over a claim", async move {
                 gone.await;
                 tracing::debug!("whoever claimed a channel is gone: it closes");
-                // A channel that has closed meanwhile needs no closing.
-                address
-                    .ask_first(|reply| StreamTubeMessage::Close { reply })
-                    .await
-                    .ok();
+                object.close().await;
             });
             let mut claimed = state.claimed();
             match &*claimed {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use actors::ports::ChannelSignal;
+use actors::ports::{ChannelSignal, StreamTubeSignal};
 use zbus::{ObjectPath, Variant, object_server::SignalEmitter};
 
 use super::{
@@ -23,7 +23,6 @@ use super::{
     values::Map,
 };
 use crate::connection::{contacts::Contact, protocol, view::ConnectionSignal};
-use crate::names;
 
 /// A signal that cannot be sent has nobody to hear it: the bus is gone.
 pub fn lost(outcome: zbus::Result<()>) {
@@ -99,10 +98,10 @@ async fn connection_signal(
             Connection::new_channel(
                 &emitter,
                 path,
-                names::STREAM_TUBE,
+                protocol::channel_type(&details.description),
                 protocol::HANDLE_TYPE_CONTACT,
-                details.description.target.0,
-                details.description.requested,
+                details.parties().target.0,
+                details.parties().requested,
             )
             .await
         }
@@ -153,14 +152,18 @@ async fn channel_signal(
     signal: ChannelSignal,
 ) -> zbus::Result<()> {
     let emitter = SignalEmitter::new(bus, path)?;
+    let signal = match signal {
+        ChannelSignal::StreamTube(signal) => signal,
+        ChannelSignal::FileTransfer(_) => return Ok(()),
+    };
     match signal {
-        ChannelSignal::TubeStateChanged(state) => {
+        StreamTubeSignal::TubeStateChanged(state) => {
             Tube::tube_channel_state_changed(&emitter, state.number()).await
         }
-        ChannelSignal::NewLocalConnection(id) => {
+        StreamTubeSignal::NewLocalConnection(id) => {
             StreamTube::new_local_connection(&emitter, id.0).await
         }
-        ChannelSignal::NewRemoteConnection {
+        StreamTubeSignal::NewRemoteConnection {
             contact,
             parameter,
             id,
@@ -168,7 +171,7 @@ async fn channel_signal(
             let parameter = sockets::connection_parameter(&parameter);
             StreamTube::new_remote_connection(&emitter, contact.0, parameter, id.0).await
         }
-        ChannelSignal::ConnectionClosed { id, why } => {
+        StreamTubeSignal::ConnectionClosed { id, why } => {
             let (name, text) = (error::name(&why), why.to_string());
             StreamTube::connection_closed(&emitter, id.0, name, &text).await
         }

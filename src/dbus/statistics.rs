@@ -1,7 +1,7 @@
 //! `Channel.Interface.Pneuma.Statistics1`, our own: what went through a channel. Read when
 //! somebody wants to know; nothing is signalled.
 
-use actors::ports::ChannelObject;
+use actors::ports::StreamTubeObject;
 
 use super::error::{Result, read};
 use crate::{connection::ConnectionHandle, session::Trust};
@@ -9,13 +9,13 @@ use crate::{connection::ConnectionHandle, session::Trust};
 /// The interface.
 #[derive(Debug)]
 pub struct Statistics {
-    object: ChannelObject,
+    object: StreamTubeObject,
     connection: ConnectionHandle,
 }
 
 impl Statistics {
     /// Of this channel.
-    pub fn new(object: ChannelObject, connection: ConnectionHandle) -> Self {
+    pub fn new(object: StreamTubeObject, connection: ConnectionHandle) -> Self {
         Statistics { object, connection }
     }
 }
@@ -65,7 +65,7 @@ impl Statistics {
             self.object.view.get().encrypted.unwrap_or_else(|| {
                 let view = self.connection.view.get();
                 view.contacts
-                    .get(self.object.description.target)
+                    .get(self.object.description.parties.target)
                     .is_ok_and(|contact| {
                         matches!(contact.trust, Trust::Pinned { .. } | Trust::Verified { .. })
                     })

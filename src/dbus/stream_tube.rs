@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use actors::{
     model::{AccessControl, Error, Result as Outcome},
-    ports::ChannelObject,
+    ports::StreamTubeObject,
 };
 use zbus::{OwnedVariant, Variant, object_server::SignalEmitter};
 
@@ -18,13 +18,13 @@ use crate::connection::ConnectionHandle;
 /// The interface.
 #[derive(Debug)]
 pub struct StreamTube {
-    object: ChannelObject,
+    object: StreamTubeObject,
     connection: ConnectionHandle,
 }
 
 impl StreamTube {
     /// Of this channel.
-    pub fn new(object: ChannelObject, connection: ConnectionHandle) -> Self {
+    pub fn new(object: StreamTubeObject, connection: ConnectionHandle) -> Self {
         StreamTube { object, connection }
     }
 

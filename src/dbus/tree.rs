@@ -169,23 +169,22 @@ impl Tree {
 
     async fn publish_channel(&self, object: ChannelObject) -> Result<()> {
         let connection = self
-            .connection(object.owner)
+            .connection(object.owner())
             .ok_or_else(|| Error::Disconnected("the channel's connection is closed".into()))?;
-        let path = protocol::channel_path(&connection.path, object.id);
+        let path = protocol::channel_path(&connection.path, object.id(), &object.description());
         self.places()
             .channels
-            .insert(object.id, (object.owner, path.clone()));
+            .insert(object.id(), (object.owner(), path.clone()));
         let claims = claim::State::new(object.clone(), self.0.spawner.clone());
         for outlet in &*self.0.outlets {
             let claim = Claim::new(claims.clone(), outlet.clone());
             let outcome = put_channel(outlet, &path, &object, &connection, claim).await;
             if outcome.is_err() {
-                self.remove_channel(object.id).await;
+                self.remove_channel(object.id()).await;
                 return outcome;
             }
         }
-        let service = object.description.service.as_str();
-        tracing::debug!(path, service, "a channel is there");
+        tracing::debug!(path, "a channel is there");
         Ok(())
     }
 
@@ -253,12 +252,19 @@ async fn put_channel(
 ) -> Result<()> {
     let server = outlet.connection().object_server();
     put(server, path, Channel::new(object.clone())).await?;
-    put(server, path, Tube::new(object.clone())).await?;
-    let statistics = Statistics::new(object.clone(), connection.clone());
-    put(server, path, statistics).await?;
     put(server, path, claim).await?;
-    let stream_tube = StreamTube::new(object.clone(), connection.clone());
-    put(server, path, stream_tube).await
+    match object {
+        ChannelObject::StreamTube(tube) => {
+            put(server, path, Tube::new(tube.clone())).await?;
+            let statistics = Statistics::new(tube.clone(), connection.clone());
+            put(server, path, statistics).await?;
+            let stream_tube = StreamTube::new(tube.clone(), connection.clone());
+            put(server, path, stream_tube).await
+        }
+        ChannelObject::FileTransfer(_) => Err(Error::NotImplemented(
+            "file transfers are not there yet".into(),
+        )),
+    }
 }
 
 async fn put<I: zbus::object_server::Interface>(

@@ -6,8 +6,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use actors::{
-    model::{Error, ServiceName, TubeParameters},
-    ports::{BytestreamConnector, IncomingBytestream, TubeSignalling},
+    model::{Error, FileOffer, ServiceName, TubeParameters},
+    ports::{BytestreamConnector, FileSending, IncomingBytestream, IncomingFile, TubeSignalling},
     runtime::BoxFuture,
 };
 
@@ -156,6 +156,15 @@ pub enum SessionEvent {
         /// The bytestream.
         stream: Box<dyn IncomingBytestream>,
     },
+    /// A contact offers a file. Dropping it declines it.
+    FileOffered {
+        /// Who.
+        from: PeerId,
+        /// The file; its bounds are kept ([`FileOffer::check`]), and everything in it is the peer's word.
+        file: FileOffer,
+        /// The offer.
+        incoming: Box<dyn IncomingFile>,
+    },
     /// Offline for good.
     Disconnected(Error),
 }
@@ -198,6 +207,10 @@ pub trait Session: Send + Sync + 'static {
 
     /// The ports of a tube with `peer`.
     fn tube(&self, peer: &PeerId, tube: TubeId) -> TubePorts;
+
+    /// The port of a file that is sent to `peer`. Nothing is said to the peer before
+    /// [`FileSending::offer`].
+    fn file(&self, peer: &PeerId, file: FileOffer) -> Arc<dyn FileSending>;
 
     /// Who finds contacts for this session now, by a name of the protocol's; nobody where there is no
     /// choice, and before it is online.

@@ -7,9 +7,10 @@ use std::{
 };
 
 use actors::{
-    model::{Error, Result, ServiceName, TubeParameters},
+    model::{Error, FileOffer, Result, ServiceName, TubeParameters},
+    ports::FileSending,
     runtime::BoxFuture,
-    testing::{FakeConnector, FakeSignalling, StreamCounter},
+    testing::{FakeConnector, FakeSending, FakeSignalling, StreamCounter},
 };
 use async_channel::{Receiver, Sender};
 use pneuma::{
@@ -166,6 +167,10 @@ impl Session for FakeSession {
             connector: FakeConnector::new(&StreamCounter::default()),
             signalling,
         }
+    }
+
+    fn file(&self, _: &PeerId, _: FileOffer) -> Arc<dyn FileSending> {
+        FakeSending::new().0
     }
 
     fn self_key(&self) -> KeyId {

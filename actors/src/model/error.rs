@@ -29,6 +29,9 @@ pub enum Error {
     /// The contact cannot do what is asked of it.
     #[error("{0}")]
     NotCapable(String),
+    /// The contact does not want it.
+    #[error("{0}")]
+    Rejected(String),
     /// Somebody else already handles it.
     #[error("{0}")]
     NotYours(String),

@@ -6,6 +6,7 @@
 mod error;
 mod id;
 mod socket;
+mod transfer;
 mod tube;
 
 pub use error::{Error, Result};
@@ -13,6 +14,11 @@ pub use id::{
     BytestreamId, ChannelId, ConnectionId, ContactHandle, OwnerId, ParseBytestreamIdError,
 };
 pub use socket::{AccessControl, AccessRule, AddressType, ConnectionParameter, SocketAddress};
+pub use transfer::{
+    ContentHash, FileOffer, FileTransferReason, FileTransferState, HashKind, MAX_DESCRIPTION,
+    MAX_FILE_NAME, MAX_METADATA_BYTES, MAX_URI, MAX_WORD, Resume, Sha256Digest, TransferId,
+    UNKNOWN_CONTENT,
+};
 pub use tube::{
     MAX_PARAMETER_BYTES, MAX_PARAMETERS, MAX_SERVICE_NAME, ParameterValue, ServiceName,
     TubeParameters, TubeState,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     endpoint::{Slot, Slots},
     model::{ConnectionId, ConnectionParameter, Result, ServiceName, SocketAddress},
-    ports::{ChannelSignal, IncomingBytestream, TubeSignalling},
+    ports::{IncomingBytestream, StreamTubeSignal, TubeSignalling},
     runtime::{
         Actor, BoxFuture, Exit, Failure, FaultPoint, Faults, Flow, Mailbox, Pending, Reply, Stop,
     },
@@ -51,7 +51,7 @@ pub(crate) struct Commit {
 
 /// What the channel supervisor does for the tube.
 pub(crate) enum Command {
-    Signal(ChannelSignal),
+    Signal(StreamTubeSignal),
     Listen(Arc<dyn ListeningSocket>),
     Dial {
         target: Target,

@@ -30,7 +30,7 @@ use crate::{
         AccessControl, AccessRule, AddressType, ConnectionId, ConnectionParameter, ContactHandle,
         Error, SocketAddress, TubeParameters, TubeState,
     },
-    ports::{ChannelSignal, StreamTubeDescription},
+    ports::{StreamTubeDescription, StreamTubeSignal},
 };
 
 /// A socket that waits in the channel supervisor's hands for the tube's decision.
@@ -179,7 +179,7 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Emit a signal.
-    Signal(ChannelSignal),
+    Signal(StreamTubeSignal),
     /// Send the offer with these parameters, then come back with [`Input::OfferSent`].
     SendOffer(TubeParameters),
     /// Forget an offer that is on its way.
@@ -224,12 +224,12 @@ impl State {
     /// A tube that has just appeared.
     pub fn new(description: &StreamTubeDescription) -> Self {
         State {
-            phase: if description.requested {
+            phase: if description.parties.requested {
                 Phase::NotOffered
             } else {
                 Phase::LocalPending
             },
-            contact: description.target,
+            contact: description.parties.target,
             parameters: description.parameters.clone(),
             next_id: 1,
             connections: BTreeSet::new(),
@@ -412,7 +412,7 @@ impl State {
             effects.push(Effect::Discard(token));
             return effects;
         };
-        effects.push(Effect::Signal(ChannelSignal::NewRemoteConnection {
+        effects.push(Effect::Signal(StreamTubeSignal::NewRemoteConnection {
             contact: self.contact,
             parameter,
             id,
@@ -429,7 +429,7 @@ impl State {
             return vec![Effect::Discard(token)];
         };
         vec![
-            Effect::Signal(ChannelSignal::NewLocalConnection(id)),
+            Effect::Signal(StreamTubeSignal::NewLocalConnection(id)),
             Effect::Relay(token, id),
         ]
     }
@@ -458,7 +458,10 @@ impl State {
             Phase::Closing { why, .. } => why.of_connection(),
             _ => end.why(),
         };
-        let mut effects = vec![Effect::Signal(ChannelSignal::ConnectionClosed { id, why })];
+        let mut effects = vec![Effect::Signal(StreamTubeSignal::ConnectionClosed {
+            id,
+            why,
+        })];
         if unknown {
             // Its program was killed and started anew, or its farewell got lost.
             effects.extend(self.close(Closing::Theirs));
@@ -543,7 +546,7 @@ impl State {
     }
 
     fn state_changed(&self) -> Effect {
-        Effect::Signal(ChannelSignal::TubeStateChanged(self.tube_state()))
+        Effect::Signal(StreamTubeSignal::TubeStateChanged(self.tube_state()))
     }
 }
 

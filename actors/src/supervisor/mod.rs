@@ -24,7 +24,10 @@ use std::sync::Arc;
 use crate::{
     limits::Limits,
     model::OwnerId,
-    ports::{BytestreamConnector, StreamTubeDescription, TubeSignalling},
+    ports::{
+        BytestreamConnector, FileSending, FileTransferDescription, IncomingFile,
+        StreamTubeDescription, TubeSignalling,
+    },
 };
 
 pub use config::{RestartCounts, RestartPolicy, SupervisorConfig};
@@ -47,4 +50,26 @@ pub struct StreamTubeRequest {
     pub sockets: Arc<dyn LocalSockets>,
     /// What the contact may use of it, changeable while it is open.
     pub limits: Limits,
+}
+
+/// A file transfer that the supervisor is asked to start.
+pub struct FileTransferRequest {
+    /// Whose channel it is.
+    pub owner: OwnerId,
+    /// The channel's immutable properties.
+    pub description: FileTransferDescription,
+    /// Which way the file goes.
+    pub way: FileWay,
+    /// Where its local socket comes from.
+    pub sockets: Arc<dyn LocalSockets>,
+    /// What the contact may use of it, changeable while it is open.
+    pub limits: Limits,
+}
+
+/// Which way a file goes.
+pub enum FileWay {
+    /// To the contact, which is offered it at once.
+    Send(Arc<dyn FileSending>),
+    /// From the contact, which has offered it.
+    Receive(Box<dyn IncomingFile>),
 }

@@ -15,13 +15,13 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 use async_channel::{Receiver, Sender};
 
 use super::{
-    RestartCounts, StreamTubeRequest, SupervisorConfig, channel,
+    FileTransferRequest, RestartCounts, StreamTubeRequest, SupervisorConfig, channel,
     config::Counters,
     world::{RootMessage, World},
 };
 use crate::{
     model::{ChannelId, Error, OwnerId, Result},
-    ports::{ChannelObject, ObjectTree},
+    ports::{FileTransferObject, ObjectTree, StreamTubeObject},
     runtime::{
         Actor, Address, Clock, Exit, FaultPoint, Flow, Mailbox, Reply, Spawner, Stop, Stopper, run,
     },
@@ -131,7 +131,7 @@ impl Supervisor {
 }
 
 impl Root {
-    fn open(&mut self, request: StreamTubeRequest, reply: Reply<Result<ChannelObject>>) {
+    fn open(&mut self, request: StreamTubeRequest, reply: Reply<Result<StreamTubeObject>>) {
         let refusal = if self.closing {
             Some(Error::NotAvailable("the service is shutting down".into()))
         } else if self.channels.len() >= self.world.config.max_channels {
@@ -226,11 +226,25 @@ impl SupervisorHandle {
     /// down, when the supervisor is gone and when the tree does not publish it within
     /// [`SupervisorConfig::tree_limit`], `Disconnected` when its owner is closed meanwhile, and what
     /// the tree answers.
-    pub async fn open_stream_tube(&self, request: StreamTubeRequest) -> Result<ChannelObject> {
+    pub async fn open_stream_tube(&self, request: StreamTubeRequest) -> Result<StreamTubeObject> {
         let request = Box::new(request);
         self.address
             .ask(|reply| RootMessage::Open(request, reply))
             .await?
+    }
+
+    /// Starts a file transfer, which is offered to the contact at once if we send it. Its object is published when this returns.
+    ///
+    /// # Errors
+    /// As [`SupervisorHandle::open_stream_tube`].
+    pub async fn open_file_transfer(
+        &self,
+        request: FileTransferRequest,
+    ) -> Result<FileTransferObject> {
+        drop(request);
+        Err(Error::NotImplemented(
+            "file transfers are not there yet".into(),
+        ))
     }
 
     /// Closes all channels of one Connection in order and waits until each is withdrawn and its

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{ChannelId, OwnerId, Result},
-    ports::{ChannelObject, ObjectTree},
+    ports::{ObjectTree, StreamTubeObject},
     runtime::{Clock, Reply, Spawner},
 };
 
@@ -28,7 +28,7 @@ pub(super) struct World {
 
 /// What the root is told: by its handle, and by the channels that end.
 pub(super) enum RootMessage {
-    Open(Box<StreamTubeRequest>, Reply<Result<ChannelObject>>),
+    Open(Box<StreamTubeRequest>, Reply<Result<StreamTubeObject>>),
     CloseOwner(OwnerId, Reply<()>),
     Shutdown(Reply<()>),
     /// A channel is gone, all of it.

@@ -11,11 +11,13 @@
 //! | [`FakeTree`] | [`crate::ports::ObjectTree`], recording in order, failing when told |
 //! | [`pipe`] | a pair of bounded [`crate::ports::Duplex`] streams with half-close, reset and loss |
 //! | [`FakeConnector`], [`FakeSignalling`], [`FakeIncoming`] | the session |
+//! | [`FakeSending`] | the session, where files are sent |
 //! | [`FakeSockets`] | the operating system's sockets |
 //! | [`Faults`] | fate: kills an actor at a named point |
 //! | [`Probe`] | an actor: what was sent to its address |
 
 mod clock;
+mod files;
 mod pipe;
 mod probe;
 mod session;
@@ -24,6 +26,7 @@ mod sockets;
 mod tree;
 
 pub use clock::VirtualClock;
+pub use files::FakeSending;
 pub use pipe::{FakeStream, StreamCounter, Wire, pipe, pipe_counted};
 pub use probe::Probe;
 pub use session::{

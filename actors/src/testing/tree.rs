@@ -10,7 +10,7 @@ use event_listener::Event;
 use super::lock;
 use crate::{
     model::{ChannelId, Error},
-    ports::{ChannelObject, ChannelSignal, ObjectTree},
+    ports::{ChannelObject, ChannelSignal, ObjectTree, StreamTubeSignal},
     runtime::BoxFuture,
 };
 
@@ -70,10 +70,12 @@ impl FakeTree {
         lock(&self.inner).log.clone()
     }
 
-    /// The signals of one channel so far, in order.
-    pub fn signals(&self, channel: ChannelId) -> Vec<ChannelSignal> {
+    /// The signals of one stream tube so far, in order.
+    pub fn signals(&self, channel: ChannelId) -> Vec<StreamTubeSignal> {
         let of_channel = |event: &TreeEvent| match event {
-            TreeEvent::Signal(id, signal) if *id == channel => Some(signal.clone()),
+            TreeEvent::Signal(id, ChannelSignal::StreamTube(signal)) if *id == channel => {
+                Some(signal.clone())
+            }
             _ => None,
         };
         lock(&self.inner)
@@ -99,8 +101,12 @@ impl FakeTree {
         }
     }
 
-    /// Waits until one channel has emitted `count` signals, and gives all it emitted.
-    pub async fn wait_for_signals(&self, channel: ChannelId, count: usize) -> Vec<ChannelSignal> {
+    /// Waits until one stream tube has emitted `count` signals, and gives all it emitted.
+    pub async fn wait_for_signals(
+        &self,
+        channel: ChannelId,
+        count: usize,
+    ) -> Vec<StreamTubeSignal> {
         loop {
             let listener = self.changed.listen();
             let signals = self.signals(channel);
@@ -140,10 +146,10 @@ impl FakeTree {
         let mut inner = lock(&self.inner);
         match &event {
             TreeEvent::Published(object) => {
-                if inner.present.contains(&object.id) || inner.closed.contains(&object.id) {
-                    inner.nonsense.push(format!("{:?} twice", object.id));
+                if inner.present.contains(&object.id()) || inner.closed.contains(&object.id()) {
+                    inner.nonsense.push(format!("{:?} twice", object.id()));
                 }
-                inner.present.push(object.id);
+                inner.present.push(object.id());
             }
             TreeEvent::Signal(id, signal) => {
                 if !inner.present.contains(id) {

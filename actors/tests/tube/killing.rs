@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 
 use actors::{
     model::{AccessControl, AccessRule, AddressType, SocketAddress},
-    ports::{ChannelObject, ChannelSignal},
+    ports::{StreamTubeObject, StreamTubeSignal},
     runtime::{ActorKind, Clock as _},
     testing::{FakeService, FakeStream, Fault, FaultPoint, IncomingOutcome, Signalled},
 };
@@ -28,7 +28,7 @@ struct Pair {
 
 /// An open tube and what connects through it.
 struct Tube {
-    channel: ChannelObject,
+    channel: StreamTubeObject,
     /// What applications connect to, where we accepted.
     address: Option<SocketAddress>,
     /// What we dial, where we offered.
@@ -190,7 +190,7 @@ fn run(side: Side, point: FaultPoint, fault: Fault, skip: usize, early: bool) ->
             .signals(tube.channel.id)
             .iter()
             .filter(|signal| {
-                matches!(signal, ChannelSignal::ConnectionClosed { why, .. } if name(why) == "ConnectionLost")
+                matches!(signal, StreamTubeSignal::ConnectionClosed { why, .. } if name(why) == "ConnectionLost")
             })
             .count();
         // An error within a dial is a dial that failed, and refuses the request.

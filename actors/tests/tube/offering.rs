@@ -2,7 +2,7 @@
 
 use actors::{
     model::{AccessControl, ConnectionParameter, Error, SocketAddress, TubeParameters, TubeState},
-    ports::ChannelSignal,
+    ports::StreamTubeSignal,
     runtime::Reply,
     stream_tube::StreamTubeMessage,
     testing::{Answer, IncomingOutcome, Signalled},
@@ -120,7 +120,7 @@ fn what_the_service_knows_us_by_is_told_for_each_access_control() {
             let _second = world.connected(&channel, 2).await;
             let signals = world.tree.wait_for_signals(channel.id, 4).await;
             let told = signals[2..].iter().map(|signal| match signal {
-                ChannelSignal::NewRemoteConnection { parameter, .. } => parameter.clone(),
+                StreamTubeSignal::NewRemoteConnection { parameter, .. } => parameter.clone(),
                 other => panic!("{other:?}"),
             });
             let told: Vec<_> = told.collect();

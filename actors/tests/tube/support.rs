@@ -13,7 +13,7 @@ use actors::{
         ContactHandle, Error, OwnerId, ParameterValue, ServiceName, SocketAddress, TubeParameters,
         TubeState,
     },
-    ports::{ChannelObject, ChannelSignal, StreamTubeDescription},
+    ports::{ChannelSignal, Parties, StreamTubeDescription, StreamTubeObject, StreamTubeSignal},
     runtime::{Clock, Pending},
     stream_tube::StreamTubeMessage,
     supervisor::{StreamTubeRequest, Supervisor, SupervisorConfig, SupervisorHandle},
@@ -94,11 +94,13 @@ impl World {
         StreamTubeRequest {
             owner: OWNER,
             description: StreamTubeDescription {
-                target: CONTACT,
-                target_id: name("juliet@capulet"),
-                initiator,
-                initiator_id,
-                requested,
+                parties: Parties {
+                    target: CONTACT,
+                    target_id: name("juliet@capulet"),
+                    initiator,
+                    initiator_id,
+                    requested,
+                },
                 service: ServiceName::new("rfb").unwrap(),
                 sockets: self.sockets.supported(),
                 parameters: if requested {
@@ -114,7 +116,7 @@ impl World {
         }
     }
 
-    pub async fn open(&self, requested: bool) -> ChannelObject {
+    pub async fn open(&self, requested: bool) -> StreamTubeObject {
         self.supervisor
             .open_stream_tube(self.request(requested))
             .await
@@ -122,14 +124,14 @@ impl World {
     }
 
     /// A tube of ours, offered to the contact.
-    pub async fn offered(&self) -> ChannelObject {
+    pub async fn offered(&self) -> StreamTubeObject {
         let channel = self.open(true).await;
         offer(&channel).await.unwrap();
         channel
     }
 
     /// A tube of the contact's, accepted, and where applications connect to it.
-    pub async fn accepted(&self) -> (ChannelObject, SocketAddress) {
+    pub async fn accepted(&self) -> (StreamTubeObject, SocketAddress) {
         let channel = self.open(false).await;
         let address = accept(&channel).await.unwrap();
         (channel, address)
@@ -138,7 +140,7 @@ impl World {
     /// The contact asks for a connection.
     pub async fn incoming(
         &self,
-        channel: &ChannelObject,
+        channel: &StreamTubeObject,
         id: u8,
         answer: Option<Answer>,
     ) -> Pending<IncomingOutcome> {
@@ -152,7 +154,7 @@ impl World {
     }
 
     /// The contact asks for a connection and gets it: its end.
-    pub async fn connected(&self, channel: &ChannelObject, id: u8) -> FakeStream {
+    pub async fn connected(&self, channel: &StreamTubeObject, id: u8) -> FakeStream {
         match self.incoming(channel, id, None).await.wait().await {
             Ok(IncomingOutcome::Accepted(stream)) => stream,
             other => panic!("the connection was not accepted: {other:?}"),
@@ -179,7 +181,7 @@ impl World {
         let mut channels = BTreeSet::new();
         for event in self.tree.log() {
             if let TreeEvent::Published(object) = event {
-                channels.insert(object.id);
+                channels.insert(object.id());
             }
         }
         for channel in channels {
@@ -189,18 +191,18 @@ impl World {
     }
 }
 
-fn check_signals(signals: &[ChannelSignal], gone: bool) {
+fn check_signals(signals: &[StreamTubeSignal], gone: bool) {
     let mut open = BTreeSet::new();
     let mut last = 0;
     for signal in signals {
         match signal {
-            ChannelSignal::NewLocalConnection(id)
-            | ChannelSignal::NewRemoteConnection { id, .. } => {
+            StreamTubeSignal::NewLocalConnection(id)
+            | StreamTubeSignal::NewRemoteConnection { id, .. } => {
                 assert!(id.0 > last, "ids go up: {signals:?}");
                 last = id.0;
                 open.insert(*id);
             }
-            ChannelSignal::ConnectionClosed { id, why } => {
+            StreamTubeSignal::ConnectionClosed { id, why } => {
                 assert!(open.remove(id), "closed once, after opening: {signals:?}");
                 assert!(
                     matches!(
@@ -212,7 +214,7 @@ fn check_signals(signals: &[ChannelSignal], gone: bool) {
                     "{why:?}"
                 );
             }
-            ChannelSignal::TubeStateChanged(_) => {}
+            StreamTubeSignal::TubeStateChanged(_) => {}
         }
     }
     assert!(
@@ -221,12 +223,12 @@ fn check_signals(signals: &[ChannelSignal], gone: bool) {
     );
 }
 
-pub async fn offer(channel: &ChannelObject) -> Result<(), Error> {
+pub async fn offer(channel: &StreamTubeObject) -> Result<(), Error> {
     offer_at(channel, service_address(), AccessControl::Localhost).await
 }
 
 pub async fn offer_at(
-    channel: &ChannelObject,
+    channel: &StreamTubeObject,
     address: SocketAddress,
     access: AccessControl,
 ) -> Result<(), Error> {
@@ -241,12 +243,12 @@ pub async fn offer_at(
         .await?
 }
 
-pub async fn accept(channel: &ChannelObject) -> Result<SocketAddress, Error> {
+pub async fn accept(channel: &StreamTubeObject) -> Result<SocketAddress, Error> {
     accept_with(channel, AddressType::Unix, AccessRule::Localhost).await
 }
 
 pub async fn accept_with(
-    channel: &ChannelObject,
+    channel: &StreamTubeObject,
     address_type: AddressType,
     access: AccessRule,
 ) -> Result<SocketAddress, Error> {
@@ -260,7 +262,7 @@ pub async fn accept_with(
         .await?
 }
 
-pub async fn close(channel: &ChannelObject) {
+pub async fn close(channel: &StreamTubeObject) {
     channel
         .address
         .ask_first(|reply| StreamTubeMessage::Close { reply })
@@ -291,20 +293,20 @@ pub async fn hear_break(stream: &mut FakeStream) -> std::io::ErrorKind {
     stream.read_to_end(&mut rest).await.unwrap_err().kind()
 }
 
-pub fn new_local(id: u32) -> ChannelSignal {
-    ChannelSignal::NewLocalConnection(ConnectionId(id))
+pub fn new_local(id: u32) -> StreamTubeSignal {
+    StreamTubeSignal::NewLocalConnection(ConnectionId(id))
 }
 
-pub fn new_remote(id: u32) -> ChannelSignal {
-    ChannelSignal::NewRemoteConnection {
+pub fn new_remote(id: u32) -> StreamTubeSignal {
+    StreamTubeSignal::NewRemoteConnection {
         contact: CONTACT,
         parameter: ConnectionParameter::Nothing,
         id: ConnectionId(id),
     }
 }
 
-pub fn state(state: TubeState) -> ChannelSignal {
-    ChannelSignal::TubeStateChanged(state)
+pub fn state(state: TubeState) -> StreamTubeSignal {
+    StreamTubeSignal::TubeStateChanged(state)
 }
 
 /// The name of the error one connection ended with, once it has.
@@ -312,7 +314,7 @@ pub fn closed_with(tree: &FakeTree, channel: ChannelId, wanted: u32) -> Option<&
     tree.signals(channel)
         .into_iter()
         .find_map(|signal| match signal {
-            ChannelSignal::ConnectionClosed { id, why } if id.0 == wanted => Some(name(&why)),
+            StreamTubeSignal::ConnectionClosed { id, why } if id.0 == wanted => Some(name(&why)),
             _ => None,
         })
 }
@@ -321,7 +323,7 @@ pub fn closed_with(tree: &FakeTree, channel: ChannelId, wanted: u32) -> Option<&
 pub async fn wait_closed(tree: &FakeTree, channel: ChannelId, id: u32) -> &'static str {
     tree.wait_for(|log| {
         log.iter().any(|event| {
-            matches!(event, TreeEvent::Signal(of, ChannelSignal::ConnectionClosed { id: closed, .. })
+            matches!(event, TreeEvent::Signal(of, ChannelSignal::StreamTube(StreamTubeSignal::ConnectionClosed { id: closed, .. }))
                 if *of == channel && closed.0 == id)
         })
     })

@@ -209,19 +209,20 @@ impl KeptHandle {
         address: &SocketAddress,
     ) -> Result<(u32, SocketAddress)> {
         let view = connection.view.get();
-        let mut channels = view.channels.values();
-        let details = channels
-            .find(|details| details.path == channel && !details.description.requested)
-            .cloned()
-            .ok_or_else(|| {
-                Error::InvalidArgument("there is no such channel that a contact offers".into())
-            })?;
+        let offered = |details: &Arc<ChannelDetails>| {
+            let tube = details.stream_tube().filter(|_| details.path == channel)?;
+            (!tube.parties.requested).then(|| {
+                let service = tube.service.clone();
+                (details.id, tube.parties.target, service)
+            })
+        };
+        let (id, contact, service) = view.channels.values().find_map(offered).ok_or_else(|| {
+            Error::InvalidArgument("there is no such channel that a contact offers".into())
+        })?;
         let bridge = Bridge::bind(address, connection.account.any_local_user)?;
         let address = bridge.address().clone();
-        let (held, target) = tend::accept(connection, &self.spawner, details.id).await?;
-        let description = &details.description;
+        let (held, target) = tend::accept(connection, &self.spawner, id).await?;
         let begun = Begun::Accepted(held, bridge, target);
-        let (contact, service) = (description.target, description.service.clone());
         let way = Way::Accept(address.clone());
         let number = self.keep(connection, contact, service, way, begun).await?;
         Ok((number, address))

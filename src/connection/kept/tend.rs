@@ -21,7 +21,7 @@ use actors::{
         AccessControl, AccessRule, AddressType, ChannelId, ContactHandle, Error, Result,
         ServiceName, SocketAddress, TubeParameters, TubeState,
     },
-    ports::ChannelObject,
+    ports::StreamTubeObject,
     runtime::{Address, Clock, Exit, Snapshot, Spawner, Stopper},
     stream_tube::StreamTubeMessage,
 };
@@ -52,7 +52,7 @@ const PINNING: Duration = Duration::from_secs(5);
 
 /// An open channel that closes when nobody holds it any more.
 pub(super) struct Held {
-    object: ChannelObject,
+    object: StreamTubeObject,
     spawner: Spawner,
 }
 
@@ -149,20 +149,23 @@ async fn hold(
 pub(super) async fn used_by_others(connection: &ConnectionHandle, kept: &[Kept]) -> bool {
     let view = connection.view.get();
     for channel in view.channels.values() {
-        let description = &channel.description;
+        let Some(description) = channel.stream_tube() else {
+            // Somebody's transfer.
+            return true;
+        };
         let same = |one: &Kept| match &one.condition {
             Condition::Running(id) => *id == channel.id,
             // It may be there already, and we are about to hear of it.
             Condition::Waiting(_) => {
-                matches!(one.tube.way, Way::Offer(_)) == description.requested
+                matches!(one.tube.way, Way::Offer(_)) == description.parties.requested
                     && one.tube.service == description.service
-                    && one.tube.contact == description.target_id
+                    && one.tube.contact == description.parties.target_id
             }
         };
         if kept.iter().any(same) {
             continue;
         }
-        if description.requested {
+        if description.parties.requested {
             return true;
         }
         let channel = channel.id;
@@ -356,9 +359,11 @@ impl Tending {
                 let offered = |view: &ConnectionView| {
                     let mut channels = view.channels.values();
                     let found = channels.find(|channel| {
-                        let description = &channel.description;
-                        !description.requested
-                            && description.target == contact
+                        let Some(description) = channel.stream_tube() else {
+                            return false;
+                        };
+                        !description.parties.requested
+                            && description.parties.target == contact
                             && description.service == self.tube.service
                             && !passed.contains(&channel.id)
                     });
@@ -386,7 +391,7 @@ impl Tending {
                     .ask(|reply| ConnectionMessage::Tube { channel, reply })
                     .await?;
                 let free =
-                    |object: &ChannelObject| object.view.get().state == TubeState::LocalPending;
+                    |object: &StreamTubeObject| object.view.get().state == TubeState::LocalPending;
                 if held.as_ref().is_some_and(free) {
                     return accept(&connection, &self.spawner, channel).await;
                 }

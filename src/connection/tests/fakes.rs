@@ -12,13 +12,14 @@ use actors::{
     endpoint::EndpointConfig,
     limits::Limits,
     model::{
-        ChannelId, ContactHandle, Error, OwnerId, Result, ServiceName, TubeParameters, TubeState,
+        ChannelId, ContactHandle, Error, FileOffer, OwnerId, Result, ServiceName, TubeParameters,
+        TubeState,
     },
-    ports::{ChannelObject, StreamTubeView},
+    ports::{FileSending, FileTransferObject, StreamTubeObject, StreamTubeView},
     runtime::{BoxFuture, Clock, Faults, Pending, Reply, Snapshot, Stop, Stopper},
     stream_tube::StreamTubeMessage,
-    supervisor::{StreamTubeRequest, SystemSockets},
-    testing::{FakeConnector, FakeSignalling, Probe, Sim, StreamCounter},
+    supervisor::{FileTransferRequest, StreamTubeRequest, SystemSockets},
+    testing::{FakeConnector, FakeSending, FakeSignalling, Probe, Sim, StreamCounter},
 };
 use async_channel::Sender;
 
@@ -127,7 +128,7 @@ pub struct TestOpener {
     /// Otherwise channels open at once, and these are their tubes.
     pub hold: Mutex<bool>,
     pub tubes: Mutex<Vec<Probe<StreamTubeMessage>>>,
-    pub objects: Mutex<Vec<ChannelObject>>,
+    pub objects: Mutex<Vec<StreamTubeObject>>,
     pub limits: Mutex<Vec<Limits>>,
     pub next: Mutex<u64>,
     pub closed: Mutex<usize>,
@@ -151,8 +152,8 @@ impl Default for Alive {
 }
 
 pub struct Opening {
-    pub object: ChannelObject,
-    pub answer: Reply<Result<ChannelObject>>,
+    pub object: StreamTubeObject,
+    pub answer: Reply<Result<StreamTubeObject>>,
 }
 
 pub struct OpenerHandle(Arc<TestOpener>);
@@ -161,12 +162,12 @@ impl ChannelOpener for OpenerHandle {
     fn open_stream_tube(
         &self,
         request: StreamTubeRequest,
-    ) -> BoxFuture<'static, Result<ChannelObject>> {
+    ) -> BoxFuture<'static, Result<StreamTubeObject>> {
         let mut next = self.0.next.lock().unwrap();
         *next += 1;
         let (probe, address) = Probe::new(4);
         self.0.tubes.lock().unwrap().push(probe);
-        let state = if request.description.requested {
+        let state = if request.description.parties.requested {
             TubeState::NotOffered
         } else {
             TubeState::LocalPending
@@ -181,7 +182,7 @@ impl ChannelOpener for OpenerHandle {
             encrypted: None,
         });
         drop(writer);
-        let object = ChannelObject {
+        let object = StreamTubeObject {
             id: ChannelId(*next),
             owner: request.owner,
             description: request.description,
@@ -201,6 +202,14 @@ impl ChannelOpener for OpenerHandle {
                 .await
                 .unwrap_or_else(|_| Err(Error::unanswered()))
         })
+    }
+
+    fn open_file_transfer(
+        &self,
+        request: FileTransferRequest,
+    ) -> BoxFuture<'static, Result<FileTransferObject>> {
+        drop(request);
+        Box::pin(async { Err(Error::NotImplemented("no transfers here".into())) })
     }
 
     fn close_owner(&self, _: OwnerId) -> BoxFuture<'static, ()> {
@@ -278,6 +287,10 @@ impl Session for TestSession {
             connector: FakeConnector::new(&StreamCounter::default()),
             signalling: self.signalling.clone(),
         }
+    }
+
+    fn file(&self, _: &PeerId, _: FileOffer) -> Arc<dyn FileSending> {
+        FakeSending::new().0
     }
 
     fn self_key(&self) -> KeyId {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use actors::{
-    model::{BytestreamId, Error, ServiceName, TubeParameters},
-    ports::{Bytestream, BytestreamConnector, TubeSignalling},
+    model::{BytestreamId, Error, FileOffer, ServiceName, TubeParameters},
+    ports::{AgreedFile, Bytestream, BytestreamConnector, FileSending, TubeSignalling},
     runtime::{Address, BoxFuture, Clock, Reply, Snapshot, Stopper},
 };
 use futures_lite::FutureExt as _;
@@ -102,6 +102,10 @@ impl Session for LocalSession {
         }
     }
 
+    fn file(&self, _: &PeerId, _: FileOffer) -> Arc<dyn FileSending> {
+        Arc::new(NoFiles)
+    }
+
     fn self_key(&self) -> KeyId {
         self.key
     }
@@ -149,6 +153,19 @@ impl Session for LocalSession {
     fn forget(&self, contact: &ContactId) -> BoxFuture<'static, Result<(), Error>> {
         let contact = contact.clone();
         self.ask(|reply| Message::Forget(contact, reply))
+    }
+}
+
+/// Files cannot be sent yet.
+struct NoFiles;
+
+impl FileSending for NoFiles {
+    fn offer(&self) -> BoxFuture<'static, Result<AgreedFile, Error>> {
+        Box::pin(async {
+            Err(Error::NotImplemented(
+                "file transfers are not there yet".into(),
+            ))
+        })
     }
 }
 

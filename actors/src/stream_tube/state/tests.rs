@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{ParameterValue, ServiceName};
+use crate::{
+    model::{ParameterValue, ServiceName},
+    ports::Parties,
+};
 
 mod table;
 mod walk;
@@ -29,11 +32,13 @@ fn parameters() -> TubeParameters {
 
 fn description(requested: bool) -> StreamTubeDescription {
     StreamTubeDescription {
-        target: ContactHandle(7),
-        target_id: "juliet".into(),
-        initiator: ContactHandle(if requested { 1 } else { 7 }),
-        initiator_id: "somebody".into(),
-        requested,
+        parties: Parties {
+            target: ContactHandle(7),
+            target_id: "juliet".into(),
+            initiator: ContactHandle(if requested { 1 } else { 7 }),
+            initiator_id: "somebody".into(),
+            requested,
+        },
         service: ServiceName::new("rfb").unwrap(),
         sockets: Vec::new(),
         parameters: TubeParameters::default(),

@@ -11,13 +11,13 @@ use async_channel::Receiver;
 use crate::{
     endpoint::Slot,
     model::ChannelId,
-    ports::{ChannelSignal, ObjectTree},
+    ports::{ObjectTree, StreamTubeSignal},
     runtime::{Exit, FaultPoint, Faults},
 };
 
 /// A signal to be emitted, and the slot that its connection occupies until it is.
 pub(super) struct Announcement {
-    pub(super) signal: ChannelSignal,
+    pub(super) signal: StreamTubeSignal,
     pub(super) _slot: Option<Slot>,
 }
 
@@ -74,7 +74,7 @@ impl Announcer {
                 continue;
             };
             let emitting = async {
-                self.tree.emit(self.channel, signal).await;
+                self.tree.emit(self.channel, signal.into()).await;
                 // Emitted: it is nobody's any more, and its slot is free.
                 drop(self.in_hand.take());
             };

@@ -5,7 +5,7 @@ use futures_lite::FutureExt as _;
 use super::{Announcement, Channel, Farewell, Note, SiblingKind, Time, catch};
 use crate::{
     model::Error,
-    ports::ChannelSignal,
+    ports::StreamTubeSignal,
     runtime::{Exit, Failure, within},
 };
 
@@ -108,7 +108,7 @@ impl Channel {
             slots.push(relay.slot);
         }
         for id in self.record.connections() {
-            let signal = ChannelSignal::ConnectionClosed {
+            let signal = StreamTubeSignal::ConnectionClosed {
                 id: *id,
                 why: Error::ConnectionLost(failure.to_string()),
             };
@@ -175,7 +175,7 @@ impl Channel {
             .take()
             .or_else(|| self.signals.1.try_recv().ok())
         {
-            let emitting = self.world.tree.emit(self.id, announcement.signal);
+            let emitting = self.world.tree.emit(self.id, announcement.signal.into());
             if let Err(failure) = catch("announcer", emitting).await {
                 tracing::error!(channel = self.id.0, %failure, "a signal is lost");
             }

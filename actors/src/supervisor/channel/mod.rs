@@ -47,7 +47,7 @@ use crate::{
     limits::Limits,
     model::{ChannelId, ConnectionId, ConnectionParameter, Error, Result},
     ports::{
-        BytestreamConnector, ChannelObject, ChannelSignal, Duplex, IncomingBytestream,
+        BytestreamConnector, Duplex, IncomingBytestream, StreamTubeObject, StreamTubeSignal,
         StreamTubeView, TubeSignalling,
     },
     relay::Meters,
@@ -165,7 +165,7 @@ pub(super) fn start(
     id: ChannelId,
     request: StreamTubeRequest,
     stop: Stop,
-    reply: Reply<Result<ChannelObject>>,
+    reply: Reply<Result<StreamTubeObject>>,
     root: Address<RootMessage>,
 ) {
     let spawner = world.spawner.clone();
@@ -185,11 +185,11 @@ async fn live(
     id: ChannelId,
     request: StreamTubeRequest,
     stop: Stop,
-    reply: Reply<Result<ChannelObject>>,
+    reply: Reply<Result<StreamTubeObject>>,
 ) {
     let (channel, object) = Channel::new(&world, id, request, stop.clone());
     let publishing = async {
-        let published = catch("publish", world.tree.publish(object.clone())).await;
+        let published = catch("publish", world.tree.publish(object.clone().into())).await;
         published.unwrap_or_else(|failure| Err(Error::Confused(failure.to_string())))
     };
     let closing = || Error::Disconnected("the connection is closing".into());
@@ -222,7 +222,7 @@ impl Channel {
         id: ChannelId,
         request: StreamTubeRequest,
         stop: Stop,
-    ) -> (Channel, ChannelObject) {
+    ) -> (Channel, StreamTubeObject) {
         let config = &world.config;
         let connections = config.max_connections;
         let (mailbox, address) = Mailbox::new(config.mailbox.max(1));
@@ -282,7 +282,7 @@ impl Channel {
             finished: false,
             world: world.clone(),
         };
-        let object = ChannelObject {
+        let object = StreamTubeObject {
             id,
             owner: request.owner,
             description: request.description,
@@ -478,9 +478,9 @@ impl Channel {
 
     /// Queues a signal. `ConnectionClosed` takes what is left of the connection with it; its slot
     /// is free when the signal has been emitted.
-    fn announce(&mut self, signal: ChannelSignal) -> Result<(), Failure> {
+    fn announce(&mut self, signal: StreamTubeSignal) -> Result<(), Failure> {
         let slot = match &signal {
-            ChannelSignal::ConnectionClosed { id, .. } => {
+            StreamTubeSignal::ConnectionClosed { id, .. } => {
                 self.relays.remove(id).map(|relay| relay.slot)
             }
             _ => None,

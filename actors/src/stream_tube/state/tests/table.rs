@@ -145,10 +145,12 @@ fn word(effect: &Effect) -> String {
         _ => "another",
     };
     match effect {
-        Effect::Signal(ChannelSignal::TubeStateChanged(state)) => format!("{state:?}!"),
-        Effect::Signal(ChannelSignal::NewLocalConnection(id)) => format!("local{}!", id.0),
-        Effect::Signal(ChannelSignal::NewRemoteConnection { id, .. }) => format!("remote{}!", id.0),
-        Effect::Signal(ChannelSignal::ConnectionClosed { id, why }) => {
+        Effect::Signal(StreamTubeSignal::TubeStateChanged(state)) => format!("{state:?}!"),
+        Effect::Signal(StreamTubeSignal::NewLocalConnection(id)) => format!("local{}!", id.0),
+        Effect::Signal(StreamTubeSignal::NewRemoteConnection { id, .. }) => {
+            format!("remote{}!", id.0)
+        }
+        Effect::Signal(StreamTubeSignal::ConnectionClosed { id, why }) => {
             format!("closed{}:{}!", id.0, error(why))
         }
         Effect::SendOffer(_) => "send".into(),

@@ -65,7 +65,7 @@ struct Model {
     told: bool,
     farewells: usize,
     finished: bool,
-    signals: Vec<ChannelSignal>,
+    signals: Vec<StreamTubeSignal>,
 }
 
 impl Model {
@@ -167,7 +167,7 @@ impl Model {
             assert!(!self.finished, "nothing after the end, but {effect:?}");
             match effect {
                 Effect::Signal(signal) => {
-                    if let ChannelSignal::TubeStateChanged(state) = &signal {
+                    if let StreamTubeSignal::TubeStateChanged(state) = &signal {
                         assert_ne!(*state, seen, "a change that is none");
                         seen = *state;
                     }
@@ -246,27 +246,27 @@ impl Model {
     }
 }
 
-fn check_signals(signals: &[ChannelSignal]) {
+fn check_signals(signals: &[StreamTubeSignal]) {
     let mut open = BTreeSet::new();
     let mut last_id = 0;
     let mut opened = false;
     for signal in signals {
         match signal {
-            ChannelSignal::NewLocalConnection(id)
-            | ChannelSignal::NewRemoteConnection { id, .. } => {
+            StreamTubeSignal::NewLocalConnection(id)
+            | StreamTubeSignal::NewRemoteConnection { id, .. } => {
                 assert!(opened, "a connection before the tube opened");
                 assert!(id.0 > last_id, "ids are given in order and once");
                 last_id = id.0;
                 assert!(open.insert(*id));
             }
-            ChannelSignal::ConnectionClosed { id, why } => {
+            StreamTubeSignal::ConnectionClosed { id, why } => {
                 assert!(open.remove(id), "closed exactly once, after it opened");
                 assert!(matches!(
                     why,
                     Error::Cancelled(_) | Error::ConnectionLost(_) | Error::ConnectionRefused(_)
                 ));
             }
-            ChannelSignal::TubeStateChanged(state) => opened |= *state == TubeState::Open,
+            StreamTubeSignal::TubeStateChanged(state) => opened |= *state == TubeState::Open,
         }
     }
     assert!(open.is_empty(), "each opened connection closes");

@@ -1,0 +1,46 @@
+//! What others send a file transfer.
+
+use crate::{
+    model::{AccessRule, AddressType, Result, Resume, SocketAddress},
+    runtime::Reply,
+};
+
+/// What a file transfer is told and asked.
+pub enum FileTransferMessage {
+    /// `FileTransfer.ProvideFile`: listen on a socket of this type and read the file from whoever
+    /// connects.
+    Provide {
+        /// `Address_Type`
+        address_type: AddressType,
+        /// `Access_Control` and its parameter.
+        access: AccessRule,
+        /// The address that listens.
+        reply: Reply<Result<SocketAddress>>,
+    },
+    /// `FileTransfer.AcceptFile`: listen on a socket of this type and write the file to whoever
+    /// connects.
+    Accept {
+        /// `Address_Type`
+        address_type: AddressType,
+        /// `Access_Control` and its parameter.
+        access: AccessRule,
+        /// `Offset`, and what lies before it.
+        from: Resume,
+        /// The address that listens.
+        reply: Reply<Result<SocketAddress>>,
+    },
+    /// Setting `FileTransfer.URI`.
+    SetUri {
+        /// The URI.
+        uri: String,
+        /// Done once it is set.
+        reply: Reply<Result<()>>,
+    },
+    /// `Channel.Close`.
+    Close {
+        /// Done once the channel's object is gone.
+        reply: Reply<()>,
+    },
+    /// The contact has been gone for longer than the grace period.
+    ContactGone,
+}

@@ -1,0 +1,5 @@
+//! The actor behind one `Channel.Type.FileTransfer` channel.
+
+mod message;
+
+pub use message::FileTransferMessage;
