@@ -14,6 +14,9 @@ pub enum FileTransferMessage {
         address_type: AddressType,
         /// `Access_Control` and its parameter.
         access: AccessRule,
+        /// Where the application begins: 0 or what the contact asked for. Nothing: what the contact
+        /// asked for, which clients find in `InitialOffset`.
+        from: Option<u64>,
         /// The address that listens.
         reply: Reply<Result<SocketAddress>>,
     },
@@ -34,6 +37,13 @@ pub enum FileTransferMessage {
         /// The URI.
         uri: String,
         /// Done once it is set.
+        reply: Reply<Result<()>>,
+    },
+    /// The receiving application has stored the file safely up to here, counted from its beginning.
+    Stored {
+        /// In bytes; it only grows, and never beyond what was handed over.
+        offset: u64,
+        /// Done once it is noted.
         reply: Reply<Result<()>>,
     },
     /// `Channel.Close`.
