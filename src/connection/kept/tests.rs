@@ -25,7 +25,10 @@ use crate::{
         tests::fakes::{TestNetwork, TestSession, World},
         view::Status,
     },
-    session::{Contact, ContactId, Presence, SessionEvent, Show, Trust, trust::KeyId},
+    session::{
+        Contact, ContactId, Presence, SessionEvent, Show, Trust,
+        trust::{Decision, KeyId, Scope, Terms, Who},
+    },
     xmpp::ns,
 };
 
@@ -142,6 +145,22 @@ impl Kept {
 
     fn friend(&self) {
         self.bob(Show::Available, KEY, Trust::Pinned { since: UNIX_EPOCH });
+    }
+
+    /// Ada's rule for everybody she has dealt with.
+    fn rule(&self, service: &str, decision: Option<Decision>) {
+        let scope = Scope {
+            who: Who::Pinned,
+            service: ServiceName::new(service).ok(),
+        };
+        let terms = decision.map(|decision| Terms {
+            decision,
+            ..Terms::default()
+        });
+        let connection = self.connection();
+        let changing = connection.set_rule(scope, terms);
+        self.world.sim.run(changing).unwrap();
+        self.world.sim.settle();
     }
 
     fn tubes(&self) -> usize {
@@ -500,5 +519,31 @@ fn offers_that_are_turned_down_come_more_and_more_seldom() {
         pauses.push((kept.world.sim.now() - before).as_secs());
     }
     assert_eq!(pauses, [1, 4, 16, 64, 256, 300, 300]);
+    kept.ends();
+}
+
+#[test]
+fn nothing_is_opened_for_whom_the_policy_denies_it_until_the_rule_goes() {
+    let kept = Kept::new(Some(record()));
+    kept.friend();
+    kept.offered();
+    kept.rule("http", Some(Decision::Deny));
+    let told = kept.world.opener.tubes.lock().unwrap()[0].drain();
+    assert!(matches!(told[..], [StreamTubeMessage::Close { .. }]));
+    drop(told);
+    kept.closes(&kept.connection());
+    kept.world.sim.advance(Duration::from_secs(3600));
+    assert_eq!(kept.tubes(), 1, "no channel is made to be refused");
+    kept.waits_for("your policy denies bob@there the service http");
+    // Another rule changes nothing, and neither does a contact that goes and comes.
+    kept.rule("rfb", Some(Decision::Allow));
+    kept.bob(Show::Offline, KEY, Trust::Pinned { since: UNIX_EPOCH });
+    kept.friend();
+    assert_eq!(kept.tubes(), 1);
+    kept.waits_for("your policy denies");
+    kept.rule("http", None);
+    assert_eq!(kept.tubes(), 2, "at once");
+    kept.offered();
+    assert!(matches!(kept.condition(), Condition::Running(_)));
     kept.ends();
 }
