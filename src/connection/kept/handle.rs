@@ -290,7 +290,8 @@ impl KeptHandle {
         view.profiles.get(profile).cloned().unwrap_or_default()
     }
 
-    /// Whether some account is being brought online: a service does not leave meanwhile.
+    /// Whether some account is being brought online: a service does not leave meanwhile. One that
+    /// another service has is not.
     pub fn is_going_online(&self) -> bool {
         !self.view.get().going_online.is_empty()
     }

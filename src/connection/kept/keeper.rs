@@ -56,6 +56,10 @@ struct Profile {
     pause: Duration,
     /// Brings the account online.
     going_online: Option<Task<()>>,
+    /// The last attempt found the profile in another service's hands.
+    elsewhere: bool,
+    /// Reads the record anew after a while, because of that.
+    later: Option<Task<()>>,
 }
 
 impl Profile {
@@ -297,6 +301,8 @@ impl Keeper {
                 gained_at: Time::default(),
                 pause: Duration::ZERO,
                 going_online: None,
+                elsewhere: false,
+                later: None,
             }
         })
     }
@@ -403,15 +409,45 @@ impl Keeper {
                         keeper.tell(gained).await.ok();
                         return;
                     }
-                    Err(error) => tracing::info!(
-                        profile = account.profile,
-                        %error,
-                        "the account for kept tubes is not online yet"
-                    ),
+                    Err(error) => {
+                        tracing::info!(
+                            profile = account.profile,
+                            %error,
+                            "the account for kept tubes is not online yet"
+                        );
+                        let elsewhere = matches!(error, Error::AlreadyConnected(_));
+                        let profile = account.profile.clone();
+                        let refused = Message::Refused { profile, elsewhere };
+                        keeper.tell(refused).await.ok();
+                        if elsewhere {
+                            return;
+                        }
+                    }
                 }
                 clock.sleep(pause).await;
                 pause = (pause * 2).min(LONGEST);
             }
+        }));
+    }
+
+    /// What another service keeps may change in its hands, and somebody may take it offline there: it
+    /// is read anew before the next attempt.
+    fn refused(&mut self, name: String, elsewhere: bool) {
+        let Some(profile) = self.profiles.get_mut(&name) else {
+            return;
+        };
+        profile.elsewhere = elsewhere;
+        if !elsewhere {
+            return;
+        }
+        let wait = profile.pause.max(PAUSE);
+        profile.pause = (wait * 2).min(LONGEST);
+        let (keeper, clock) = (self.address.clone(), self.clock.clone());
+        profile.later = Some(self.spawner.spawn("another's kept tubes", async move {
+            clock.sleep(wait).await;
+            let load = Message::Change(Change::Load(name, None));
+            // A keeper that is gone drops us.
+            keeper.tell(load).await.ok();
         }));
     }
 
@@ -466,6 +502,8 @@ impl Keeper {
         let profile = self.profile(&name, &record);
         profile.ours = ours;
         profile.offline = false;
+        profile.elsewhere = false;
+        profile.later = None;
         profile.gained_at = now;
         profile.connection.publish(Some(connection.clone()));
         let trying = profile.going_online.take();
@@ -536,6 +574,7 @@ impl Keeper {
                 reply.answer(ours.and_then(|profile| profile.connection.get().as_ref().clone()));
             }
             Message::InVain(connection) => self.in_vain(&connection),
+            Message::Refused { profile, elsewhere } => self.refused(profile, elsewhere),
             Message::Idle(connection) => self.idle(connection),
             Message::Change(change) => self.change(change),
             Message::Done(outcome) => self.done(outcome),
@@ -568,7 +607,7 @@ impl Keeper {
         };
         let trying = |profile: &Profile| {
             let task = profile.going_online.as_ref();
-            task.is_some_and(|task| !task.is_finished())
+            !profile.elsewhere && task.is_some_and(|task| !task.is_finished())
         };
         let now = View {
             going_online: self

@@ -547,3 +547,40 @@ fn nothing_is_opened_for_whom_the_policy_denies_it_until_the_rule_goes() {
     assert!(matches!(kept.condition(), Condition::Running(_)));
     kept.ends();
 }
+
+#[test]
+fn nobody_stays_for_what_another_service_keeps_and_takes_it_over_when_that_has_ended() {
+    let network = TestNetwork::default();
+    network.taken.store(true, Ordering::Relaxed);
+    let kept = Kept::with(network, Some(record()));
+    let network = kept.world.network.clone();
+    assert_eq!(kept.sessions().len(), 0);
+    assert!(!kept.keeper.is_going_online());
+    kept.waits_for("offline");
+    // Somebody takes it offline there: that counts here, too.
+    kept.memory.record.lock().unwrap().as_mut().unwrap().offline = true;
+    network.taken.store(false, Ordering::Relaxed);
+    kept.world.sim.advance(Duration::from_secs(3600));
+    assert_eq!(kept.sessions().len(), 0);
+    kept.ends();
+
+    let network = TestNetwork::default();
+    network.taken.store(true, Ordering::Relaxed);
+    let kept = Kept::with(network, Some(record()));
+    let network = kept.world.network.clone();
+    kept.world.sim.advance(Duration::from_secs(3600));
+    assert!(!kept.keeper.is_going_online());
+    // What may go better the next time is worth staying for.
+    network.taken.store(false, Ordering::Relaxed);
+    network.fails.store(true, Ordering::Relaxed);
+    while network.fails.load(Ordering::Relaxed) {
+        kept.world.sim.advance(Duration::from_secs(1));
+    }
+    assert!(kept.keeper.is_going_online());
+    kept.world.sim.advance(Duration::from_secs(2));
+    assert_eq!(kept.sessions().len(), 1);
+    assert!(!kept.keeper.is_going_online(), "it is there");
+    kept.friend();
+    kept.offered();
+    kept.ends();
+}

@@ -319,6 +319,8 @@ pub struct TestNetwork {
     pub panics: bool,
     /// The next start fails.
     pub fails: AtomicBool,
+    /// Another program has the profile.
+    pub taken: AtomicBool,
     /// The next start waits for this.
     pub hold: Mutex<Option<Pending<()>>>,
 }
@@ -334,6 +336,9 @@ impl SessionFactory for NetworkHandle {
                 hold.wait().await.ok();
             }
             assert!(!network.panics, "the network was told to panic");
+            if network.taken.load(Ordering::Relaxed) {
+                return Err(Error::AlreadyConnected("another has it".into()));
+            }
             if network.fails.swap(false, Ordering::Relaxed) {
                 return Err(Error::NetworkError("unplugged".into()));
             }
