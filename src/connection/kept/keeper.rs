@@ -56,9 +56,8 @@ struct Profile {
     pause: Duration,
     /// Brings the account online.
     going_online: Option<Task<()>>,
-    /// The last attempt found the profile in another service's hands.
-    elsewhere: bool,
-    /// Reads the record anew after a while, because of that.
+    /// Reads the record anew after a while: the last attempt found the profile in another service's
+    /// hands.
     later: Option<Task<()>>,
 }
 
@@ -301,7 +300,6 @@ impl Keeper {
                 gained_at: Time::default(),
                 pause: Duration::ZERO,
                 going_online: None,
-                elsewhere: false,
                 later: None,
             }
         })
@@ -318,11 +316,14 @@ impl Keeper {
             return;
         };
         let profile = self.profile(&name, &record);
-        profile.record = record;
+        let before = std::mem::replace(&mut profile.record, record);
         let tubes = &profile.record.tubes;
-        profile
-            .tended
-            .retain(|number, _| tubes.contains_key(number));
+        // Its number may be another's by now.
+        profile.tended.retain(|number, _| {
+            tubes
+                .get(number)
+                .is_some_and(|tube| before.tubes.get(number) == Some(tube))
+        });
         let new: Vec<u32> = tubes
             .keys()
             .filter(|number| !profile.tended.contains_key(number))
@@ -415,11 +416,9 @@ impl Keeper {
                             %error,
                             "the account for kept tubes is not online yet"
                         );
-                        let elsewhere = matches!(error, Error::AlreadyConnected(_));
-                        let profile = account.profile.clone();
-                        let refused = Message::Refused { profile, elsewhere };
-                        keeper.tell(refused).await.ok();
-                        if elsewhere {
+                        if matches!(error, Error::AlreadyConnected(_)) {
+                            let elsewhere = Message::Elsewhere(account.profile);
+                            keeper.tell(elsewhere).await.ok();
                             return;
                         }
                     }
@@ -432,14 +431,12 @@ impl Keeper {
 
     /// What another service keeps may change in its hands, and somebody may take it offline there: it
     /// is read anew before the next attempt.
-    fn refused(&mut self, name: String, elsewhere: bool) {
+    fn elsewhere(&mut self, name: String) {
         let Some(profile) = self.profiles.get_mut(&name) else {
             return;
         };
-        profile.elsewhere = elsewhere;
-        if !elsewhere {
-            return;
-        }
+        // It has just ended.
+        profile.going_online = None;
         let wait = profile.pause.max(PAUSE);
         profile.pause = (wait * 2).min(LONGEST);
         let (keeper, clock) = (self.address.clone(), self.clock.clone());
@@ -502,7 +499,6 @@ impl Keeper {
         let profile = self.profile(&name, &record);
         profile.ours = ours;
         profile.offline = false;
-        profile.elsewhere = false;
         profile.later = None;
         profile.gained_at = now;
         profile.connection.publish(Some(connection.clone()));
@@ -574,7 +570,7 @@ impl Keeper {
                 reply.answer(ours.and_then(|profile| profile.connection.get().as_ref().clone()));
             }
             Message::InVain(connection) => self.in_vain(&connection),
-            Message::Refused { profile, elsewhere } => self.refused(profile, elsewhere),
+            Message::Elsewhere(profile) => self.elsewhere(profile),
             Message::Idle(connection) => self.idle(connection),
             Message::Change(change) => self.change(change),
             Message::Done(outcome) => self.done(outcome),
@@ -607,7 +603,7 @@ impl Keeper {
         };
         let trying = |profile: &Profile| {
             let task = profile.going_online.as_ref();
-            !profile.elsewhere && task.is_some_and(|task| !task.is_finished())
+            task.is_some_and(|task| !task.is_finished())
         };
         let now = View {
             going_online: self

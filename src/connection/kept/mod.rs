@@ -65,7 +65,7 @@ pub struct Kept {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct View {
     profiles: BTreeMap<String, Vec<Kept>>,
-    /// Profiles whose account is being brought online, but for those that another service has.
+    /// Profiles whose account is being brought online; not those that another service has.
     going_online: BTreeSet<String>,
 }
 
@@ -90,11 +90,8 @@ enum Message {
     },
     /// A connection of ours made way for nobody: what somebody wanted in its place could not be had.
     InVain(ConnectionHandle),
-    /// A profile's account could not be brought online yet: another service has the profile, or not.
-    Refused {
-        profile: String,
-        elsewhere: bool,
-    },
+    /// A profile's account could not be brought online, because another service has the profile.
+    Elsewhere(String),
     /// Nobody but us uses a connection of ours, which keeps nothing any more, perhaps.
     Idle(ConnectionHandle),
     Change(Change),

@@ -15,7 +15,7 @@ use actors::{
         ChannelId, ContactHandle, Error, OwnerId, Result, ServiceName, TubeParameters, TubeState,
     },
     ports::{ChannelObject, StreamTubeView},
-    runtime::{BoxFuture, Clock, Faults, Pending, Reply, Snapshot, Stop, Stopper},
+    runtime::{BoxFuture, Clock, Faults, Pending, Reply, Snapshot, SnapshotWriter, Stop, Stopper},
     stream_tube::StreamTubeMessage,
     supervisor::{StreamTubeRequest, SystemSockets},
     testing::{FakeConnector, FakeSignalling, Probe, Sim, StreamCounter},
@@ -128,6 +128,7 @@ pub struct TestOpener {
     pub hold: Mutex<bool>,
     pub tubes: Mutex<Vec<Probe<StreamTubeMessage>>>,
     pub objects: Mutex<Vec<ChannelObject>>,
+    pub views: Mutex<Vec<SnapshotWriter<StreamTubeView>>>,
     pub limits: Mutex<Vec<Limits>>,
     pub next: Mutex<u64>,
     pub closed: Mutex<usize>,
@@ -180,7 +181,7 @@ impl ChannelOpener for OpenerHandle {
             bytes_received: 0,
             encrypted: None,
         });
-        drop(writer);
+        self.0.views.lock().unwrap().push(writer);
         let object = ChannelObject {
             id: ChannelId(*next),
             owner: request.owner,
@@ -478,6 +479,17 @@ impl World {
         self.sim.run(connection.address.tell(message)).unwrap();
         self.sim.settle();
         pending
+    }
+
+    /// The last channel is open from now on: somebody uses what is offered.
+    pub fn opens(&self) {
+        let views = self.opener.views.lock().unwrap();
+        let view = views.last().expect("a channel");
+        let before = StreamTubeView::clone(&view.get());
+        view.publish(StreamTubeView {
+            state: TubeState::Open,
+            ..before
+        });
     }
 
     pub fn answer(&self, pending: Pending<Result<CreatedChannel>>) -> Result<CreatedChannel> {
