@@ -22,3 +22,14 @@ def doctor(person, uid=ALICE, **environment):
 def says(found, verdict, check, *parts):
     sentences = found.get((verdict, check), [])
     assert any(all(part in sentence for part in parts) for sentence in sentences), (verdict, check, parts, found)
+
+
+def comes_to_say(person, verdict, check, *parts, **more):
+    """The same of what takes packets that are heard in time: a machine that is busy elsewhere gets three."""
+    for attempt in (1, 2, 3):
+        found = doctor(person, **more)
+        try:
+            return says(found, verdict, check, *parts)
+        except AssertionError:
+            if attempt == 3:
+                raise
