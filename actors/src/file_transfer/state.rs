@@ -82,10 +82,7 @@ pub enum Way {
     /// To the contact.
     Sending,
     /// From the contact.
-    Receiving {
-        /// It can begin elsewhere than at the beginning.
-        has_ranges: bool,
-    },
+    Receiving,
 }
 
 /// How a flow ended.
@@ -194,6 +191,8 @@ pub struct State {
     phase: Phase,
     way: Way,
     size: Option<u64>,
+    /// The sender can begin elsewhere than at the beginning.
+    has_ranges: bool,
     /// Where the receiver wants it to begin, once it has said so.
     asked: Option<Resume>,
     initial_offset: Option<u64>,
@@ -219,10 +218,11 @@ impl State {
         State {
             phase: match way {
                 Way::Sending => Phase::Offered(None),
-                Way::Receiving { .. } => Phase::Asked,
+                Way::Receiving => Phase::Asked,
             },
             way,
             size: description.file.size,
+            has_ranges: description.has_ranges,
             asked: None,
             initial_offset: None,
             encrypted: None,
@@ -369,7 +369,7 @@ impl State {
 
     fn accept(&mut self, kind: AddressType, access: AccessRule, from: Resume) -> Effect {
         match (&self.phase, self.way) {
-            (Phase::Asked, Way::Receiving { has_ranges }) => {
+            (Phase::Asked, _) => {
                 if let Some(size) = self.size
                     && from.offset > size
                 {
@@ -378,7 +378,11 @@ impl State {
                         from.offset
                     )));
                 }
-                let from = if has_ranges { from } else { Resume::default() };
+                let from = if self.has_ranges {
+                    from
+                } else {
+                    Resume::default()
+                };
                 self.binding = Some(Binding::Accept(from));
                 Effect::Bind(kind, access)
             }
@@ -476,7 +480,11 @@ impl State {
             Some(_) => Phase::Opening,
             None => Phase::Agreed(from),
         };
-        let mut effects = vec![self.state_changed()];
+        let asked = self.asked.clone().unwrap_or_default();
+        let mut effects = vec![
+            Effect::Signal(FileTransferSignal::AskedDefined(asked)),
+            self.state_changed(),
+        ];
         effects.extend(start.map(Effect::Start));
         effects
     }

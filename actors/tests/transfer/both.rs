@@ -233,7 +233,7 @@ fn a_file_may_be_provided_before_the_contact_wants_it() {
         drop(contact);
         wait_state(&sender, FileTransferState::Completed).await;
         assert_eq!(
-            world.tree.file_signals(sender.id)[1],
+            world.tree.file_signals(sender.id)[2],
             FileTransferSignal::InitialOffsetDefined(0)
         );
     });

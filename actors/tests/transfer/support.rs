@@ -92,6 +92,7 @@ impl World {
                 file,
                 sockets: self.sockets.supported(),
                 uri: String::new(),
+                has_ranges: requested,
             },
             way,
             sockets: Arc::new(self.sockets.clone()),
@@ -211,9 +212,11 @@ fn check_signals(signals: &[FileTransferSignal]) {
     let mut last = Pending;
     let mut offsets = 0;
     let mut bytes = 0;
+    let mut stored = 0;
     for signal in signals {
         assert!(
-            !matches!(last, Completed | Cancelled),
+            !matches!(last, Completed | Cancelled)
+                || matches!(signal, FileTransferSignal::StoredChanged(_)),
             "something after the end: {signals:?}"
         );
         match signal {
@@ -236,6 +239,11 @@ fn check_signals(signals: &[FileTransferSignal]) {
                 assert!(*count > bytes && last == Open, "{signals:?}");
                 bytes = *count;
             }
+            FileTransferSignal::StoredChanged(count) => {
+                assert!(*count > stored && last >= Open, "{signals:?}");
+                stored = *count;
+            }
+            FileTransferSignal::AskedDefined(_) => assert_eq!(last, Pending, "{signals:?}"),
             FileTransferSignal::UriDefined(_) => assert_eq!(last, Pending, "{signals:?}"),
         }
     }

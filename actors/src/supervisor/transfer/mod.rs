@@ -15,8 +15,9 @@
 //! transfer is taken whole: record, published view, signals and commands belong together.
 //!
 //! # What is bounded
-//! One application at a time is accepted ([`APPLICATIONS`]). The signals are few: each state once, the initial offset,
-//! the URI; `TransferredBytesChanged` joins them only while no other signal waits, and at the end.
+//! [`APPLICATIONS`] at once are accepted. The signals are few: each state once, the initial offset, what was
+//! asked, the URI; `TransferredBytesChanged` and `StoredChanged` join them only while no other signal
+//! waits, and at the end.
 
 mod carrier;
 
@@ -53,6 +54,10 @@ use crate::{
 /// the access control is the one; with Credentials others are silent before.
 const APPLICATIONS: usize = 2;
 
+/// Most signals that wait for the announcer: three states, the URI, what was asked, the initial offset, and
+/// twice what [`Channel::say_progress`] says.
+const SIGNALS: usize = 10;
+
 /// See the module's head.
 struct Channel {
     shell: Shell<FileTransferSignal, FlowNote>,
@@ -76,7 +81,9 @@ struct Channel {
     reins: Option<Reins>,
     progress: Arc<Progress>,
     /// What `TransferredBytesChanged` has said last.
-    said: u64,
+    said_transferred: u64,
+    /// The same of `StoredChanged`.
+    said_stored: u64,
     meters_due: Option<Time>,
 
     /// What the flow has told so far, and the failure of a sibling: told again to a successor.
@@ -114,15 +121,19 @@ impl Channel {
         stop: Stop,
     ) -> (Channel, FileTransferObject) {
         let config = &world.config;
+        let mut description = request.description;
         let (way, port) = match request.way {
-            FileWay::Send(sending) => (Way::Sending, Port::Send(sending)),
+            FileWay::Send(sending) => {
+                description.has_ranges = true;
+                (Way::Sending, Port::Send(sending))
+            }
             FileWay::Receive(incoming) => {
-                let has_ranges = incoming.has_ranges();
-                (Way::Receiving { has_ranges }, Port::Receive(incoming))
+                description.has_ranges = incoming.has_ranges();
+                (Way::Receiving, Port::Receive(incoming))
             }
         };
         let (mailbox, address) = Mailbox::new(config.mailbox.max(1));
-        let record = State::new(&request.description, way);
+        let record = State::new(&description, way);
         let progress = Arc::<Progress>::default();
         let (writer, view) = Snapshot::new(view_of(&record, &progress));
         // Each application; what the flow tells; one sibling failed.
@@ -130,7 +141,7 @@ impl Channel {
         // One: the transfer waits until it is taken.
         let (commits_in, commits) = async_channel::bounded(1);
         // Notes: each application, what the flow tells. Signals: see the module's head.
-        let room = (APPLICATIONS + 3, 8);
+        let room = (APPLICATIONS + 3, SIGNALS);
         let kinds = [
             SiblingKind::Announcer,
             SiblingKind::Transfer,
@@ -147,7 +158,7 @@ impl Channel {
         let (reins, orders) = orders();
         let channel = Channel {
             shell: Shell::new(world, id, stop, &kinds, room),
-            file: request.description.file.clone(),
+            file: description.file.clone(),
             limits: request.limits,
             mailbox,
             record,
@@ -162,7 +173,8 @@ impl Channel {
             flow: Flow::Idle(port, orders),
             reins: Some(reins),
             progress,
-            said: 0,
+            said_transferred: 0,
+            said_stored: 0,
             meters_due: None,
             told: Vec::new(),
             finished: false,
@@ -170,7 +182,7 @@ impl Channel {
         let object = FileTransferObject {
             id,
             owner: request.owner,
-            description: request.description,
+            description,
             address,
             view,
         };
@@ -338,7 +350,6 @@ impl Channel {
             }
         };
         if let Fact::Ended(_) = &fact {
-            self.meters_due = None;
             self.reins = None;
         }
         self.told.push(fact.clone());
@@ -366,27 +377,39 @@ impl Channel {
             self.start(kind);
         }
         if self.meters_due.is_some_and(|due| due <= now) {
-            self.meters_due = Some(now + self.shell.world.config.meter_period);
             let seen = self.view.get();
             if (seen.transferred, seen.stored) != (self.progress.transferred(), self.stored()) {
                 self.publish();
             }
             // While a signal waits the bus is slow, and this one would be old when its turn comes.
-            if self.shell.unsaid() == 0 {
+            let said = self.shell.unsaid() == 0;
+            if said {
                 self.say_progress()?;
             }
+            let next = now + self.shell.world.config.meter_period;
+            self.meters_due = (!said || self.is_flowing()).then_some(next);
         }
         Ok(())
     }
 
+    fn is_flowing(&self) -> bool {
+        self.record.initial_offset().is_some() && self.reins.is_some()
+    }
+
     fn say_progress(&mut self) -> Result<(), Failure> {
         let transferred = self.progress.transferred();
-        if transferred == self.said {
-            return Ok(());
+        if transferred != self.said_transferred {
+            self.said_transferred = transferred;
+            let signal = FileTransferSignal::TransferredBytesChanged(transferred);
+            self.shell.announce(signal, None)?;
         }
-        self.said = transferred;
-        let signal = FileTransferSignal::TransferredBytesChanged(transferred);
-        self.shell.announce(signal, None)
+        let stored = self.stored();
+        if stored > self.said_stored {
+            self.said_stored = stored;
+            let signal = FileTransferSignal::StoredChanged(stored);
+            self.shell.announce(signal, None)?;
+        }
+        Ok(())
     }
 
     /// Takes a decision of the transfer.
@@ -438,6 +461,9 @@ impl Channel {
                 if let Some(reins) = &self.reins {
                     reins.reports.force_send(stored).ok();
                 }
+                // Nobody looks regularly before the flow has begun, and after it is over.
+                let next = self.shell.world.clock.now() + self.shell.world.config.meter_period;
+                self.meters_due.get_or_insert(next);
             }
             Command::StopListening => {
                 self.listening = None;
