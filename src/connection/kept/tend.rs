@@ -45,6 +45,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const GROWTH: u32 = 4;
 /// And never longer.
 const LONGEST: Duration = Duration::from_secs(300);
+/// The longest where nobody is bothered: between two attempts to listen at an address that is taken.
+const LONGEST_FOR_ADDRESS: Duration = Duration::from_secs(30);
 /// Before a connection that is not needed any more is ended: whoever closed its last tube is answered,
 /// and the tube has closed.
 const LINGER: Duration = Duration::from_secs(5);
@@ -359,6 +361,7 @@ impl Tending {
                 Ok(bridge) => return bridge,
                 Err(error) => self.fails(&error, &mut pause).await,
             }
+            pause = pause.min(LONGEST_FOR_ADDRESS);
         }
     }
 
