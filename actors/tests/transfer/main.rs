@@ -1,4 +1,6 @@
 //! A file transfer's channel from its request to its end, on a virtual clock, with every port faked.
 
 mod both;
+mod receiving;
+mod sending;
 mod support;
