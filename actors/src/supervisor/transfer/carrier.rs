@@ -137,6 +137,8 @@ impl Carrier {
             }
         };
         let outcome = stopped.or(flowing).await;
+        // Whether what the contact hears last is what it ended with.
+        let told = matches!(outcome, Outcome::Ended(_));
         let (note, why) = match outcome {
             Outcome::Ended(end) => {
                 let why = (end != FlowEnd::Completed).then_some(AbortReason::Failed);
@@ -146,9 +148,12 @@ impl Carrier {
             Outcome::Stopped(why) => (FlowNote::Ended(FlowEnd::Stopped), Some(why)),
         };
         self.tell(note).await;
-        let Some(open) = open else {
+        let Some(mut open) = open else {
             return;
         };
+        if !told {
+            open.wire.take_last_back();
+        }
         let parting = within(&*self.clock, self.farewell_limit, open.part(why));
         let parting = self.faults.survive(FaultPoint::FlowParting, parting);
         // It has been told how it ended; that the last word gets through is not its failure.
