@@ -26,8 +26,8 @@ use super::{
     text,
 };
 use crate::client::{
-    self, Account, Bus, Connection, Contact, Decision, Event, Events, Kind, Lease, ManagedAccount,
-    Program, Status, Stay, Trust,
+    self, Account, Bus, Connection, Contact, Decision, Event, Events, Expected, Kind, Lease,
+    ManagedAccount, Program, Status, Stay, Trust,
 };
 
 /// How long going online may take where `--timeout` says nothing sensible about it.
@@ -71,6 +71,8 @@ pub enum Need {
     Present,
     /// On the network and able to take tubes.
     Tubes,
+    /// On the network and taking files.
+    Files,
 }
 
 /// Whether whoever is selected was confirmed already.
@@ -105,14 +107,13 @@ impl App {
         self.with_connection_expecting(None, command).await
     }
 
-    /// The same, where a tube of this contact for this service may be on its way as soon as the account
-    /// is online.
+    /// The same, where what is expected may be on its way as soon as the account is online.
     ///
     /// # Errors
     /// As [`App::with_connection`].
     pub async fn with_connection_expecting<T>(
         &self,
-        expected: Option<(&str, &str)>,
+        expected: Option<Expected<'_>>,
         command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
     ) -> Outcome<T> {
         let program = service_program();
@@ -136,7 +137,7 @@ impl App {
     async fn online(
         &self,
         bus: &Bus,
-        expected: Option<(&str, &str)>,
+        expected: Option<Expected<'_>>,
     ) -> Outcome<(Connection, Part)> {
         let profile = self.account.profile();
         let deadline = self.global.timeout.0.unwrap_or(ONLINE_DEADLINE);
@@ -215,7 +216,7 @@ impl App {
         &self,
         account: ManagedAccount,
         deadline: Duration,
-        expected: Option<(&str, &str)>,
+        expected: Option<Expected<'_>>,
     ) -> Outcome<(Connection, Part)> {
         let stay = if self.global.detach {
             None
@@ -351,6 +352,7 @@ impl App {
                     Need::Known => true,
                     Need::Present => !stranger || contact.show.is_online(),
                     Need::Tubes => contact.show.is_online() && contact.tubes,
+                    Need::Files => contact.show.is_online() && contact.files,
                 };
                 if ready {
                     let mut chosen = contact.clone();
