@@ -371,7 +371,9 @@ impl App {
                     .remark(format!("Waiting for {} …", text::safe(wanted)));
             }
             let changed = self
-                .before(deadline, next_change_of_contacts(&mut events))
+                .before(deadline, async {
+                    Ok(next_change_of_contacts(&mut events).await?)
+                })
                 .await?;
             if changed.is_none() {
                 return match found {
@@ -536,11 +538,14 @@ fn is_yes(answer: &str) -> bool {
 }
 
 /// Waits until the contacts have to be read again.
-async fn next_change_of_contacts(events: &mut Events) -> Outcome {
+///
+/// # Errors
+/// When the connection ends.
+pub async fn next_change_of_contacts(events: &mut Events) -> client::Result<()> {
     loop {
         match events.next().await? {
             Event::Contacts => return Ok(()),
-            event => still_online(&event)?,
+            event => event.still_online()?,
         }
     }
 }

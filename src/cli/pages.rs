@@ -233,7 +233,7 @@ fn script(shell: Shell) -> Outcome<String> {
 const BASH: &str = r#"
 _pneuma_or_contacts() {
     case "$3" in
-        --to|accept|verify|forget)
+        --to|--from|accept|verify|forget)
             COMPREPLY=( $(compgen -W "$("$1" complete-contacts 2>/dev/null)" -- "$2") )
             [ "${#COMPREPLY[@]}" -gt 0 ] && return 0
             ;;
@@ -255,6 +255,8 @@ _pneuma_contacts() {
 
 /// What is put after clap's own rules in fish.
 const FISH: &str = r#"
+complete -c pneuma -n "__fish_seen_subcommand_from receive" -l from -x -a "(pneuma complete-contacts 2>/dev/null)"
+complete -c pneuma -n "__fish_seen_subcommand_from send" -a "(pneuma complete-contacts 2>/dev/null)"
 complete -c pneuma -n "__fish_seen_subcommand_from offer" -l to -x -a "(pneuma complete-contacts 2>/dev/null)"
 complete -c pneuma -n "__fish_seen_subcommand_from accept verify forget" -f -a "(pneuma complete-contacts 2>/dev/null)"
 "#;

@@ -7,11 +7,13 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use super::{
     Resume, Sha256Digest,
+    following::{Following, Step},
     offer::{Offer, Shape},
 };
 use crate::{
     client::{
         bus::Remote,
+        connection::Connection,
         contact::{number, text},
         error::{Error, Kind, Result},
         managed::Handler,
@@ -215,6 +217,25 @@ impl Transfer {
                 "the service says that the transfer is in a state this program does not know",
             )
         })
+    }
+
+    /// Waits until it is not on offer any more: taken, taken back, or broken.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub async fn withdrawn(&self, connection: &Connection) -> Result<()> {
+        let mut following = Following::new(connection.events().await?, self);
+        match self.state().await {
+            Ok(FileTransferState::Pending) => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind.is_gone() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        loop {
+            if let Step::State(..) | Step::Closed = following.next().await? {
+                return Ok(());
+            }
+        }
     }
 
     /// `InitialOffset`: where the bytes begin, once the state is Open.

@@ -47,7 +47,7 @@ pub use offer::{Offer, Shape};
 pub use partial::{Finished, Partial};
 pub use receive::receive;
 pub use records::Records;
-pub use send::{is_passing, send};
+pub use send::send;
 pub use source::Source;
 pub use target::Target;
 pub use unpack::Unpacked;
@@ -69,6 +69,8 @@ pub enum End {
 /// Where a transfer stands, as it is told while it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// It has been offered to the contact.
+    Offered,
     /// The contact has agreed, or we have.
     Agreed,
     /// It flows, from here on, in bytes from the file's beginning.

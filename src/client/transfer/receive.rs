@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use actors::runtime::Stop;
 use futures_lite::FutureExt as _;
 
 use super::{
@@ -66,7 +67,9 @@ enum Cut {
 
 /// Agrees to what a contact sends and writes it into `partial`, at most so many bytes, until the transfer
 /// ends; [`End::Completed`] means that all of it is there, verified and synced. `watch` is told how it goes.
-/// Dropping the future stops the bytes, and the sender finds that it broke.
+///
+/// With `stop` it breaks, as if by accident, so that the sender goes on as soon as somebody takes it again.
+/// To close the channel would tell the contact that it is not wanted.
 ///
 /// # Errors
 /// [`Kind::NotAvailable`] when the offer does not stand any more, or another program took it; that the
@@ -76,17 +79,10 @@ pub async fn receive(
     transfer: &Transfer,
     mut partial: Partial,
     most: Option<u64>,
+    stop: &Stop,
     mut watch: impl FnMut(Progress),
 ) -> Result<(Partial, End), (Partial, Error)> {
-    let end = through(connection, transfer, &mut partial, most, &mut watch).await;
-    if end.is_err() {
-        // The sender is to hear that it broke, which the end of the socket says, and not that we stopped it.
-        connection
-            .bus()
-            .clock()
-            .sleep(Duration::from_millis(200))
-            .await;
-    }
+    let end = through(connection, transfer, &mut partial, most, stop, &mut watch).await;
     if !matches!(&end, Err(error) if error.kind == Kind::NotAvailable)
         && let Err(error) = transfer.close().await
     {
@@ -103,6 +99,7 @@ async fn through(
     transfer: &Transfer,
     partial: &mut Partial,
     most: Option<u64>,
+    stop: &Stop,
     watch: &mut impl FnMut(Progress),
 ) -> Result<End> {
     let mut following = Following::new(connection.events().await?, transfer);
@@ -141,15 +138,24 @@ async fn through(
     };
     let clock = connection.bus().clock().clone();
     let mut ended = None;
+    let mut stopped = false;
     let mut tells = 0;
     // Until the bytes end; the verdict may come first, or be what ends them.
     let copied = loop {
         enum Either {
             Copied(Result<(), Cut>),
             Step(Result<Step>),
+            Stop,
             Tick,
         }
         let done = async { Either::Copied((&mut copying).await) };
+        let told = async {
+            if stopped {
+                return std::future::pending().await;
+            }
+            stop.stopped().await;
+            Either::Stop
+        };
         let step = async {
             if ended.is_some() {
                 return std::future::pending().await;
@@ -160,7 +166,7 @@ async fn through(
             clock.sleep(TELL).await;
             Either::Tick
         };
-        match done.or(step).or(tick).await {
+        match done.or(step).or(told).or(tick).await {
             Either::Copied(copied) => break copied,
             Either::Step(step) => {
                 ended = following.end(step?).await?;
@@ -168,6 +174,10 @@ async fn through(
                     // Nothing more comes; what is in the socket already is worth having.
                     shut(&inlet.socket);
                 }
+            }
+            Either::Stop => {
+                stopped = true;
+                shut(&inlet.socket);
             }
             Either::Tick => {
                 let at = inlet.at.load(Ordering::Relaxed);
@@ -182,15 +192,19 @@ async fn through(
     let at = inlet.at.load(Ordering::Relaxed);
     watch(Progress::At(at));
     watch(Progress::Handed(at.saturating_sub(offset)));
-    match copied {
-        Ok(()) => {}
-        Err(Cut::Disk(error)) => return Err(partial.unwritable(error)),
-        Err(Cut::TooMany) => {
-            return Err(Error::new(
-                Kind::ResourceUnavailable,
-                "the contact sends more than it said, or than you allow with --max-size",
-            ));
-        }
+    let failed = match copied {
+        Ok(()) => None,
+        Err(Cut::Disk(error)) => Some(partial.unwritable(error)),
+        Err(Cut::TooMany) => Some(Error::new(
+            Kind::ResourceUnavailable,
+            "the contact sends more than it said, or than you allow with --max-size",
+        )),
+    };
+    if let Some(error) = failed {
+        // The sender is to hear that it broke, which the end of the socket says, before the channel goes.
+        shut(&inlet.socket);
+        following.verdict(connection.bus()).await?;
+        return Err(error);
     }
     sync(transfer, partial, at, ended.is_none()).await?;
     let end = match ended {

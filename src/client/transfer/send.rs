@@ -21,7 +21,7 @@ use super::{
 use crate::client::{
     bus::Bus,
     connection::Connection,
-    error::{Error, Kind, Result},
+    error::{Kind, Result},
 };
 
 /// Has the thread that writes stop, when whoever waits for it goes.
@@ -54,6 +54,7 @@ pub async fn send(
 ) -> Result<End> {
     let events = connection.events().await?;
     let transfer = connection.create_transfer(contact, offer).await?;
+    watch(Progress::Offered);
     let mut following = Following::new(events, &transfer);
     let ended = async {
         match transfer.claim().await {
@@ -193,26 +194,4 @@ async fn flow(
             }
         }
     }
-}
-
-/// An error after which asking again can help: the link, the contact, the service.
-pub fn is_passing(error: &Error) -> bool {
-    use Kind as K;
-    matches!(
-        error.kind,
-        K::ServiceGone
-            | K::NoService
-            | K::NotAvailable
-            | K::NotCapable
-            | K::Cancelled
-            | K::ConnectionRefused
-            | K::ConnectionLost
-            | K::ConnectionFailed
-            | K::Disconnected
-            | K::Offline
-            | K::NetworkError
-            | K::ResourceUnavailable
-            | K::TimedOut
-            | K::AlreadyConnected
-    )
 }
