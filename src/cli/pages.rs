@@ -232,6 +232,12 @@ fn script(shell: Shell) -> Outcome<String> {
 /// What is put around clap's own function in bash.
 const BASH: &str = r#"
 _pneuma_or_contacts() {
+    # Whom to send to comes after what to send: where no file is called so, it is meant.
+    if [ "${COMP_WORDS[1]}" = send ] && [ "$COMP_CWORD" -ge 3 ] \
+        && ! compgen -f -- "$2" >/dev/null; then
+        COMPREPLY=( $(compgen -W "$("$1" complete-contacts 2>/dev/null)" -- "$2") )
+        [ "${#COMPREPLY[@]}" -gt 0 ] && return 0
+    fi
     case "$3" in
         --to|--from|accept|verify|forget)
             COMPREPLY=( $(compgen -W "$("$1" complete-contacts 2>/dev/null)" -- "$2") )
