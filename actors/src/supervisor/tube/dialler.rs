@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use async_channel::{Receiver, Sender};
 
-use super::Note;
+use super::TubeNote;
 use crate::{
     endpoint::Slot,
     model::Error,
     ports::IncomingBytestream,
     runtime::{Exit, Failure, FaultPoint, Faults},
     stream_tube::state::Target,
-    supervisor::LocalSockets,
+    supervisor::{LocalSockets, channel::Note},
 };
 
 /// A request of the contact's, and where to dial for it.
@@ -30,7 +30,7 @@ pub(super) struct DialRequest {
 pub(super) struct Dialler {
     pub(super) queue: Receiver<DialRequest>,
     pub(super) sockets: Arc<dyn LocalSockets>,
-    pub(super) notes: Sender<Note>,
+    pub(super) notes: Sender<Note<TubeNote>>,
     pub(super) faults: Faults,
 }
 
@@ -65,11 +65,11 @@ impl Dialler {
                 .await?;
             match dialled {
                 Ok(socket) => {
-                    let note = Note::Dialled {
+                    let note = Note::Own(TubeNote::Dialled {
                         socket,
                         incoming,
                         slot,
-                    };
+                    });
                     if self.notes.send(note).await.is_err() {
                         return Ok(());
                     }

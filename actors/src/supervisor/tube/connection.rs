@@ -11,7 +11,7 @@ use std::{
 use async_channel::Sender;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt as _};
 
-use super::Note;
+use super::TubeNote;
 use crate::{
     limits::Limits,
     model::{BytestreamId, Error},
@@ -19,6 +19,7 @@ use crate::{
     relay::{self, Meters, RelayEnd},
     runtime::{Clock, Failure, FaultPoint, Faults, Stop, within},
     stream_tube::state::ConnectionEnd,
+    supervisor::channel::Note,
 };
 
 /// Where the bytestream comes from.
@@ -39,7 +40,7 @@ pub(super) struct Connection {
     pub(super) opening_limit: Duration,
     pub(super) faults: Faults,
     /// Told when the bytestream has opened.
-    pub(super) notes: Sender<Note>,
+    pub(super) notes: Sender<Note<TubeNote>>,
 }
 
 impl Connection {
@@ -81,7 +82,10 @@ impl Connection {
         faults.hit(FaultPoint::RelayOpened)?;
         self.meters.opened(&bytestream);
         // A channel that is gone shows nothing any more.
-        self.notes.send(Note::BytestreamOpened).await.ok();
+        self.notes
+            .send(Note::Own(TubeNote::BytestreamOpened))
+            .await
+            .ok();
         let shares = (&self.limits).into();
         let relay = relay::run_until(
             local,
