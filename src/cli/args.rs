@@ -19,7 +19,7 @@ use crate::client::{Account, Decision};
 /// What `pneuma --help` says at its end.
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  it worked; so did a tube that you end with Ctrl-C or SIGTERM
+  0  it worked; so did a tube, or `receive` while nothing arrives, that you end with Ctrl-C or SIGTERM
   1  it failed
   2  the command line cannot be understood
   3  the contact is unknown or not on the network
@@ -31,7 +31,8 @@ Exit codes:
 Contacts: a part of the name selects one of your own contacts, those you dealt with before.
 Somebody new takes the whole id and a confirmation (or --yes).";
 
-/// Tubes to people near you: offer a local service to a contact, use one that a contact offers.
+/// Tubes to people near you: offer a local service to a contact, use one that a contact offers; send and
+/// receive files.
 #[derive(Debug, Parser)]
 #[command(name = "pneuma", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
@@ -62,7 +63,8 @@ pub struct Global {
         alias = "color"
     )]
     pub colour: Colour,
-    /// How long to wait for contacts and offers: seconds, or 90s, 5m, 1h; 0 waits for ever
+    /// How long to wait for contacts and offers (not for a person's answer): seconds, or 90s, 5m, 1h; 0 waits
+    /// for ever
     #[arg(long, global = true, env = "PNEUMA_TIMEOUT", default_value = "30", value_parser = timeout)]
     pub timeout: Timeout,
     /// Leave the account online at the end; have the service keep the tube until `tubes --close`
@@ -85,7 +87,7 @@ pub struct AccountArgs {
     pub profile: Option<String>,
     /// The part of your id before the @ (your login name if not given)
     #[arg(long, global = true, env = "PNEUMA_NAME", value_name = "NAME")]
-    pub name: Option<String>,
+    pub published_name: Option<String>,
     /// The name others see you under
     #[arg(long, global = true, env = "PNEUMA_NICKNAME", value_name = "NAME")]
     pub nickname: Option<String>,
@@ -135,7 +137,7 @@ impl AccountArgs {
     pub fn account(&self) -> Account {
         let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
         Account {
-            published_name: text(&self.name),
+            published_name: text(&self.published_name),
             nickname: text(&self.nickname),
             first_name: text(&self.first_name),
             last_name: text(&self.last_name),
