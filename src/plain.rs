@@ -14,7 +14,7 @@ pub fn safe(text: &str) -> String {
 }
 
 /// Whether a character is neither a control, nor invisible, nor changes the direction of others.
-fn shows_as_itself(c: char) -> bool {
+pub fn shows_as_itself(c: char) -> bool {
     !(c.is_control()
         || matches!(c,
             // soft hyphen, combining grapheme joiner, Arabic letter mark, Hangul fillers

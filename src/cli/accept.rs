@@ -13,7 +13,9 @@ use super::{
     stdio,
     text::safe,
 };
-use crate::client::{Bridge, Connection, Contact, Events, Kind, Tube, TubeState, from_ip};
+use crate::client::{
+    Bridge, Connection, Contact, Events, Expected, Kind, Tube, TubeState, from_ip,
+};
 
 /// How the bytes get to the user.
 #[derive(Clone, Debug)]
@@ -49,7 +51,9 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
     };
     // A part of a name selects nobody before there are contacts; it selects known ones only, who are there
     // as soon as the account is online.
-    let expected = contact.contains('@').then_some((contact, service));
+    let expected = contact
+        .contains('@')
+        .then_some(Expected::Tube(contact, service));
     app.with_connection_expecting(expected, async |connection| {
         if app.global.detach && connection.account().is_some() {
             return Err(Failure::usage(

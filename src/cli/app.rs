@@ -26,8 +26,8 @@ use super::{
     text,
 };
 use crate::client::{
-    self, Account, Bus, Connection, Contact, Decision, Event, Events, Kind, Lease, ManagedAccount,
-    Program, Status, Stay, Trust,
+    self, Account, Bus, Connection, Contact, Decision, Event, Events, Expected, Kind, Lease,
+    ManagedAccount, Program, Status, Stay, Trust,
 };
 
 /// How long going online may take where `--timeout` says nothing sensible about it.
@@ -71,6 +71,8 @@ pub enum Need {
     Present,
     /// On the network and able to take tubes.
     Tubes,
+    /// On the network and taking files.
+    Files,
 }
 
 /// Whether whoever is selected was confirmed already.
@@ -106,14 +108,13 @@ impl App {
         self.with_connection_expecting(None, command).await
     }
 
-    /// The same, where a tube of this contact for this service may be on its way as soon as the account
-    /// is online.
+    /// The same, where what is expected may be on its way as soon as the account is online.
     ///
     /// # Errors
     /// As [`App::with_connection`].
     pub async fn with_connection_expecting<T>(
         &self,
-        expected: Option<(&str, &str)>,
+        expected: Option<Expected<'_>>,
         command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
     ) -> Outcome<T> {
         let program = service_program();
@@ -142,7 +143,7 @@ impl App {
     async fn online(
         &self,
         bus: &Bus,
-        expected: Option<(&str, &str)>,
+        expected: Option<Expected<'_>>,
     ) -> Outcome<(Connection, Part)> {
         let profile = self.account.profile();
         let deadline = self.global.timeout.0.unwrap_or(ONLINE_DEADLINE);
@@ -221,7 +222,7 @@ impl App {
         &self,
         account: ManagedAccount,
         deadline: Duration,
-        expected: Option<(&str, &str)>,
+        expected: Option<Expected<'_>>,
     ) -> Outcome<(Connection, Part)> {
         let stay = if self.global.detach {
             None
@@ -357,6 +358,7 @@ impl App {
                     Need::Known => true,
                     Need::Present => !stranger || contact.show.is_online(),
                     Need::Tubes => contact.show.is_online() && contact.tubes,
+                    Need::Files => contact.show.is_online() && contact.files,
                 };
                 if ready {
                     let mut chosen = contact.clone();
@@ -375,7 +377,9 @@ impl App {
                     .remark(format!("Waiting for {} …", text::safe(wanted)));
             }
             let changed = self
-                .before(deadline, next_change_of_contacts(&mut events))
+                .before(deadline, async {
+                    Ok(next_change_of_contacts(&mut events).await?)
+                })
                 .await?;
             if changed.is_none() {
                 return match found {
@@ -540,11 +544,14 @@ fn is_yes(answer: &str) -> bool {
 }
 
 /// Waits until the contacts have to be read again.
-async fn next_change_of_contacts(events: &mut Events) -> Outcome {
+///
+/// # Errors
+/// When the connection ends.
+pub async fn next_change_of_contacts(events: &mut Events) -> client::Result<()> {
     loop {
         match events.next().await? {
             Event::Contacts => return Ok(()),
-            event => still_online(&event)?,
+            event => event.still_online()?,
         }
     }
 }

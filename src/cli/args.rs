@@ -12,13 +12,14 @@ use super::{
     output::Colour,
     pages::Shell,
     policy::{self, Cap, Place},
+    receive,
 };
 use crate::client::{Account, Decision};
 
 /// What `pneuma --help` says at its end.
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  it worked; so did a tube that you end with Ctrl-C or SIGTERM
+  0  it worked; so did a tube, or `receive` while nothing arrives, that you end with Ctrl-C or SIGTERM
   1  it failed
   2  the command line cannot be understood
   3  the contact is unknown or not on the network
@@ -30,7 +31,8 @@ Exit codes:
 Contacts: a part of the name selects one of your own contacts, those you dealt with before.
 Somebody new takes the whole id and a confirmation (or --yes).";
 
-/// Tubes to people near you: offer a local service to a contact, use one that a contact offers.
+/// Tubes to people near you: offer a local service to a contact, use one that a contact offers; send and
+/// receive files.
 #[derive(Debug, Parser)]
 #[command(name = "pneuma", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
@@ -61,7 +63,8 @@ pub struct Global {
         alias = "color"
     )]
     pub colour: Colour,
-    /// How long to wait for contacts and offers: seconds, or 90s, 5m, 1h; 0 waits for ever
+    /// How long to wait for contacts and offers (not for a person's answer): seconds, or 90s, 5m, 1h; 0 waits
+    /// for ever
     #[arg(long, global = true, env = "PNEUMA_TIMEOUT", default_value = "30", value_parser = timeout)]
     pub timeout: Timeout,
     /// Leave the account online at the end; have the service keep the tube until `tubes --close`
@@ -84,7 +87,7 @@ pub struct AccountArgs {
     pub profile: Option<String>,
     /// The part of your id before the @ (your login name if not given)
     #[arg(long, global = true, env = "PNEUMA_NAME", value_name = "NAME")]
-    pub name: Option<String>,
+    pub published_name: Option<String>,
     /// The name others see you under
     #[arg(long, global = true, env = "PNEUMA_NICKNAME", value_name = "NAME")]
     pub nickname: Option<String>,
@@ -134,7 +137,7 @@ impl AccountArgs {
     pub fn account(&self) -> Account {
         let text = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
         Account {
-            published_name: text(&self.name),
+            published_name: text(&self.published_name),
             nickname: text(&self.nickname),
             first_name: text(&self.first_name),
             last_name: text(&self.last_name),
@@ -192,6 +195,45 @@ pub enum Command {
         /// One connection, on standard input and output; serves as ssh's ProxyCommand
         #[arg(long, conflicts_with_all = ["listen", "json", "detach"])]
         stdio: bool,
+    },
+    /// Send files and folders to a contact; goes on after whatever breaks it
+    ///
+    /// What was stopped, by Ctrl-C too, goes on where it was when the same command is run again, as long
+    /// as the file has not changed. Of several things, four are offered at a time.
+    Send {
+        /// Files and folders, or - for what comes by a pipe (with --name)
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// To whom
+        #[arg(required = true)]
+        contact: String,
+        /// What it is to be called there
+        #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        name: Option<String>,
+    },
+    /// Receive files and folders that contacts send, until Ctrl-C
+    ///
+    /// Nothing that is there is overwritten. What is arriving is called NAME.part; what broke stays there,
+    /// and goes on when the contact sends it again.
+    Receive {
+        /// Only what this contact sends
+        #[arg(long, value_name = "CONTACT")]
+        from: Option<String>,
+        /// Where it goes
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+        /// What is taken without a question
+        #[arg(long, value_enum, default_value_t, value_name = "WHOSE")]
+        accept: receive::Accept,
+        /// Take nothing larger: 500kB, 2MiB, 1.5GiB
+        #[arg(long, value_name = "N", value_parser = size)]
+        max_size: Option<u64>,
+        /// End when so many have arrived
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// End when one has arrived
+        #[arg(long, conflicts_with = "count")]
+        once: bool,
     },
     /// Show what you let whom do, or change it
     Policy {
@@ -383,6 +425,16 @@ fn timeout(text: &str) -> Result<Timeout, String> {
     ))
 }
 
+/// Reads a number of bytes as [`policy::rate`] does.
+fn size(text: &str) -> Result<u64, String> {
+    match policy::rate(text) {
+        Ok(Cap::Most(bytes)) if !text.ends_with("/s") => Ok(bytes),
+        _ => Err(format!(
+            "`{text}` is no size; write bytes, or 500kB, 2MiB, 1.5GiB"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -490,6 +542,28 @@ mod tests {
         assert!(parse("pneuma accept --allowed").is_ok());
         assert!(parse("pneuma accept bob http --allowed").is_err());
         assert!(parse("pneuma accept bob").is_err());
+    }
+
+    #[test]
+    fn the_last_of_what_is_sent_is_to_whom() {
+        let cli = parse("pneuma send a b/c bob --quiet").expect("it is right");
+        let Command::Send {
+            paths,
+            contact,
+            name,
+        } = cli.command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(paths, [PathBuf::from("a"), PathBuf::from("b/c")]);
+        assert_eq!((contact.as_str(), name), ("bob", None));
+        assert!(parse("pneuma send - bob --name x").is_ok());
+        assert!(parse("pneuma send a").is_err());
+        assert!(parse("pneuma receive").is_ok());
+        assert!(parse("pneuma receive --accept verified --max-size 2GiB --once").is_ok());
+        assert!(parse("pneuma receive --accept everybody").is_err());
+        assert!(parse("pneuma receive --max-size none").is_err());
+        assert!(parse("pneuma receive --once --count 2").is_err());
     }
 
     #[test]

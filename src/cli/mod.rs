@@ -9,7 +9,10 @@ mod accept;
 mod address;
 mod app;
 mod args;
+mod ask;
+mod bars;
 mod contacts;
+mod crowd;
 mod demo;
 mod doctor;
 mod failure;
@@ -19,7 +22,9 @@ mod offer;
 mod output;
 mod pages;
 mod policy;
+mod receive;
 mod select;
+mod send;
 mod standing;
 mod status;
 mod stdio;
@@ -126,6 +131,35 @@ async fn dispatch(app: &App, command: Command, outside: Outside) -> Outcome {
                 (None, false) => accept::Way::Socket,
             };
             accept::run(app, &contact, &service, way).await
+        }
+        Command::Send {
+            paths,
+            contact,
+            name,
+        } => {
+            let wish = send::Wish {
+                paths: &paths,
+                contact: &contact,
+                name: name.as_deref(),
+            };
+            send::run(app, &wish).await
+        }
+        Command::Receive {
+            from,
+            dir,
+            accept,
+            max_size,
+            count,
+            once,
+        } => {
+            let wish = receive::Wish {
+                from: from.as_deref(),
+                folder: &dir,
+                accept,
+                most: max_size,
+                count: count.or(once.then_some(1)),
+            };
+            receive::run(app, &wish).await
         }
         Command::Policy { what } => match what {
             None => policy::list(app).await,

@@ -232,8 +232,14 @@ fn script(shell: Shell) -> Outcome<String> {
 /// What is put around clap's own function in bash.
 const BASH: &str = r#"
 _pneuma_or_contacts() {
+    # Whom to send to comes after what to send: where no file is called so, it is meant.
+    if [ "${COMP_WORDS[1]}" = send ] && [ "$COMP_CWORD" -ge 3 ] \
+        && ! compgen -f -- "$2" >/dev/null; then
+        COMPREPLY=( $(compgen -W "$("$1" complete-contacts 2>/dev/null)" -- "$2") )
+        [ "${#COMPREPLY[@]}" -gt 0 ] && return 0
+    fi
     case "$3" in
-        --to|accept|verify|forget)
+        --to|--from|accept|verify|forget)
             COMPREPLY=( $(compgen -W "$("$1" complete-contacts 2>/dev/null)" -- "$2") )
             [ "${#COMPREPLY[@]}" -gt 0 ] && return 0
             ;;
@@ -255,6 +261,8 @@ _pneuma_contacts() {
 
 /// What is put after clap's own rules in fish.
 const FISH: &str = r#"
+complete -c pneuma -n "__fish_seen_subcommand_from receive" -l from -x -a "(pneuma complete-contacts 2>/dev/null)"
+complete -c pneuma -n "__fish_seen_subcommand_from send" -a "(pneuma complete-contacts 2>/dev/null)"
 complete -c pneuma -n "__fish_seen_subcommand_from offer" -l to -x -a "(pneuma complete-contacts 2>/dev/null)"
 complete -c pneuma -n "__fish_seen_subcommand_from accept verify forget" -f -a "(pneuma complete-contacts 2>/dev/null)"
 "#;

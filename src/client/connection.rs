@@ -13,6 +13,7 @@ use super::{
     managed::{self, Handler, ManagedAccount},
     offers::Offers,
     policy::{Rule, Terms},
+    transfer::{self, Deliveries, Offer, Transfer, TransferDescription, transfer_from_properties},
     tube::{Tube, TubeDescription, tube_from_properties},
 };
 use crate::names;
@@ -406,6 +407,27 @@ impl Connection {
     /// # Errors
     /// What the service answers.
     pub async fn tubes(&self) -> Result<Vec<Tube>> {
+        let channels = self.channels().await?;
+        let tubes = channels
+            .into_iter()
+            .filter_map(|(path, properties)| tube_from_properties(path, &properties));
+        Ok(tubes.map(|tube| self.tube(tube)).collect())
+    }
+
+    /// All file transfers there are.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn transfers(&self) -> Result<Vec<Transfer>> {
+        let channels = self.channels().await?;
+        let transfers = channels
+            .into_iter()
+            .filter_map(|(path, properties)| transfer_from_properties(path, &properties));
+        Ok(transfers.map(|transfer| self.transfer(transfer)).collect())
+    }
+
+    /// Every channel with its immutable properties.
+    async fn channels(&self) -> Result<Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)>> {
         // A property of type a(oa{sv}): taken as a whole, so that it stays typed.
         let value: OwnedVariant = self
             .remote
@@ -421,11 +443,11 @@ impl Connection {
                 "the service's list of channels cannot be understood",
             )
         };
-        let Variant::Array(channels) = &*value else {
+        let Variant::Array(listed) = &*value else {
             return Err(bad());
         };
-        let mut tubes = Vec::new();
-        for channel in channels.iter() {
+        let mut channels = Vec::new();
+        for channel in listed.iter() {
             let Variant::Structure(channel) = channel else {
                 return Err(bad());
             };
@@ -433,11 +455,9 @@ impl Connection {
                 return Err(bad());
             };
             let map = dictionary(properties).ok_or_else(bad)?;
-            if let Some(tube) = tube_from_properties(path.to_owned().into(), &map) {
-                tubes.push(self.tube(tube));
-            }
+            channels.push((path.to_owned().into(), map));
         }
-        Ok(tubes)
+        Ok(channels)
     }
 
     /// The channel of a tube that an event told of.
@@ -486,6 +506,51 @@ impl Connection {
             )
         })?;
         Ok(self.tube(description))
+    }
+
+    /// The channel of a transfer that an event told of.
+    pub fn transfer(&self, description: TransferDescription) -> Transfer {
+        Transfer::new(
+            self.bus().remote(self.bus_name(), description.path.clone()),
+            description,
+        )
+    }
+
+    /// Requests a file transfer to a contact. It is offered at once; whether it is wanted is for the
+    /// contact's user to say.
+    ///
+    /// # Errors
+    /// [`Kind::NotCapable`], [`Kind::Offline`] and what else the service answers.
+    pub async fn create_transfer(&self, contact: u32, offer: &Offer) -> Result<Transfer> {
+        if let Some(account) = &self.account {
+            let contact = self.id_of(contact).await?;
+            return managed::create_transfer(account, contact, offer).await;
+        }
+        let mut request = transfer::request(offer);
+        request.insert(
+            format!("{}.TargetHandle", names::CHANNEL),
+            Variant::from(contact),
+        );
+        let (path, properties): (OwnedObjectPath, HashMap<String, OwnedVariant>) = self
+            .remote
+            .call(names::REQUESTS, "CreateChannel", &request)
+            .await?;
+        let description = transfer_from_properties(path, &properties).ok_or_else(|| {
+            Error::new(
+                Kind::BadAnswer,
+                "the service made something else than a file transfer",
+            )
+        })?;
+        Ok(self.transfer(description))
+    }
+
+    /// The files that contacts send, or this one, by its id. While it lives, contacts see that files are
+    /// taken here.
+    ///
+    /// # Errors
+    /// What the service and the bus answer.
+    pub async fn deliveries(&self, contact: Option<&str>) -> Result<Deliveries> {
+        Deliveries::of(self, contact).await
     }
 
     /// The tubes that a contact, by its id, offers for a service.

@@ -148,6 +148,8 @@ pub struct Contact {
     pub message: String,
     /// Whether it can be offered stream tubes.
     pub tubes: bool,
+    /// Whether it takes files.
+    pub files: bool,
     /// The services it announces for stream tubes, sorted.
     pub services: Vec<String>,
     /// Its key, and how far that is trusted.
@@ -217,7 +219,7 @@ impl Contact {
         let Some(Variant::Dict(fixed)) = class.fields().first() else {
             return;
         };
-        let mut stream_tube = false;
+        let (mut stream_tube, mut file) = (false, false);
         let mut service = None;
         for (key, value) in fixed.iter() {
             let (Variant::Str(key), Variant::Variant(value)) = (key, value) else {
@@ -228,10 +230,12 @@ impl Contact {
             };
             if key.strip_prefix(names::CHANNEL) == Some(".ChannelType") {
                 stream_tube = value.as_str() == names::STREAM_TUBE;
+                file = value.as_str() == names::FILE_TRANSFER;
             } else if key.strip_prefix(names::STREAM_TUBE) == Some(".Service") {
                 service = Some(value.as_str().to_owned());
             }
         }
+        self.files |= file;
         if stream_tube {
             self.tubes = true;
             self.services.extend(service);
@@ -328,6 +332,10 @@ mod tests {
                         ),
                     ]),
                     class(&[("org.freedesktop.Telepathy.Channel.ChannelType", "other")]),
+                    class(&[(
+                        "org.freedesktop.Telepathy.Channel.ChannelType",
+                        names::FILE_TRANSFER,
+                    )]),
                 ]),
             ),
         ]);
@@ -341,6 +349,7 @@ mod tests {
                 show: Show::Away,
                 message: "at lunch".into(),
                 tubes: true,
+                files: true,
                 services: vec!["rfb".into()],
                 trust: Trust {
                     level: TrustLevel::Verified,

@@ -72,6 +72,26 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Whether to ask again later may help: it lies with the link, the contact or the service, and not with
+    /// what was asked for or who is trusted.
+    pub fn is_passing(self) -> bool {
+        !matches!(
+            self,
+            Kind::InvalidArgument
+                | Kind::NotImplemented
+                | Kind::NotYours
+                | Kind::PermissionDenied
+                | Kind::EncryptionNotAvailable
+                | Kind::FingerprintMismatch
+                | Kind::CertInvalid
+                | Kind::BadAnswer
+                | Kind::NoBus
+                | Kind::Io
+        )
+    }
+}
+
 /// An error of the client library: a kind, and a sentence without its full stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {

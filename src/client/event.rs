@@ -2,12 +2,16 @@
 
 use std::{collections::HashMap, num::NonZeroUsize};
 
+use actors::model::{FileTransferReason, FileTransferState};
 use futures_lite::StreamExt as _;
 use zbus::{MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, message};
 
 use super::{
     bus::Bus,
     error::{Error, Kind, Result},
+    transfer::{
+        TransferDescription, reason_from_number, state_from_number, transfer_from_properties,
+    },
     tube::{TubeDescription, TubeState, tube_from_properties},
 };
 use crate::names;
@@ -58,6 +62,29 @@ pub enum Event {
         id: u32,
         /// Why.
         why: Error,
+    },
+    /// `Requests.NewChannels`, as far as they are file transfers.
+    NewTransfers(Vec<TransferDescription>),
+    /// `FileTransfer.FileTransferStateChanged`; a state of a newer service is left out.
+    TransferState {
+        /// Of which channel.
+        channel: OwnedObjectPath,
+        /// What it is now.
+        state: FileTransferState,
+        /// Why.
+        reason: FileTransferReason,
+    },
+    /// `FileTransfer.TransferredBytesChanged`
+    Transferred {
+        /// Of which channel.
+        channel: OwnedObjectPath,
+        /// `Count`
+        count: u64,
+    },
+    /// `Transfer1.AskedDefined`: the contact has said where it wants to begin.
+    Asked {
+        /// Of which channel.
+        channel: OwnedObjectPath,
     },
     /// The service left the bus.
     ServiceGone,
@@ -216,11 +243,37 @@ fn read(message: &Message) -> Result<Option<Event>> {
                 .into_iter()
                 .filter_map(|(path, properties)| tube_from_properties(path, &properties))
                 .collect();
-            if tubes.is_empty() {
+            if !tubes.is_empty() {
+                return Ok(Some(Event::NewTubes(tubes)));
+            }
+            let channels: Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)> =
+                body.deserialize()?;
+            let transfers: Vec<_> = channels
+                .into_iter()
+                .filter_map(|(path, properties)| transfer_from_properties(path, &properties))
+                .collect();
+            if transfers.is_empty() {
                 return Ok(None);
             }
-            Event::NewTubes(tubes)
+            // The service tells of one channel at a time.
+            Event::NewTransfers(transfers)
         }
+        (names::FILE_TRANSFER, "FileTransferStateChanged") => {
+            let (state, reason): (u32, u32) = body.deserialize()?;
+            match state_from_number(state) {
+                Some(state) => Event::TransferState {
+                    channel: channel(),
+                    state,
+                    reason: reason_from_number(reason),
+                },
+                None => return Ok(None),
+            }
+        }
+        (names::FILE_TRANSFER, "TransferredBytesChanged") => Event::Transferred {
+            channel: channel(),
+            count: body.deserialize()?,
+        },
+        (names::TRANSFER, "AskedDefined") => Event::Asked { channel: channel() },
         (names::CHANNEL, "Closed") => Event::Closed(channel()),
         (names::TUBE, "TubeChannelStateChanged") => Event::TubeState {
             channel: channel(),

@@ -7,8 +7,9 @@
 //!       ├─ KeptTube ── what the service makes again by itself
 //!       ├─ Lease ── whether we may take it offline when we go
 //!       ├─ Offers ── the tubes that a contact offers us
-//!       └─ Tube ── one stream tube: offer, accept, claim, statistics, close
-//!           └─ Bridge ── an address of the user's choice, joined to the tube's socket
+//!       ├─ Tube ── one stream tube: offer, accept, claim, statistics, close
+//!       │   └─ Bridge ── an address of the user's choice, joined to the tube's socket
+//!       └─ transfer ── files to and from contacts, that go on after whatever broke them
 //! ```
 //!
 //! Where Mission Control manages the account, a ManagedAccount takes the place of going online, and
@@ -33,6 +34,7 @@ mod managed;
 mod offers;
 mod policy;
 mod queue;
+pub mod transfer;
 mod tube;
 
 pub use account::Account;
@@ -48,7 +50,7 @@ pub use launch::{
 };
 pub use lease::Lease;
 pub use levels::{levels, not_running, set_levels};
-pub use managed::{ManagedAccount, Stay};
+pub use managed::{Expected, ManagedAccount, Stay};
 pub use offers::Offers;
 pub use policy::{Decision, Rule, Terms};
 pub use tube::{Statistics, Tube, TubeDescription, TubeState, from_ip};

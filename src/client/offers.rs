@@ -9,7 +9,7 @@ use super::{
     connection::Connection,
     error::Result,
     event::{Event, Events},
-    managed::{Handler, Wish},
+    managed::{Handed, Handler, Wish},
     tube::{Tube, TubeDescription},
 };
 
@@ -57,7 +57,7 @@ impl Offers {
         match &mut self.way {
             Way::Direct(waiting) => std::iter::from_fn(|| waiting.pop_front())
                 .find(|tube| self.wish.fits(tube.description())),
-            Way::Handed(handler) => handler.ready(),
+            Way::Handed(handler) => handler.ready().and_then(tube_of),
         }
     }
 
@@ -76,7 +76,7 @@ impl Offers {
                     waiting.extend(tubes.map(|tube| self.connection.tube(tube)));
                 }
                 Way::Handed(handler) => {
-                    let handed = async { Ok(Some(handler.next().await)) };
+                    let handed = async { Ok(tube_of(handler.next().await)) };
                     // Whether new ones are for us is Mission Control's to say.
                     let others = async { next_tubes(events).await.map(|_| None) };
                     if let Some(tube) = handed.or(others).await? {
@@ -85,6 +85,14 @@ impl Offers {
                 }
             }
         }
+    }
+}
+
+/// A Handler for tubes is handed tubes.
+fn tube_of(handed: Handed) -> Option<Tube> {
+    match handed {
+        Handed::Tube(tube) => Some(tube),
+        Handed::Transfer(_) => None,
     }
 }
 

@@ -143,7 +143,7 @@ fn profiles_are_told_apart() {
     alice
         .run(&["contacts", "--profile", "work"])
         .failed(1, &["alice"]);
-    let work = ["--profile", "work", "--name", "alice-work"];
+    let work = ["--profile", "work", "--published-name", "alice-work"];
     alice
         .run(&[&["contacts", "--detach"], &work[..]].concat())
         .succeeded();

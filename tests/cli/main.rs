@@ -3,6 +3,8 @@
 
 mod demo;
 mod doctor;
+mod files;
+mod files_broken;
 mod kept;
 mod life;
 mod no_bus;

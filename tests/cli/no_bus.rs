@@ -326,7 +326,14 @@ fn what_a_login_without_a_bus_left_is_found_by_one_that_has_one() {
     assert_eq!(other.manager(), Some(manager));
     // Another profile goes online where it always did, and both are shown.
     alice
-        .run(&["contacts", "--detach", "--profile", "work", "--name", "al"])
+        .run(&[
+            "contacts",
+            "--detach",
+            "--profile",
+            "work",
+            "--published-name",
+            "al",
+        ])
         .succeeded();
     let mut profiles: Vec<_> = accounts()
         .iter()

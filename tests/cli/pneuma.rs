@@ -45,6 +45,15 @@ impl Ran {
         self
     }
 
+    /// Asserts how a command with `--json` failed.
+    pub fn failed_with_json(self, code: i32, word: &str) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let last = self.err.lines().last().unwrap_or_default();
+        let value: Value = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        assert_eq!(value["error"], word, "{self:?}");
+        self
+    }
+
     /// The result as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))

@@ -43,6 +43,24 @@ pub struct ManagedAccount {
     pub(super) handlers: Arc<AtomicU64>,
 }
 
+/// What a program waits for from before the account is online.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected<'a> {
+    /// A tube of this contact, by its id, for this service.
+    Tube(&'a str, &'a str),
+    /// Files of anybody, or of this contact, by its id.
+    Files(Option<&'a str>),
+}
+
+impl Expected<'_> {
+    fn wish(self) -> Wish {
+        match self {
+            Expected::Tube(contact, service) => Wish::offered(contact, service),
+            Expected::Files(contact) => Wish::files(contact),
+        }
+    }
+}
+
 /// What an account is at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
@@ -117,20 +135,18 @@ impl ManagedAccount {
     /// Brings it online unless it is, and waits until it is; gives whether it was offline before. It
     /// gets the presence that its user wants for that.
     ///
-    /// A tube `expected` of a contact, by its id, for a service may be on its way as soon as we are
-    /// online, and Mission Control closes what nobody waits for: so the Handler for it is there before.
+    /// What is `expected` may be on its way as soon as we are online, and Mission Control closes what
+    /// nobody waits for: so the Handler for it is there before.
     ///
     /// # Errors
     /// Why it did not get online; [`Kind::TimedOut`].
     pub async fn go_online(
         &self,
         deadline: Duration,
-        expected: Option<(&str, &str)>,
+        expected: Option<Expected<'_>>,
     ) -> Result<(Connection, bool)> {
         let early = match expected {
-            Some((contact, service)) => {
-                Some(Handler::register(self, Wish::offered(contact, service)).await?)
-            }
+            Some(expected) => Some(Handler::register(self, expected.wish()).await?),
             None => None,
         };
         let mut changes = self.changes().await?;

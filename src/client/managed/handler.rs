@@ -8,7 +8,8 @@
 //!      └────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! While it holds a tube it takes no other, so that a second offer goes to a program that waits for it.
+//! While it holds a tube it takes no other, so that a second offer goes to a program that waits for it. Of
+//! files it takes one after the other, up to [`MOST_FILES`] that nobody has looked at yet.
 //! Anybody on the user's own bus may call it; what fits is all they can have it take.
 
 use std::{
@@ -28,57 +29,108 @@ use crate::{
         bus::path,
         connection::bus_name,
         error::{Error, Kind, Result},
+        transfer::{Transfer, TransferDescription, transfer_from_properties},
         tube::{Tube, TubeDescription, tube_from_properties},
     },
     names,
 };
 
-/// The tubes a Handler is for.
+/// Most files that wait for the program to look at them; Mission Control closes further ones.
+const MOST_FILES: usize = 64;
+
+/// The channels a Handler is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// One that we asked for, rather than one that the contact offers.
     pub requested: bool,
-    /// The contact's id.
-    pub contact: String,
-    /// `Service`
-    pub service: String,
+    /// The contact's id; nothing is anybody.
+    pub contact: Option<String>,
+    /// What kind.
+    pub what: What,
+}
+
+/// A kind of channels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Stream tubes for this `Service`.
+    Tube(String),
+    /// Files.
+    Files,
 }
 
 impl Wish {
-    /// One that the contact offers.
+    /// A tube that the contact offers.
     pub fn offered(contact: &str, service: &str) -> Self {
         Wish {
             requested: false,
-            contact: contact.to_owned(),
-            service: service.to_owned(),
+            contact: Some(contact.to_owned()),
+            what: What::Tube(service.to_owned()),
+        }
+    }
+
+    /// The files that anybody sends, or this contact.
+    pub fn files(contact: Option<&str>) -> Self {
+        Wish {
+            requested: false,
+            contact: contact.map(str::to_owned),
+            what: What::Files,
         }
     }
 
     /// `HandlerChannelFilter`: what Mission Control hands over, and what the service announces to
     /// contacts. For a tube that we asked for it is empty: Mission Control brings that anyhow.
-    fn filter(&self) -> Vec<HashMap<String, Variant<'static>>> {
+    pub fn filter(&self) -> Vec<HashMap<String, Variant<'static>>> {
         if self.requested {
             return Vec::new();
         }
         let property = |name: &str| format!("{}.{name}", names::CHANNEL);
-        vec![HashMap::from([
-            (property("ChannelType"), names::STREAM_TUBE.into()),
+        let mut filter: HashMap<String, Variant<'static>> = HashMap::from([
             (property("TargetHandleType"), 1u32.into()),
-            (property("TargetID"), self.contact.clone().into()),
             (property("Requested"), false.into()),
-            (
-                format!("{}.Service", names::STREAM_TUBE),
-                self.service.clone().into(),
-            ),
-        ])]
+        ]);
+        if let Some(contact) = &self.contact {
+            filter.insert(property("TargetID"), contact.clone().into());
+        }
+        let channel_type = match &self.what {
+            What::Tube(service) => {
+                let property = format!("{}.Service", names::STREAM_TUBE);
+                filter.insert(property, service.clone().into());
+                names::STREAM_TUBE
+            }
+            What::Files => names::FILE_TRANSFER,
+        };
+        filter.insert(property("ChannelType"), channel_type.into());
+        vec![filter]
     }
 
     /// Whether this is such a tube.
     pub fn fits(&self, tube: &TubeDescription) -> bool {
         tube.requested == self.requested
-            && tube.contact_id == self.contact
-            && tube.service == self.service
+            && self.is_of(&tube.contact_id)
+            && self.what == What::Tube(tube.service.clone())
     }
+
+    /// Whether this is such a transfer.
+    pub fn fits_transfer(&self, transfer: &TransferDescription) -> bool {
+        transfer.requested == self.requested
+            && self.is_of(&transfer.contact_id)
+            && self.what == What::Files
+    }
+
+    fn is_of(&self, contact: &str) -> bool {
+        self.contact
+            .as_deref()
+            .is_none_or(|wanted| wanted == contact)
+    }
+}
+
+/// A channel that was handed over.
+#[derive(Clone, Debug)]
+pub enum Handed {
+    /// A stream tube.
+    Tube(Tube),
+    /// A file transfer.
+    Transfer(Transfer),
 }
 
 /// What a Handler answers when it does not take a channel.
@@ -96,18 +148,28 @@ struct Desk {
     wish: Wish,
     /// Whether the next one that fits is taken.
     wanted: AtomicBool,
-    /// Taken, and not collected yet: one at most.
+    /// Taken, and not collected yet: one at most, but for files.
     taken: Sender<Taken>,
     /// All that were taken.
     handled: Mutex<HashSet<OwnedObjectPath>>,
 }
 
-/// A tube, and the object path of its connection.
-type Taken = (String, TubeDescription);
+/// A channel, and the object path of its connection.
+type Taken = (String, Seen);
+
+#[derive(Debug)]
+enum Seen {
+    Tube(TubeDescription),
+    Transfer(TransferDescription),
+}
 
 impl Desk {
     fn new(account: OwnedObjectPath, wish: Wish) -> (Self, Receiver<Taken>) {
-        let (taken, tubes) = async_channel::bounded(1);
+        let most = match wish.what {
+            What::Tube(_) => 1,
+            What::Files => MOST_FILES,
+        };
+        let (taken, tubes) = async_channel::bounded(most);
         let desk = Desk {
             account,
             wish,
@@ -142,17 +204,33 @@ impl Desk {
             // It is to be shown to the user again; it has no window.
             return Ok(());
         }
-        let tube = tube_from_properties(path.clone(), &properties);
-        let Some(tube) = tube.filter(|tube| self.wish.fits(tube)) else {
-            return refused("this program waits for another tube");
+        let Some(seen) = self.seen(path.clone(), &properties) else {
+            return refused("this program waits for another channel");
         };
-        if !self.wanted.swap(false, Ordering::AcqRel)
-            || self.taken.try_send((connection.to_owned(), tube)).is_err()
+        let one_by_one = matches!(seen, Seen::Tube(_)) || self.wish.requested;
+        if one_by_one && !self.wanted.swap(false, Ordering::AcqRel)
+            || self.taken.try_send((connection.to_owned(), seen)).is_err()
         {
-            return refused("this program has the tube that it waited for");
+            return refused("this program has the channel that it waited for");
         }
         self.handled().insert(path);
         Ok(())
+    }
+
+    /// The channel, if it is one that we wait for.
+    fn seen(
+        &self,
+        path: OwnedObjectPath,
+        properties: &HashMap<String, OwnedVariant>,
+    ) -> Option<Seen> {
+        match self.wish.what {
+            What::Tube(_) => tube_from_properties(path, properties)
+                .filter(|tube| self.wish.fits(tube))
+                .map(Seen::Tube),
+            What::Files => transfer_from_properties(path, properties)
+                .filter(|transfer| self.wish.fits_transfer(transfer))
+                .map(Seen::Transfer),
+        }
     }
 }
 
@@ -278,28 +356,37 @@ impl Handler {
         &self.desk.wish
     }
 
-    /// A tube that has been handed over already.
-    pub fn ready(self: &Arc<Self>) -> Option<Tube> {
-        self.tubes.try_recv().ok().map(|taken| self.tube(taken))
+    /// A channel that has been handed over already.
+    pub fn ready(self: &Arc<Self>) -> Option<Handed> {
+        self.tubes.try_recv().ok().map(|taken| self.handed(taken))
     }
 
-    /// The next tube that is handed over. Cancel-safe.
-    pub async fn next(self: &Arc<Self>) -> Tube {
-        if let Some(tube) = self.ready() {
-            return tube;
+    /// The next channel that is handed over. Cancel-safe.
+    pub async fn next(self: &Arc<Self>) -> Handed {
+        if let Some(handed) = self.ready() {
+            return handed;
         }
         self.desk.wanted.store(true, Ordering::Release);
         match self.tubes.recv().await {
-            Ok(taken) => self.tube(taken),
+            Ok(taken) => self.handed(taken),
             // Never: the desk, which sends, is ours.
             Err(_) => std::future::pending().await,
         }
     }
 
-    fn tube(self: &Arc<Self>, (connection, description): Taken) -> Tube {
+    fn handed(self: &Arc<Self>, (connection, seen): Taken) -> Handed {
         let name = bus_name(&connection);
-        let remote = self.account.bus().remote(name, description.path.clone());
-        Tube::new(remote, description).handled_by(self.clone())
+        let bus = self.account.bus();
+        match seen {
+            Seen::Tube(tube) => {
+                let remote = bus.remote(name, tube.path.clone());
+                Handed::Tube(Tube::new(remote, tube).handled_by(self.clone()))
+            }
+            Seen::Transfer(transfer) => {
+                let remote = bus.remote(name, transfer.path.clone());
+                Handed::Transfer(Transfer::new(remote, transfer).handled_by(self.clone()))
+            }
+        }
     }
 }
 
@@ -337,8 +424,8 @@ mod tests {
     fn wish(requested: bool) -> Wish {
         Wish {
             requested,
-            contact: "bob@desk".into(),
-            service: "rfb".into(),
+            contact: Some("bob@desk".into()),
+            what: What::Tube("rfb".into()),
         }
     }
 
@@ -388,7 +475,10 @@ mod tests {
         assert!(tubes.is_empty() && desk.handled().is_empty());
         desk.take(ACCOUNT, ONLINE, vec![channel(1, "bob@desk", "rfb", false)])
             .expect("it fits");
-        let (connection, tube) = tubes.try_recv().expect("it was taken");
+        let (connection, seen) = tubes.try_recv().expect("it was taken");
+        let Seen::Tube(tube) = seen else {
+            panic!("a tube became {seen:?}");
+        };
         assert_eq!(
             (connection.as_str(), tube.service.as_str()),
             (ONLINE, "rfb")

@@ -4,7 +4,7 @@
 //! ```text
 //!             AccountManager ◄── RequestedPresence ── ManagedAccount, Stay
 //!                   │
-//!  service ◄── Mission Control ── HandleChannels ──► Handler ──► a Tube
+//!  service ◄── Mission Control ── HandleChannels ──► Handler ──► a Tube, a Transfer
 //!                   │                                   ▲
 //!           ChannelDispatcher ◄── CreateChannel ── request
 //! ```
@@ -18,6 +18,6 @@ mod account;
 mod handler;
 mod request;
 
-pub use account::{ManagedAccount, Stay};
-pub(super) use handler::{Handler, Wish};
-pub(super) use request::create_tube;
+pub use account::{Expected, ManagedAccount, Stay};
+pub(super) use handler::{Handed, Handler, Wish};
+pub(super) use request::{create_transfer, create_tube};

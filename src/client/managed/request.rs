@@ -1,15 +1,16 @@
-//! A tube by way of the channel dispatcher, handed to a Handler of our own.
+//! A channel by way of the channel dispatcher, handed to a Handler of our own.
 
 use std::{collections::HashMap, time::Duration};
 
 use futures_lite::{FutureExt as _, StreamExt as _};
 use zbus::{MatchRule, MessageStream, OwnedObjectPath, Variant, message};
 
-use super::{Handler, ManagedAccount, Wish};
+use super::{Handed, Handler, ManagedAccount, Wish, handler::What};
 use crate::{
     client::{
         bus::{path, within},
         error::{Error, Kind, Result},
+        transfer::{self, Offer, Transfer},
         tube::Tube,
     },
     names,
@@ -26,24 +27,58 @@ const NOW: i64 = i64::MAX;
 /// # Errors
 /// What the connection manager answers, as Mission Control passes it on; [`Kind::TimedOut`].
 pub async fn create_tube(account: &ManagedAccount, contact: String, service: &str) -> Result<Tube> {
-    let bus = account.bus();
-    let properties: HashMap<String, Variant<'_>> = HashMap::from([
+    let properties = HashMap::from([
         (
             format!("{}.ChannelType", names::CHANNEL),
             names::STREAM_TUBE.into(),
         ),
         (format!("{}.TargetHandleType", names::CHANNEL), 1u32.into()),
-        (
-            // Not by handle: Mission Control may ask a later connection, where it is somebody else's.
-            format!("{}.TargetID", names::CHANNEL),
-            contact.clone().into(),
-        ),
         (format!("{}.Service", names::STREAM_TUBE), service.into()),
     ]);
+    match create(account, contact, What::Tube(service.to_owned()), properties).await? {
+        Handed::Tube(tube) => Ok(tube),
+        Handed::Transfer(_) => Err(something_else()),
+    }
+}
+
+/// Requests a file transfer to a contact.
+///
+/// # Errors
+/// As [`create_tube`].
+pub async fn create_transfer(
+    account: &ManagedAccount,
+    contact: String,
+    offer: &Offer,
+) -> Result<Transfer> {
+    match create(account, contact, What::Files, transfer::request(offer)).await? {
+        Handed::Transfer(transfer) => Ok(transfer),
+        Handed::Tube(_) => Err(something_else()),
+    }
+}
+
+fn something_else() -> Error {
+    Error::new(
+        Kind::BadAnswer,
+        "Mission Control handed over something else than was asked for",
+    )
+}
+
+async fn create(
+    account: &ManagedAccount,
+    contact: String,
+    what: What,
+    mut properties: HashMap<String, Variant<'_>>,
+) -> Result<Handed> {
+    let bus = account.bus();
+    // Not by handle: Mission Control may ask a later connection, where it is somebody else's.
+    properties.insert(
+        format!("{}.TargetID", names::CHANNEL),
+        contact.clone().into(),
+    );
     let wish = Wish {
         requested: true,
-        contact,
-        service: service.to_owned(),
+        contact: Some(contact),
+        what,
     };
     let handler = Handler::register(account, wish).await?;
     let dispatcher = names::CHANNEL_DISPATCHER;
@@ -81,7 +116,7 @@ pub async fn create_tube(account: &ManagedAccount, contact: String, service: &st
     };
     let late = Error::new(
         Kind::TimedOut,
-        "Mission Control did not hand over the tube in time",
+        "Mission Control did not hand over the channel in time",
     );
     let handed = async { Ok(handler.next().await) };
     match within(bus.clock(), DEADLINE, late, handed.or(failed)).await {

@@ -1,0 +1,741 @@
+//! `pneuma receive`: files and folders that contacts send.
+//!
+//! ```text
+//!  offered ──► begun before? ──yes──────────────────────────┐
+//!                  │ no                                     ▼
+//!                  └──► wanted? (asked, or by trust) ──► taken ──► arrives ──► verified ──► its name
+//!                          │ no                                       │
+//!                          └──► declined          broken: it stays as NAME.part until it is offered again
+//! ```
+//!
+//! Ctrl-C breaks what arrives, and does not decline it: the same command goes on as soon as it is offered
+//! again, which a sending `pneuma` does by itself.
+//!
+//! Bounds: [`AT_ONCE`] files at a time, the next ones wait; one question at a time.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashSet, VecDeque},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use actors::runtime::Stop;
+use futures_lite::FutureExt as _;
+use serde_json::json;
+
+use super::{
+    app::{App, can_ask},
+    ask::{Answer, Asker},
+    bars::{Bar, Bars},
+    crowd::Crowd,
+    failure::{Code, Failure, Outcome},
+    select::{Selection, select},
+    text::{bytes, fingerprint, safe, safe_short},
+};
+use crate::client::{
+    Connection, Error, Expected, Kind, Trust, TrustLevel,
+    transfer::{
+        Deliveries, End, Finished, Offer, Partial, Progress, Records, Shape, Target, Transfer,
+        receive,
+    },
+};
+
+/// Most files that arrive at the same time.
+const AT_ONCE: usize = 4;
+/// How long what arrives may take to be put away when the user ends the command.
+const LEAVING: Duration = Duration::from_secs(5);
+/// How long to wait before getting online again: the first time, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What is taken without a question.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Accept {
+    /// Nothing: you are asked about each
+    #[default]
+    Ask,
+    /// What your own contacts send; nobody else's
+    Pinned,
+    /// What contacts send whose codes you compared; nobody else's
+    Verified,
+}
+
+/// What to receive.
+#[derive(Clone, Debug)]
+pub struct Wish<'a> {
+    /// Only this contact's.
+    pub from: Option<&'a str>,
+    /// Into this folder.
+    pub folder: &'a Path,
+    /// What is taken without a question.
+    pub accept: Accept,
+    /// Nothing larger.
+    pub most: Option<u64>,
+    /// So many, and no more.
+    pub count: Option<u64>,
+}
+
+/// What one connection came to.
+enum Round {
+    /// The user, or the count.
+    Done,
+    /// The connection ended.
+    Again(Error),
+}
+
+/// Receives until Ctrl-C, or until so many have arrived.
+///
+/// # Errors
+/// Code 1 when nothing can be written into the folder, 2 when there is nobody to ask, 130 for what Ctrl-C
+/// stopped.
+pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
+    if wish.accept == Accept::Ask && !app.global.yes && !can_ask() {
+        return Err(Failure::usage(
+            "there is no terminal to ask on; say what is taken with --accept pinned or --accept verified",
+        ));
+    }
+    let folder = wish.folder.to_owned();
+    smol::unblock(move || Target::open(&folder)?.check_writable()).await?;
+    let (profile, now) = (app.account.profile().to_owned(), app.clock.wall());
+    let records = smol::unblock(move || Records::open(&profile, now)).await?;
+    let receiving = Receiving {
+        app,
+        wish,
+        records,
+        bars: Bars::new(app, None),
+        left: Cell::new(wish.count),
+        all_of: RefCell::default(),
+        broke: Cell::new(false),
+    };
+    receiving.unfinished().await?;
+    let mut pause = FIRST_PAUSE;
+    let mut began = false;
+    loop {
+        // Mission Control knows nobody by a part of a name.
+        let from = wish.from.filter(|from| from.contains('@'));
+        let round = app
+            .with_connection_expecting(Some(Expected::Files(from)), async |connection| {
+                receiving.round(connection, &mut began).await
+            })
+            .await;
+        let why = match round {
+            Ok(Round::Done) => break,
+            Ok(Round::Again(error)) => {
+                pause = FIRST_PAUSE;
+                error.message
+            }
+            Err(Failure::Error {
+                message,
+                word,
+                code: Code::Failed | Code::NoService | Code::TimedOut,
+            }) if began && word != "no-bus" && word != "io" => message,
+            Err(failure) => return Err(failure),
+        };
+        receiving.remark(format!("{}; trying again.", safe(&why)));
+        app.interruptible(async {
+            app.clock.sleep(pause).await;
+            Ok(())
+        })
+        .await?;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    if receiving.broke.get() {
+        return Err(Failure::Interrupted);
+    }
+    Ok(())
+}
+
+/// What all of it shares.
+struct Receiving<'a> {
+    app: &'a App,
+    wish: &'a Wish<'a>,
+    records: Records,
+    bars: Bars,
+    /// How many are still to come.
+    left: Cell<Option<u64>>,
+    /// The keys of contacts of whom everything is taken.
+    all_of: RefCell<HashSet<String>>,
+    /// Ctrl-C stopped something half way.
+    broke: Cell<bool>,
+}
+
+/// Who sends, by id, key and trust.
+struct Sender {
+    id: String,
+    trust: Trust,
+}
+
+/// What becomes of an offer.
+enum Fate {
+    /// It is taken, by the one who sends it as he was when the user was asked.
+    Taken(Transfer, Sender, Box<Partial>),
+    /// It is not ours, or not any more.
+    Gone,
+}
+
+impl Receiving<'_> {
+    fn remark(&self, text: String) {
+        self.bars.aside(|| self.app.out.remark(text));
+    }
+
+    /// Gives what arrived whole before this program was killed the name it was to have.
+    async fn unfinished(&self) -> Outcome {
+        let records = self.records.clone();
+        let found = smol::unblock(move || Partial::unfinished(&records)).await;
+        for partial in found {
+            let finished = smol::unblock(move || partial.finish()).await?;
+            self.finished(None, None, &finished)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that comes over one connection.
+    async fn round(&self, connection: &Connection, began: &mut bool) -> Outcome<Round> {
+        let from = self.sender_wanted(connection).await?;
+        let mut deliveries = connection.deliveries(from.as_deref()).await?;
+        if !std::mem::replace(began, true) {
+            self.begun(from.as_deref())?;
+        }
+        let outcome = self.take(connection, &mut deliveries).await;
+        let ended = deliveries.end().await;
+        match outcome {
+            Ok(()) => ended.map(|()| Round::Done).map_err(Failure::from),
+            Err(Ended::Connection(error)) => Ok(Round::Again(error)),
+            Err(Ended::Failed(failure)) => Err(failure),
+        }
+    }
+
+    fn begun(&self, from: Option<&str>) -> Outcome {
+        let folder = self.wish.folder.display().to_string();
+        self.app.out.record(&json!({
+            "event": "ready",
+            "folder": folder,
+            "from": from,
+        }))?;
+        let whose = from.map_or_else(|| "anybody".to_owned(), safe);
+        self.remark(format!(
+            "Files of {whose} go to {}. Ctrl-C ends it.",
+            safe(&folder)
+        ));
+        Ok(())
+    }
+
+    /// The id of the one contact whose files are wanted, if there is one.
+    async fn sender_wanted(&self, connection: &Connection) -> Outcome<Option<String>> {
+        let Some(wanted) = self.wish.from else {
+            return Ok(None);
+        };
+        let contacts = connection.contacts().await?;
+        match select(wanted, &contacts) {
+            Selection::Known(contact) | Selection::Stranger(contact) => {
+                Ok(Some(contact.id.clone()))
+            }
+            // Whoever has exactly this id may still come.
+            Selection::Nobody(_) if wanted.contains('@') => Ok(Some(wanted.to_owned())),
+            Selection::Nobody(sentence) => Err(Failure::new(Code::NotFound, "not-found", sentence)),
+            Selection::Ambiguous(sentence) => {
+                Err(Failure::new(Code::NotFound, "ambiguous", sentence))
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        connection: &Connection,
+        deliveries: &mut Deliveries,
+    ) -> Result<(), Ended> {
+        enum Next {
+            Offered(Transfer),
+            Decided(Outcome<Fate>),
+            Ended(Result<(), Ended>),
+            Stop,
+        }
+        let stop = &self.app.stop;
+        let mut waiting: VecDeque<Transfer> = VecDeque::new();
+        let asker = RefCell::new(Asker::default());
+        let mut crowd = Crowd::new();
+        // One question at a time.
+        let mut deciding = Crowd::new();
+        loop {
+            if self.left.get() == Some(0) && crowd.len() == 0 {
+                return Ok(());
+            }
+            let most = self
+                .left
+                .get()
+                .and_then(|left| usize::try_from(left).ok())
+                .map_or(AT_ONCE, |left| left.min(AT_ONCE));
+            if deciding.len() == 0
+                && crowd.len() < most
+                && let Some(transfer) = waiting.pop_front()
+            {
+                deciding.join(self.decide(connection, transfer, &asker));
+            }
+            let next = async {
+                stop.stopped().await;
+                Ok(Next::Stop)
+            }
+            .or(async { Ok(Next::Offered(deliveries.next().await?)) })
+            .or(async { Ok(Next::Decided(deciding.next().await)) })
+            .or(async { Ok(Next::Ended(crowd.next().await)) })
+            .await
+            .map_err(Ended::of)?;
+            match next {
+                Next::Offered(transfer) => waiting.push_back(transfer),
+                Next::Decided(fate) => {
+                    if let Fate::Taken(transfer, sender, partial) = fate.map_err(Ended::Failed)? {
+                        crowd.join(self.arrive(connection, transfer, sender, *partial, stop));
+                    }
+                }
+                Next::Ended(ended) => ended?,
+                Next::Stop => break,
+            }
+        }
+        // What arrives is told of the stop by itself.
+        self.broke.set(crowd.len() > 0);
+        let leave = async {
+            while crowd.len() > 0 {
+                crowd.next().await?;
+            }
+            Ok(())
+        };
+        let late = async {
+            self.app.clock.sleep(LEAVING).await;
+            Ok(())
+        };
+        leave.or(late).await
+    }
+
+    /// What becomes of an offer: the user is asked where that is wanted.
+    async fn decide(
+        &self,
+        connection: &Connection,
+        transfer: Transfer,
+        asker: &RefCell<Asker>,
+    ) -> Outcome<Fate> {
+        match self.decide_open(connection, &transfer, asker).await {
+            Ok(Some((sender, partial))) => Ok(Fate::Taken(transfer, sender, Box::new(partial))),
+            Ok(None) => Ok(Fate::Gone),
+            // The next one may do better.
+            Err(Failure::Error { word, message, .. })
+                if matches!(word, "not-available" | "not-yours" | "invalid-argument") =>
+            {
+                self.remark(format!("{}.", safe(&message)));
+                Ok(Fate::Gone)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn decide_open(
+        &self,
+        connection: &Connection,
+        transfer: &Transfer,
+        asker: &RefCell<Asker>,
+    ) -> Outcome<Option<(Sender, Partial)>> {
+        let description = transfer.description();
+        let offer = &description.offer;
+        let sender = Sender {
+            id: description.contact_id.clone(),
+            trust: connection.trust(description.contact).await?,
+        };
+        let key = sender.trust.fingerprint.clone();
+        let begun = match (&key, offer.id) {
+            (Some(key), Some(id)) => {
+                let (records, key) = (self.records.clone(), key.clone());
+                smol::unblock(move || Partial::resume(&records, &key, id)).await?
+            }
+            _ => None,
+        };
+        let begun = match begun {
+            Some(partial) if !partial.fits(offer) => {
+                partial.discard();
+                None
+            }
+            begun => begun,
+        };
+        let have = match &begun {
+            Some(partial) => partial.length()?,
+            None => 0,
+        };
+        self.offered(&sender, offer)?;
+        if let Some(why) = self.refused(&sender, offer, have)? {
+            return self.decline(transfer, &sender, &why).await.map(|()| None);
+        }
+        // What was taken once is taken.
+        if begun.is_none() && !self.is_taken_unasked(&sender) {
+            let question = question(&sender, offer);
+            let asked = async {
+                self.bars.hide(true);
+                let answer = asker.borrow_mut().ask(&question).await;
+                self.bars.hide(false);
+                answer.map(Some)
+            };
+            let withdrawn = async {
+                transfer.withdrawn(connection).await?;
+                self.bars.hide(false);
+                Ok(None)
+            };
+            match asked.or(withdrawn).await? {
+                None => {
+                    self.app.out.prompt("\nIt is not on offer any more.");
+                    return Ok(None);
+                }
+                Some(Answer::No) => {
+                    return self
+                        .decline(transfer, &sender, "you do not want it")
+                        .await
+                        .map(|()| None);
+                }
+                Some(Answer::Yes) => {}
+                Some(Answer::All) => {
+                    self.all_of.borrow_mut().extend(key.clone());
+                }
+            }
+        }
+        if let Some(key) = key.as_deref().filter(|_| !sender.trust.is_pinned()) {
+            // The key that the user was shown, and no other that it may have by now.
+            connection.pin(description.contact, key).await?;
+        }
+        let partial = match begun {
+            Some(partial) => partial,
+            None => {
+                let (folder, offer) = (self.wish.folder.to_owned(), offer.clone());
+                let records = self.records.clone();
+                smol::unblock(move || {
+                    let target = Target::open(&folder)?;
+                    Partial::begin(target, &offer, key.as_deref(), &records)
+                })
+                .await?
+            }
+        };
+        Ok(Some((sender, partial)))
+    }
+
+    fn offered(&self, sender: &Sender, offer: &Offer) -> Outcome {
+        self.bars.aside(|| {
+            self.app.out.record(&json!({
+                "event": "offered",
+                "contact": sender.id,
+                "trust": sender.trust.level.as_str(),
+                "name": offer.name,
+                "size": offer.size,
+                "folder": offer.shape == Shape::Folder,
+                "id": offer.id.map(|id| id.to_string()),
+            }))
+        })
+    }
+
+    /// Why it is not taken, if so, whatever anybody says.
+    fn refused(&self, sender: &Sender, offer: &Offer, have: u64) -> Outcome<Option<String>> {
+        let level = sender.trust.level;
+        if level == TrustLevel::Blocked {
+            return Ok(Some(
+                "its key is not the one that its name belongs to".into(),
+            ));
+        }
+        let trusted = match self.wish.accept {
+            Accept::Ask => true,
+            Accept::Pinned => level.is_pinned(),
+            Accept::Verified => level == TrustLevel::Verified,
+        };
+        if !trusted {
+            return Ok(Some(match self.wish.accept {
+                Accept::Verified => "you never compared codes".into(),
+                _ => "it is not one of your contacts".into(),
+            }));
+        }
+        if let (Some(size), Some(most)) = (offer.size, self.wish.most)
+            && size > most
+        {
+            return Ok(Some(format!(
+                "it has {}, which is more than --max-size",
+                bytes(size)
+            )));
+        }
+        let room = Target::open(self.wish.folder)?.room();
+        if let (Some(size), Ok(room)) = (offer.size, room) {
+            // A folder is unpacked beside its archive.
+            let needed = match offer.shape {
+                Shape::File => size.saturating_sub(have),
+                Shape::Folder => size.saturating_mul(2).saturating_sub(have),
+            };
+            if needed > room {
+                return Ok(Some(format!(
+                    "it needs {}, and the disk has room for {}",
+                    bytes(needed),
+                    bytes(room)
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_taken_unasked(&self, sender: &Sender) -> bool {
+        let key = sender.trust.fingerprint.as_ref();
+        self.wish.accept != Accept::Ask
+            || self.app.global.yes
+            || key.is_some_and(|key| self.all_of.borrow().contains(key))
+    }
+
+    async fn decline(&self, transfer: &Transfer, sender: &Sender, why: &str) -> Outcome {
+        transfer.close().await?;
+        let offer = &transfer.description().offer;
+        self.bars.aside(|| {
+            self.app.out.record(&json!({
+                "event": "declined",
+                "contact": sender.id,
+                "name": offer.name,
+                "reason": why,
+            }))?;
+            self.app.out.remark(format!(
+                "Declined {} of {}: {why}.",
+                safe_short(&offer.name),
+                safe(&sender.id)
+            ));
+            Ok(())
+        })
+    }
+
+    /// One transfer that was taken, to its end.
+    async fn arrive(
+        &self,
+        connection: &Connection,
+        transfer: Transfer,
+        sender: Sender,
+        partial: Partial,
+        stop: &Stop,
+    ) -> Result<(), Ended> {
+        let offer = transfer.description().offer.clone();
+        let bar = RefCell::new(self.bars.file(&offer.name, offer.size));
+        let output = RefCell::new(Ok(()));
+        let watch = |progress| {
+            let told = self.tell(&sender, &offer, &bar, progress);
+            if output.borrow().is_ok() {
+                *output.borrow_mut() = told;
+            }
+        };
+        let most = self.wish.most;
+        let received = receive(connection, &transfer, partial, most, stop, watch).await;
+        drop(bar);
+        output.into_inner().map_err(Ended::Failed)?;
+        let (partial, why) = match received {
+            Ok((partial, End::Completed)) => {
+                let finished = smol::unblock(move || partial.finish()).await;
+                let finished = finished.map_err(|error| Ended::Failed(error.into()))?;
+                self.left
+                    .set(self.left.get().map(|left| left.saturating_sub(1)));
+                return self
+                    .finished(Some(&sender), Some(&offer), &finished)
+                    .map_err(Ended::Failed);
+            }
+            Ok((partial, End::Stopped)) => (
+                partial,
+                Error::new(Kind::Cancelled, "the contact stopped it"),
+            ),
+            Ok((partial, End::Broken(error))) => (partial, error),
+            // It is as if it had never been.
+            Err((partial, error)) if error.kind == Kind::ResourceUnavailable => {
+                partial.discard();
+                return self
+                    .broken(&sender, &offer, &error, 0)
+                    .map_err(Ended::Failed);
+            }
+            Err((partial, error)) => {
+                let place = partial.place();
+                partial.leave();
+                return Err(match error.kind {
+                    Kind::Io | Kind::PermissionDenied => Ended::Failed(kept(error, &place)),
+                    Kind::NotAvailable => {
+                        return self
+                            .broken(&sender, &offer, &error, 0)
+                            .map_err(Ended::Failed);
+                    }
+                    _ => Ended::of(error),
+                });
+            }
+        };
+        let have = if partial.lasts() {
+            partial.length().unwrap_or(0)
+        } else {
+            0
+        };
+        partial.leave();
+        self.broken(&sender, &offer, &why, have)
+            .map_err(Ended::Failed)
+    }
+
+    fn tell(
+        &self,
+        sender: &Sender,
+        offer: &Offer,
+        bar: &RefCell<Bar>,
+        progress: Progress,
+    ) -> Outcome {
+        let record = |event: &str, key: &str, value: u64| {
+            self.app.out.record(&json!({
+                "event": event,
+                "contact": sender.id,
+                "name": offer.name,
+                "id": offer.id.map(|id| id.to_string()),
+                "size": offer.size,
+                key: value,
+            }))
+        };
+        match progress {
+            Progress::Offered => Ok(()),
+            Progress::Agreed => {
+                bar.borrow().wait("begins");
+                record("accepted", "bytes", 0)
+            }
+            Progress::From(offset) => {
+                bar.borrow_mut().flow(offset);
+                if offset > 0 {
+                    self.remark(format!(
+                        "{} of {} goes on at {}.",
+                        safe_short(&offer.name),
+                        safe(&sender.id),
+                        bytes(offset)
+                    ));
+                }
+                record("flowing", "offset", offset)
+            }
+            Progress::At(at) => {
+                bar.borrow_mut().at(at);
+                record("progress", "bytes", at)
+            }
+            Progress::Handed(taken) => record("ended", "taken", taken),
+        }
+    }
+
+    fn broken(&self, sender: &Sender, offer: &Offer, why: &Error, have: u64) -> Outcome {
+        self.bars.aside(|| {
+            self.app.out.record(&json!({
+                "event": "broken",
+                "contact": sender.id,
+                "name": offer.name,
+                "id": offer.id.map(|id| id.to_string()),
+                "bytes": have,
+                "message": why.message,
+            }))?;
+            let kept = if have > 0 {
+                format!(
+                    "; {} of it are kept, and it goes on when it is sent again",
+                    bytes(have)
+                )
+            } else {
+                String::new()
+            };
+            self.app.out.remark(format!(
+                "{} of {} did not arrive: {}{kept}.",
+                safe_short(&offer.name),
+                safe(&sender.id),
+                safe(&why.message)
+            ));
+            Ok(())
+        })
+    }
+
+    fn finished(
+        &self,
+        sender: Option<&Sender>,
+        offer: Option<&Offer>,
+        finished: &Finished,
+    ) -> Outcome {
+        let path = finished.path.display().to_string();
+        self.bars.aside(|| {
+            let out = &self.app.out;
+            let unpacked = finished.unpacked.as_ref();
+            out.record(&json!({
+                "event": "completed",
+                "contact": sender.map(|sender| &sender.id),
+                "name": offer.map(|offer| &offer.name),
+                "id": offer.and_then(|offer| offer.id).map(|id| id.to_string()),
+                "size": offer.and_then(|offer| offer.size),
+                "path": path,
+                "renamed": finished.renamed,
+                "entries": unpacked.map(|unpacked| unpacked.entries),
+                "left-out": unpacked.map(|unpacked| unpacked.left_out),
+            }))?;
+            let of = sender.map_or_else(String::new, |sender| format!(" of {}", safe(&sender.id)));
+            out.line(format!("Received {}{of}.", safe(&path)))?;
+            if finished.renamed {
+                out.remark("Its name was not one for a file here, and was changed.");
+            }
+            if let Some(unpacked) = unpacked {
+                if unpacked.left_out > 0 {
+                    let names: Vec<String> =
+                        unpacked.examples.iter().map(|name| safe_short(name)).collect();
+                    out.remark(format!(
+                        "{} things in it were left out, since they would lead out of the folder or are no files: {}.",
+                        unpacked.left_out,
+                        names.join(", ")
+                    ));
+                }
+                if unpacked.renamed > 0 {
+                    out.remark(format!(
+                        "{} names in it were not ones for files here, and were changed.",
+                        unpacked.renamed
+                    ));
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Why a round ends.
+enum Ended {
+    Connection(Error),
+    Failed(Failure),
+}
+
+impl Ended {
+    fn of(error: Error) -> Self {
+        match error.kind {
+            Kind::ServiceGone | Kind::NoService | Kind::Disconnected => Ended::Connection(error),
+            _ => Ended::Failed(error.into()),
+        }
+    }
+}
+
+/// What went wrong on the disk, and that nothing is lost.
+fn kept(error: Error, place: &PathBuf) -> Failure {
+    let message = format!(
+        "{}; what has arrived is kept as {}, and goes on when the command is run again",
+        error.message,
+        place.display()
+    );
+    Failure::new(Code::Failed, "io", message)
+}
+
+/// What the user is asked.
+fn question(sender: &Sender, offer: &Offer) -> String {
+    let who = safe(&sender.id);
+    let trust = match sender.trust.level {
+        TrustLevel::Verified => "verified",
+        TrustLevel::Pinned => "one of your contacts, not verified",
+        TrustLevel::Unpinned => "not one of your contacts yet",
+        TrustLevel::NoKey => "without a key: nobody can tell who it is, and nothing is encrypted",
+        TrustLevel::Blocked => "blocked",
+    };
+    let key = match (&sender.trust.fingerprint, sender.trust.level) {
+        (Some(key), TrustLevel::Unpinned) => format!(
+            "\nIts key is {}.\nIf you take it, this key and no other belongs to the name.",
+            fingerprint(key)
+        ),
+        _ => String::new(),
+    };
+    let what = match offer.shape {
+        Shape::File => "",
+        Shape::Folder => "the folder ",
+    };
+    let size = offer
+        .size
+        .map_or_else(|| "of unknown size".to_owned(), bytes);
+    format!(
+        "{who} ({trust}) sends {what}{} ({size}).{key}\nTake it?",
+        safe_short(&offer.name)
+    )
+}

@@ -1,0 +1,692 @@
+//! A file that is arriving: `NAME.part` beside where it will be, and a record of whose it is.
+//!
+//! ```text
+//!  begin ──► NAME.part, locked ──► bytes, synced now and then ──► verified ──► finish: NAME
+//!                 ▲                          │
+//!                 └────── resume ────────────┘  the link broke, we were stopped, killed, switched off
+//! ```
+//!
+//! Nothing has the final name before it is whole and verified, and nothing that is there is replaced. After
+//! a crash of this program what was written counts as it is, since the machine runs on; after one of the
+//! machine, what was synced. Either way the sender compares the SHA-256 of it before anything is added.
+//!
+//! Calls block for as long as the disk takes.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use rustix::fs::{FallocateFlags, FlockOperation, Timespec, Timestamps};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Offer, Records, Resume, SafeName, Sha256Digest, Shape, Target, TransferId,
+    records::Receiving,
+    target::failed,
+    unpack::{self, Unpacked},
+};
+use crate::client::error::{Error, Kind, Result};
+
+/// How many bytes are read at a time.
+const CHUNK: usize = 256 * 1024;
+/// Most names that are tried for a file that is arriving.
+const MOST_PARTS: u32 = 1000;
+
+/// See the module's head. Cheap to clone: all are the same file.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    target: Arc<Target>,
+    file: Arc<File>,
+    record: Receiving,
+    /// Nothing where it cannot be resumed: the sender gives no id that lasts, or has no key.
+    records: Option<Records>,
+}
+
+/// A file or a folder that has arrived.
+#[derive(Debug)]
+pub struct Finished {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether its name is another than the sender gave it, other than for a number behind it.
+    pub renamed: bool,
+    /// Of a folder: what is in it, and what of the archive was left out.
+    pub unpacked: Option<Unpacked>,
+}
+
+impl Partial {
+    /// Begins anew, in this folder, what `offer` says.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] and [`Kind::PermissionDenied`], with a sentence.
+    pub fn begin(
+        target: Target,
+        offer: &Offer,
+        key: Option<&str>,
+        records: &Records,
+    ) -> Result<Self> {
+        let name = SafeName::of(&offer.name);
+        let is_folder = offer.shape == Shape::Folder;
+        let last = if is_folder {
+            name.without_tar()
+        } else {
+            name.clone()
+        };
+        let mut made = None;
+        for number in 1..=MOST_PARTS {
+            let part = format!("{}.part", name.numbered(number));
+            let create = target.create(&part);
+            let create = create.map_err(|error| {
+                failed(
+                    format!("{} cannot be written", shown(&target, &part)),
+                    error,
+                )
+            })?;
+            if let Some(file) = create {
+                made = Some((part, file));
+                break;
+            }
+        }
+        let Some((part, file)) = made else {
+            return Err(Error::new(
+                Kind::Io,
+                format!(
+                    "there are too many files like {}.part in {}; remove some",
+                    name.as_str(),
+                    target.path().display()
+                ),
+            ));
+        };
+        lock(&file, &target, &part)?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| failed(format!("{} cannot be read", shown(&target, &part)), error))?;
+        let record = Receiving {
+            version: 1,
+            key: key.unwrap_or_default().to_owned(),
+            id: offer.id.map(|id| id.to_string()).unwrap_or_default(),
+            folder: target.path().to_owned(),
+            part,
+            name: last.as_str().to_owned(),
+            renamed: name.changed(),
+            is_folder,
+            size: offer.size,
+            modified: offer.modified,
+            mode: offer.mode,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            stored: 0,
+            boot: boot(),
+            verified: false,
+        };
+        let lasts = key.is_some() && offer.id.is_some();
+        let partial = Partial {
+            target: Arc::new(target),
+            file: Arc::new(file),
+            record,
+            records: lasts.then(|| records.clone()),
+        };
+        if let Err(error) = partial.keep() {
+            partial.target.remove(&partial.record.part);
+            return Err(error);
+        }
+        Ok(partial)
+    }
+
+    /// What has arrived so far of what the contact with this key sends under this id; nothing when
+    /// nothing is known of it, or it is not where it was.
+    ///
+    /// # Errors
+    /// [`Kind::NotYours`] when another program is at it.
+    pub fn resume(records: &Records, key: &str, id: TransferId) -> Result<Option<Self>> {
+        match records.receiving(key, id) {
+            Some(record) => Partial::of_record(records, record),
+            None => Ok(None),
+        }
+    }
+
+    /// Everything that was there, whole and verified, when this program ended before it could give it
+    /// its name.
+    pub fn unfinished(records: &Records) -> Vec<Self> {
+        let verified = records.all_receiving().into_iter();
+        verified
+            .filter(|record| record.verified)
+            .filter_map(|record| Partial::of_record(records, record).ok()?)
+            .collect()
+    }
+
+    fn of_record(records: &Records, record: Receiving) -> Result<Option<Self>> {
+        let found = || -> Option<(Target, File)> {
+            let target = Target::open(&record.folder).ok()?;
+            let file = target.reopen(&record.part).ok()?;
+            let metadata = file.metadata().ok()?;
+            let same = (metadata.dev(), metadata.ino()) == (record.device, record.inode);
+            (metadata.is_file() && same).then_some((target, file))
+        };
+        let Some((target, file)) = found() else {
+            // Moved or removed by the user, or the folder is not there today: it begins anew.
+            return Ok(None);
+        };
+        lock(&file, &target, &record.part)?;
+        Ok(Some(Partial {
+            target: Arc::new(target),
+            file: Arc::new(file),
+            record,
+            records: Some(records.clone()),
+        }))
+    }
+
+    /// The file's name while it arrives, with the folder.
+    pub fn place(&self) -> PathBuf {
+        self.target.place(&self.record.part)
+    }
+
+    /// Whether `offer` is of what this is the beginning of.
+    pub fn fits(&self, offer: &Offer) -> bool {
+        self.record.size == offer.size && self.record.is_folder == (offer.shape == Shape::Folder)
+    }
+
+    /// The size it will have, where that is known.
+    pub fn size(&self) -> Option<u64> {
+        self.record.size
+    }
+
+    /// How much of it is there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn length(&self) -> Result<u64> {
+        let there = self
+            .file
+            .metadata()
+            .map_err(|error| self.unreadable(error))?;
+        let there = match self.record.size {
+            Some(size) => there.len().min(size),
+            None => there.len(),
+        };
+        if self.record.boot == boot() {
+            return Ok(there);
+        }
+        Ok(there.min(self.record.stored))
+    }
+
+    /// How much of it is there, and the SHA-256 of that.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn prefix(&self) -> Result<Resume> {
+        let length = self.length()?;
+        if length == 0 {
+            return Ok(Resume::default());
+        }
+        let digest = digest_of(&self.file, length).map_err(|error| self.unreadable(error))?;
+        Ok(Resume {
+            offset: length,
+            stored: Some(digest),
+        })
+    }
+
+    /// Makes ready for bytes from `offset` on: what lies behind it is cut off.
+    ///
+    /// # Errors
+    /// What the system says; [`Kind::BadAnswer`] when there is not so much.
+    pub fn begin_at(&mut self, offset: u64) -> Result<()> {
+        if offset > self.length()? {
+            return Err(Error::new(
+                Kind::BadAnswer,
+                "the transfer would begin behind what was asked for",
+            ));
+        }
+        self.file
+            .set_len(offset)
+            .map_err(|error| self.unwritable(error))?;
+        self.record.stored = self.record.stored.min(offset);
+        if self.record.boot != boot() {
+            // From here on it is this run of the machine that knows what is there.
+            self.file
+                .sync_data()
+                .map_err(|error| self.unwritable(error))?;
+            self.record.boot = boot();
+            self.record.stored = offset;
+        }
+        if let Some(size) = self.record.size {
+            self.reserve(size)?;
+        }
+        self.keep()
+    }
+
+    /// Has the file system set aside what it will need, where it can, so that a disk that is too small
+    /// says so at once.
+    fn reserve(&self, size: u64) -> Result<()> {
+        if size == 0 {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, size) {
+            Ok(()) => Ok(()),
+            Err(error) if matches!(error, rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
+                Err(self.unwritable(error.into()))
+            }
+            // It cannot be had there; writing will tell.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The file, to be written by somebody else at the places that are his.
+    pub(super) fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
+    /// Syncs it, and notes that so much of it is on the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&mut self, offset: u64) -> Result<()> {
+        if offset > self.record.stored {
+            self.file
+                .sync_data()
+                .map_err(|error| self.unwritable(error))?;
+            self.record.stored = offset;
+            self.keep()?;
+        }
+        Ok(())
+    }
+
+    /// Notes that it is all there and is what was sent; `length` is then its size.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn verified(&mut self, length: u64) -> Result<()> {
+        self.file
+            .sync_data()
+            .map_err(|error| self.unwritable(error))?;
+        self.record.stored = length;
+        self.record.size = Some(length);
+        self.record.verified = true;
+        self.keep()
+    }
+
+    /// Gives what was verified its name, permissions and date.
+    ///
+    /// # Errors
+    /// What the system says; it is still there under the name it had.
+    pub fn finish(self) -> Result<Finished> {
+        if !self.record.verified {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "a file that is not whole gets no name",
+            ));
+        }
+        let name = SafeName::of(&self.record.name);
+        let (settled, unpacked) = if self.record.is_folder {
+            let (name, unpacked) = self.unpack(&name)?;
+            (name, Some(unpacked))
+        } else {
+            self.dress().map_err(|error| self.unwritable(error))?;
+            let settled = self.target.settle(&self.record.part, &name);
+            (settled.map_err(|error| self.unnamed(&name, error))?, None)
+        };
+        self.target
+            .sync()
+            .map_err(|error| self.unnamed(&name, error))?;
+        if unpacked.is_some() {
+            self.target.remove(&self.record.part);
+        }
+        self.forget();
+        Ok(Finished {
+            path: self.target.place(&settled),
+            renamed: self.record.renamed,
+            unpacked,
+        })
+    }
+
+    fn unpack(&self, name: &SafeName) -> Result<(String, Unpacked)> {
+        let mut archive = &*self.file;
+        archive.rewind().map_err(|error| self.unreadable(error))?;
+        let part = format!("{}.unpacking", self.record.part);
+        let unpacked = unpack::unpack(
+            io::BufReader::with_capacity(CHUNK, archive),
+            &self.target,
+            &part,
+            self.record.modified,
+        )?;
+        let settled = self.target.settle(&part, name);
+        Ok((
+            settled.map_err(|error| self.unnamed(name, error))?,
+            unpacked,
+        ))
+    }
+
+    /// Permissions and date as the sender says, as far as they are for others to say.
+    fn dress(&self) -> io::Result<()> {
+        let mode = self.record.mode.unwrap_or(0o666) & 0o777 & !umask();
+        // Its owner can always read what has arrived.
+        rustix::fs::fchmod(&*self.file, (mode | 0o400).into())?;
+        if let Some(modified) = self.record.modified {
+            rustix::fs::futimens(&*self.file, &at(modified))?;
+        }
+        self.file.sync_all()
+    }
+
+    /// Throws it away: the contact took it back, or it can never be resumed.
+    pub fn discard(self) {
+        self.target.remove(&self.record.part);
+        self.forget();
+    }
+
+    /// What becomes of it when its transfer broke: it stays if it can be resumed.
+    pub fn leave(self) {
+        if self.records.is_none() {
+            self.discard();
+        }
+    }
+
+    /// Whether it can go on later.
+    pub fn lasts(&self) -> bool {
+        self.records.is_some()
+    }
+
+    fn keep(&self) -> Result<()> {
+        match &self.records {
+            Some(records) => records.keep(&self.record),
+            None => Ok(()),
+        }
+    }
+
+    fn forget(&self) {
+        if let Some(records) = &self.records {
+            records.forget(&self.record);
+        }
+    }
+
+    fn unreadable(&self, error: io::Error) -> Error {
+        failed(format!("{} cannot be read", self.place().display()), error)
+    }
+
+    pub(super) fn unwritable(&self, error: io::Error) -> Error {
+        failed(
+            format!("{} cannot be written", self.place().display()),
+            error,
+        )
+    }
+
+    fn unnamed(&self, name: &SafeName, error: io::Error) -> Error {
+        failed(
+            format!(
+                "what has arrived is whole, in {}, and cannot be called {}",
+                self.place().display(),
+                name.as_str()
+            ),
+            error,
+        )
+    }
+}
+
+fn shown(target: &Target, name: &str) -> String {
+    target.place(name).display().to_string()
+}
+
+/// One program writes at a time. The lock goes with the descriptor.
+fn lock(file: &File, target: &Target, part: &str) -> Result<()> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
+            Kind::NotYours,
+            format!("another command is receiving {}", shown(target, part)),
+        )),
+        // A file system without locks: as before there were any.
+        _ => Ok(()),
+    }
+}
+
+/// The SHA-256 of a file's first bytes.
+pub(super) fn digest_of(file: &File, length: u64) -> io::Result<Sha256Digest> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < length {
+        let most = usize::try_from(length - at).unwrap_or(CHUNK).min(CHUNK);
+        let read = file.read_at(&mut buffer[..most], at)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        hash.update(&buffer[..read]);
+        at += read as u64;
+    }
+    Ok(Sha256Digest(hash.finalize().into()))
+}
+
+/// The machine's run, as the kernel names it; nothing where it does not.
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// What permissions this process gives nobody.
+pub(super) fn umask() -> u32 {
+    // Asking the kernel by the call would change it for a moment, for all threads.
+    let mut status = String::new();
+    let read =
+        File::open("/proc/self/status").and_then(|mut file| file.read_to_string(&mut status));
+    let mask = read.ok().and_then(|_| {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Umask:"))?;
+        u32::from_str_radix(line.trim(), 8).ok()
+    });
+    mask.unwrap_or(0o022)
+}
+
+/// A date, as what was changed last then.
+pub(super) fn at(seconds: i64) -> Timestamps {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: 0,
+    };
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_NOW,
+        },
+        last_modification: time,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write as _, time::SystemTime};
+
+    use super::*;
+
+    const KEY: &str = "aabb";
+
+    struct Home {
+        folder: tempfile::TempDir,
+        records: Records,
+    }
+
+    impl Home {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let state = folder.path().join("state");
+            let records = Records::at(&state, SystemTime::UNIX_EPOCH).unwrap();
+            fs::create_dir(folder.path().join("in")).unwrap();
+            Home { folder, records }
+        }
+
+        fn target(&self) -> Target {
+            Target::open(&self.folder.path().join("in")).unwrap()
+        }
+
+        fn begin(&self, offer: &Offer) -> Partial {
+            Partial::begin(self.target(), offer, Some(KEY), &self.records).unwrap()
+        }
+
+        fn resume(&self, offer: &Offer) -> Option<Partial> {
+            Partial::resume(&self.records, KEY, offer.id.unwrap()).unwrap()
+        }
+
+        /// What is in the folder, by name.
+        fn names(&self) -> Vec<String> {
+            let mut names: Vec<String> = fs::read_dir(self.folder.path().join("in"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        }
+
+        fn records(&self) -> usize {
+            fs::read_dir(self.records.folder()).unwrap().count()
+        }
+    }
+
+    fn id_of(bytes: [u8; 16]) -> TransferId {
+        actors::model::BytestreamId(bytes)
+    }
+
+    fn offer(size: u64) -> Offer {
+        Offer {
+            name: "a.txt".into(),
+            content_type: String::new(),
+            size: Some(size),
+            modified: Some(1_000_000_000),
+            mode: Some(0o4755),
+            shape: Shape::File,
+            id: Some(id_of([7; 16])),
+        }
+    }
+
+    fn write(partial: &Partial, at: u64, bytes: &[u8]) {
+        partial.file().write_all_at(bytes, at).unwrap();
+    }
+
+    #[test]
+    fn a_file_arrives_with_its_mode_and_date() {
+        let home = Home::new();
+        let mut partial = home.begin(&offer(5));
+        assert_eq!(home.names(), ["a.txt.part"]);
+        partial.begin_at(0).unwrap();
+        write(&partial, 0, b"hello");
+        partial.sync(5).unwrap();
+        partial.verified(5).unwrap();
+        let finished = partial.finish().unwrap();
+        assert_eq!(finished.path, home.folder.path().join("in/a.txt"));
+        assert_eq!(fs::read(&finished.path).unwrap(), b"hello");
+        let metadata = fs::metadata(&finished.path).unwrap();
+        assert_eq!(metadata.mode() & 0o7777, 0o755 & !umask());
+        assert_eq!(metadata.mtime(), 1_000_000_000);
+        assert_eq!((home.names(), home.records()), (vec!["a.txt".into()], 0));
+    }
+
+    #[test]
+    fn nothing_has_its_name_before_it_is_verified_wherever_it_breaks() {
+        let home = Home::new();
+        // What a crash leaves behind is what is there when everything is dropped.
+        let mut partial = home.begin(&offer(10));
+        drop(partial);
+        assert_eq!(home.names(), ["a.txt.part"]);
+        partial = home.resume(&offer(10)).expect("it has begun");
+        assert_eq!(partial.prefix().unwrap(), Resume::default());
+        partial.begin_at(0).unwrap();
+        write(&partial, 0, b"half ");
+        drop(partial);
+        // Not synced, but written: the machine has not stopped.
+        partial = home.resume(&offer(10)).expect("it goes on");
+        let prefix = partial.prefix().unwrap();
+        let expected: [u8; 32] = Sha256::digest(b"half ").into();
+        assert_eq!(prefix.offset, 5);
+        assert_eq!(prefix.stored, Some(Sha256Digest(expected)));
+        partial.begin_at(5).unwrap();
+        write(&partial, 5, b"whole");
+        partial.sync(10).unwrap();
+        drop(partial);
+        assert_eq!(home.names(), ["a.txt.part"]);
+        partial = home.resume(&offer(10)).expect("it goes on");
+        assert_eq!(partial.length().unwrap(), 10);
+        assert_eq!(
+            partial.clone().finish().unwrap_err().kind,
+            Kind::InvalidArgument
+        );
+        assert!(Partial::unfinished(&home.records).is_empty());
+        partial.begin_at(10).unwrap();
+        partial.verified(10).unwrap();
+        drop(partial);
+        // Verified, and then we were killed.
+        let mut found = Partial::unfinished(&home.records);
+        let finished = found.pop().expect("it is whole").finish().unwrap();
+        assert_eq!(fs::read(finished.path).unwrap(), b"half whole");
+        assert_eq!((home.names(), home.records()), (vec!["a.txt".into()], 0));
+    }
+
+    #[test]
+    fn after_the_machine_stopped_only_what_was_synced_counts() {
+        let home = Home::new();
+        let mut partial = home.begin(&offer(10));
+        partial.begin_at(0).unwrap();
+        write(&partial, 0, b"123");
+        partial.sync(3).unwrap();
+        write(&partial, 3, b"4567");
+        partial.record.boot = "another run".into();
+        partial.keep().unwrap();
+        drop(partial);
+        let mut partial = home.resume(&offer(10)).expect("it has begun");
+        assert_eq!(partial.length().unwrap(), 3);
+        partial.begin_at(3).unwrap();
+        drop(partial);
+        let partial = home.resume(&offer(10)).expect("it goes on");
+        assert_eq!(partial.length().unwrap(), 3);
+        assert_eq!(fs::read(partial.place()).unwrap(), b"123");
+    }
+
+    #[test]
+    fn only_the_very_file_is_gone_on_with_and_by_one_alone() {
+        let home = Home::new();
+        let mut partial = home.begin(&offer(10));
+        partial.begin_at(0).unwrap();
+        write(&partial, 0, b"123");
+        let other = Partial::resume(&home.records, KEY, id_of([7; 16]));
+        assert_eq!(other.unwrap_err().kind, Kind::NotYours);
+        assert!(partial.begin_at(4).is_err());
+        assert!(partial.fits(&offer(10)) && !partial.fits(&offer(11)));
+        let place = partial.place();
+        drop(partial);
+        let none = Partial::resume(&home.records, "another key", id_of([7; 16]));
+        assert!(none.unwrap().is_none());
+        // Another file under its name, or a link to one, is not it.
+        fs::rename(&place, home.folder.path().join("in/moved")).unwrap();
+        assert!(home.resume(&offer(10)).is_none());
+        fs::File::create(&place)
+            .unwrap()
+            .write_all(b"12345")
+            .unwrap();
+        assert!(home.resume(&offer(10)).is_none());
+        fs::remove_file(&place).unwrap();
+        std::os::unix::fs::symlink("moved", &place).unwrap();
+        assert!(home.resume(&offer(10)).is_none());
+        // It begins anew beside what is there.
+        let anew = home.begin(&offer(10));
+        assert!(anew.place().ends_with("a (2).txt.part"));
+    }
+
+    #[test]
+    fn what_cannot_be_resumed_is_not_left_behind() {
+        let home = Home::new();
+        let nameless = Offer {
+            id: None,
+            ..offer(3)
+        };
+        let partial = Partial::begin(home.target(), &nameless, Some(KEY), &home.records).unwrap();
+        assert!(!partial.lasts());
+        partial.leave();
+        let partial = Partial::begin(home.target(), &offer(3), None, &home.records).unwrap();
+        partial.leave();
+        assert_eq!((home.names().len(), home.records()), (0, 0));
+        home.begin(&offer(3)).leave();
+        assert_eq!((home.names().len(), home.records()), (1, 1));
+        home.resume(&offer(3)).expect("it has begun").discard();
+        assert_eq!((home.names().len(), home.records()), (0, 0));
+    }
+}

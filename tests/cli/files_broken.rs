@@ -1,0 +1,171 @@
+//! Files that go on after what broke them: Ctrl-C, a killed command, a killed service, at either end.
+//!
+//! A transfer is caught in the middle by stopping the receiving command as soon as something has arrived: from
+//! there on it moves no more than what the sockets between hold.
+
+use std::{fs, time::Instant};
+
+use rustix::process::Signal;
+use support::PATIENCE;
+
+use crate::{
+    files::Files,
+    pneuma::{Running, noise},
+};
+
+/// Larger than what all sockets and buffers between two commands can hold.
+const SIZE: usize = 96 * 1024 * 1024;
+
+/// A transfer of `large` from Alice to Bob that has begun and stands still.
+struct Caught {
+    files: Files,
+    bytes: Vec<u8>,
+    sending: Running,
+    receiving: Running,
+}
+
+impl Caught {
+    fn new() -> Self {
+        let files = Files::new();
+        let bytes = noise(SIZE);
+        files.file("large", &bytes);
+        let mut receiving = files.receiving(&["--once"]);
+        let sending = files.sending(&["large"]);
+        // Looked at without a pause: a hundred milliseconds later it would be over.
+        let part = files.inn.join("large.part");
+        let length = || fs::metadata(&part).map_or(0, |metadata| metadata.len());
+        let deadline = Instant::now() + PATIENCE;
+        while length() == 0 {
+            assert!(Instant::now() < deadline, "nothing arrives");
+            std::thread::yield_now();
+        }
+        receiving.signal(Signal::STOP);
+        assert!(length() < SIZE as u64, "it was too quick to be caught");
+        receiving.event("flowing");
+        Caught {
+            files,
+            bytes,
+            sending,
+            receiving,
+        }
+    }
+
+    /// It has arrived, and little of it went twice.
+    fn arrived(files: &Files, bytes: &[u8], mut sending: Running, receiving: Running) {
+        let done = sending.event("completed");
+        sending.finish().succeeded();
+        receiving.finish().succeeded();
+        files.is_there("large", bytes);
+        assert_eq!(files.has(), ["large"]);
+        let handed = done["handed"].as_u64().expect("a number");
+        assert!(handed < 2 * SIZE as u64, "{handed} bytes for {SIZE}");
+    }
+}
+
+#[test]
+fn ctrl_c_at_the_sender_stops_it_and_the_same_command_goes_on() {
+    let mut caught = Caught::new();
+    assert_eq!(caught.sending.interrupt().code, Some(130));
+    caught.receiving.signal(Signal::CONT);
+    let broken = caught.receiving.event("broken");
+    assert!(broken["bytes"].as_u64() > Some(0), "{broken}");
+    assert_eq!(caught.files.has(), ["large.part"]);
+    let sending = caught.files.sending(&["large"]);
+    let flowing = caught.receiving.event("flowing");
+    assert_eq!(flowing["offset"], broken["bytes"]);
+    Caught::arrived(&caught.files, &caught.bytes, sending, caught.receiving);
+}
+
+#[test]
+fn ctrl_c_at_the_receiver_is_no_refusal() {
+    let mut caught = Caught::new();
+    caught.receiving.signal(Signal::INT);
+    caught.receiving.signal(Signal::CONT);
+    assert_eq!(caught.receiving.finish().code, Some(130));
+    caught.sending.event("broken");
+    let mut receiving = caught.files.receiving(&["--once"]);
+    assert!(receiving.event("flowing")["offset"].as_u64() > Some(0));
+    Caught::arrived(&caught.files, &caught.bytes, caught.sending, receiving);
+}
+
+#[test]
+fn a_killed_receiver_goes_on_when_it_is_back() {
+    let mut caught = Caught::new();
+    caught.receiving.signal(Signal::KILL);
+    assert_eq!(caught.receiving.finish().code, None);
+    caught.sending.event("broken");
+    let mut receiving = caught.files.receiving(&["--once"]);
+    assert!(receiving.event("flowing")["offset"].as_u64() > Some(0));
+    Caught::arrived(&caught.files, &caught.bytes, caught.sending, receiving);
+}
+
+#[test]
+fn a_killed_sender_goes_on_when_the_same_command_is_run_again() {
+    let mut caught = Caught::new();
+    caught.sending.signal(Signal::KILL);
+    assert_eq!(caught.sending.finish().code, None);
+    caught.receiving.signal(Signal::CONT);
+    caught.receiving.event("broken");
+    let sending = caught.files.sending(&["large"]);
+    assert!(caught.receiving.event("flowing")["offset"].as_u64() > Some(0));
+    Caught::arrived(&caught.files, &caught.bytes, sending, caught.receiving);
+}
+
+#[test]
+fn a_killed_service_of_the_receiver_s_is_started_again() {
+    let mut caught = Caught::new();
+    caught.files.two.bob.person().kill_manager();
+    caught.receiving.signal(Signal::CONT);
+    assert!(caught.receiving.event("flowing")["offset"].as_u64() > Some(0));
+    Caught::arrived(
+        &caught.files,
+        &caught.bytes,
+        caught.sending,
+        caught.receiving,
+    );
+}
+
+#[test]
+fn a_killed_service_of_the_sender_s_is_started_again() {
+    let mut caught = Caught::new();
+    caught.files.two.alice.person().kill_manager();
+    caught.receiving.signal(Signal::CONT);
+    assert!(caught.receiving.event("flowing")["offset"].as_u64() > Some(0));
+    Caught::arrived(
+        &caught.files,
+        &caught.bytes,
+        caught.sending,
+        caught.receiving,
+    );
+}
+
+#[test]
+fn a_file_that_is_another_by_now_begins_anew() {
+    let mut caught = Caught::new();
+    assert_eq!(caught.sending.interrupt().code, Some(130));
+    caught.receiving.signal(Signal::CONT);
+    caught.receiving.event("broken");
+    let other = noise(1000);
+    caught.files.file("large", &other);
+    let sending = caught.files.sending(&["large"]).finish().succeeded();
+    assert!(sending.out.contains("\"offset\":0"), "{sending:?}");
+    caught.receiving.finish().succeeded();
+    caught.files.is_there("large", &other);
+    // What was begun before is kept; who sends that very file again goes on with it.
+    assert_eq!(caught.files.has(), ["large", "large.part"]);
+}
+
+#[test]
+fn what_the_receiver_has_is_compared_and_not_believed() {
+    let mut caught = Caught::new();
+    caught.receiving.signal(Signal::KILL);
+    assert_eq!(caught.receiving.finish().code, None);
+    caught.sending.event("broken");
+    // A disk that keeps something else than was written.
+    let part = caught.files.inn.join("large.part");
+    let file = fs::File::options().write(true).open(&part).expect("a file");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"spoiled", 5).expect("it is ours");
+    let mut receiving = caught.files.receiving(&["--once"]);
+    assert_eq!(receiving.event("flowing")["offset"], 0);
+    Caught::arrived(&caught.files, &caught.bytes, caught.sending, receiving);
+}
