@@ -37,6 +37,7 @@ pub const CONNECTION_INTERFACES: &[&str] = &[
     names::REQUESTS,
     names::CONTACTS,
     names::CONTACT_LIST,
+    names::CONTACT_GROUPS,
     names::SIMPLE_PRESENCE,
     names::ALIASING,
     names::CONTACT_CAPABILITIES,
@@ -50,6 +51,7 @@ pub const CONNECTION_INTERFACES: &[&str] = &[
 pub const ATTRIBUTE_INTERFACES: &[&str] = &[
     names::CONNECTION,
     names::CONTACT_LIST,
+    names::CONTACT_GROUPS,
     names::SIMPLE_PRESENCE,
     names::ALIASING,
     names::CONTACT_CAPABILITIES,
