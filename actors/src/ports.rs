@@ -203,6 +203,9 @@ pub struct FileTransferDescription {
     pub sockets: SocketTypes,
     /// `FileTransfer.URI` of a requested transfer; that of an incoming one is set later.
     pub uri: String,
+    /// The sender can begin elsewhere than at the beginning: we always can, a contact by
+    /// [`IncomingFile::has_ranges`].
+    pub has_ranges: bool,
 }
 
 /// What may be read of a stream tube at any time without asking it.
@@ -439,6 +442,11 @@ pub enum FileTransferSignal {
     InitialOffsetDefined(u64),
     /// `FileTransfer.URIDefined`.
     UriDefined(String),
+    /// The contact has said where it wants the file to begin (we send): before Accepted, or Open where
+    /// that is left out.
+    AskedDefined(Resume),
+    /// [`FileTransferView::stored`] has grown: at most once a second, and at the end.
+    StoredChanged(u64),
 }
 
 /// A signal of a channel.
