@@ -9,7 +9,7 @@ use std::{
 
 use actors::{
     model::BytestreamId,
-    ports::Duplex,
+    ports::{Duplex, IncomingBytestream as _},
     runtime::{BoxFuture, Clock, Mailbox, Reply, Snapshot, Spawner, SystemClock},
 };
 use async_net::{TcpListener, TcpStream};
@@ -102,6 +102,14 @@ impl Link for End {
                 _ => Err(RequestError::Gone),
             }
         })
+    }
+
+    fn ask(
+        &self,
+        payload: Element,
+        id: String,
+    ) -> BoxFuture<'static, Result<Option<Element>, RequestError>> {
+        self.request(payload, Some(id))
     }
 
     fn message(&self, _payloads: Vec<Element>) -> BoxFuture<'static, Result<(), RequestError>> {

@@ -4,15 +4,22 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
+
+use actors::runtime::{Clock, Spawner};
 
 use crate::{
     connection::{
         kept::record::{MAX_FILE, Record},
         sessions::profiles_folder,
     },
-    session::trust::{Folder, Identity, TrustTable},
+    runtime::OurRuntime,
+    session::{
+        link_local::discovery::avahi,
+        trust::{Folder, Identity, TrustTable},
+    },
 };
 
 pub use crate::session::link_local::{
@@ -42,6 +49,12 @@ pub struct ProfileLook {
     pub aside: Vec<PathBuf>,
     /// Which process has it locked.
     pub locked_by: Option<u32>,
+}
+
+/// Whether an Avahi daemon runs that going online would use.
+pub async fn avahi_runs(spawner: &Spawner, clock: &Arc<dyn Clock>) -> bool {
+    let bus = avahi::system_bus(OurRuntime::new(spawner.clone()));
+    avahi::is_there(&bus, &**clock).await
 }
 
 /// Looks at a profile of this name.

@@ -85,13 +85,14 @@ pub enum Confirm<'a> {
 }
 
 impl App {
-    /// The session bus, or the connection manager's own socket where it runs without one. `None` where
-    /// there is neither: then nothing is online.
+    /// Where the profile's account is online, or would be: the session bus, or the connection
+    /// manager's own socket. `None` where there is neither: then nothing is online.
     ///
     /// # Errors
     /// Code 6.
     pub async fn bus(&self) -> Outcome<Option<Bus>> {
-        Ok(Bus::find(self.spawner.clone(), self.clock.clone()).await?)
+        let (spawner, clock) = (self.spawner.clone(), self.clock.clone());
+        Ok(Bus::find(self.account.profile(), spawner, clock).await?)
     }
 
     /// Runs `command` with the account online, and lets go of it afterwards whatever happened.
@@ -116,8 +117,13 @@ impl App {
         command: impl AsyncFnOnce(&Connection) -> Outcome<T>,
     ) -> Outcome<T> {
         let program = service_program();
-        let (bus, started) =
-            client::find_or_start(&self.spawner, &self.clock, program.as_ref()).await?;
+        let (bus, started) = client::find_or_start(
+            self.account.profile(),
+            &self.spawner,
+            &self.clock,
+            program.as_ref(),
+        )
+        .await?;
         if started == client::Started::Spawned {
             self.out.remark("Started the connection manager.");
         }

@@ -30,11 +30,13 @@ struct Row {
 /// Code 6 when the bus or the connection manager does not answer.
 pub async fn run(app: &App) -> Outcome {
     let mut running = false;
-    let mut rows = Vec::new();
-    if let Some(bus) = app.bus().await? {
-        running = client::is_running(&bus).await?;
+    let mut rows: Vec<Row> = Vec::new();
+    for bus in Bus::all(app.spawner.clone(), app.clock.clone()).await? {
+        running |= client::is_running(&bus).await?;
         for connection in Connection::all(&bus).await? {
             match read(&bus, &connection).await {
+                // One service may be both on the bus and at its own socket.
+                Ok(row) if rows.iter().any(|other| other.profile == row.profile) => {}
                 Ok(row) => rows.push(row),
                 // It has ended since it was listed.
                 Err(error) if error.kind.is_gone() => {}

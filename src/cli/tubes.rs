@@ -17,11 +17,19 @@ use crate::client::{Connection, Contact, KeptTube, Kind, Statistics, Tube, TubeS
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// One tube at one moment: one that is there, one that is kept, or both in one.
-struct Row {
-    tube: Option<Tube>,
+/// One tube at one moment.
+enum Row {
+    /// It is there, and may be kept.
+    There(There),
+    /// It is kept, and not there.
+    Waits(KeptTube),
+}
+
+/// A channel at one moment.
+struct There {
+    tube: Tube,
     kept: Option<KeptTube>,
-    state: Option<TubeState>,
+    state: TubeState,
     statistics: Statistics,
     at: Time,
     /// Bytes a second, both ways together, since the last look.
@@ -31,43 +39,72 @@ struct Row {
 impl Row {
     /// What it is called on the command line: `k3` if it is kept, else the number of its channel.
     fn id(&self) -> String {
-        match (&self.kept, &self.tube) {
-            (Some(kept), _) => kept_id(kept.number),
-            (None, Some(tube)) => channel_id(tube),
-            (None, None) => String::new(),
+        match self {
+            Row::There(There {
+                tube, kept: None, ..
+            }) => channel_id(tube),
+            Row::There(There {
+                kept: Some(kept), ..
+            })
+            | Row::Waits(kept) => kept_id(kept.number),
         }
     }
 
     fn contact(&self) -> &str {
-        match (&self.tube, &self.kept) {
-            (Some(tube), _) => &tube.description().contact_id,
-            (None, Some(kept)) => &kept.contact,
-            (None, None) => "",
+        match self {
+            Row::There(there) => &there.tube.description().contact_id,
+            Row::Waits(kept) => &kept.contact,
         }
     }
 
     fn service(&self) -> &str {
-        match (&self.tube, &self.kept) {
-            (Some(tube), _) => &tube.description().service,
-            (None, Some(kept)) => &kept.service,
-            (None, None) => "",
+        match self {
+            Row::There(there) => &there.tube.description().service,
+            Row::Waits(kept) => &kept.service,
         }
     }
 
     fn is_ours(&self) -> bool {
-        match (&self.tube, &self.kept) {
-            (Some(tube), _) => tube.description().requested,
-            (None, Some(kept)) => kept.offered,
-            (None, None) => false,
+        match self {
+            Row::There(there) => there.tube.description().requested,
+            Row::Waits(kept) => kept.offered,
         }
     }
 
     /// Where the service is for local programs: the address that was chosen, where one was.
     fn address(&self) -> &str {
-        match &self.kept {
-            Some(kept) => &kept.address,
-            None => &self.statistics.address,
+        match self {
+            Row::There(There {
+                kept: None,
+                statistics,
+                ..
+            }) => &statistics.address,
+            Row::There(There {
+                kept: Some(kept), ..
+            })
+            | Row::Waits(kept) => &kept.address,
         }
+    }
+
+    fn kept(&self) -> Option<&KeptTube> {
+        match self {
+            Row::There(there) => there.kept.as_ref(),
+            Row::Waits(kept) => Some(kept),
+        }
+    }
+
+    fn there(&self) -> Option<&There> {
+        match self {
+            Row::There(there) => Some(there),
+            Row::Waits(_) => None,
+        }
+    }
+
+    /// What went through it; nothing while it is not there.
+    fn statistics(&self) -> Statistics {
+        self.there()
+            .map(|there| there.statistics.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -128,13 +165,14 @@ pub async fn run(app: &App, watch: bool) -> Outcome {
 }
 
 async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec<Row>> {
-    let last: HashMap<&str, &Row> = before
+    let last: HashMap<&str, &There> = before
         .iter()
-        .filter_map(|row| Some((row.tube.as_ref()?.path().as_str(), row)))
+        .filter_map(Row::there)
+        .map(|there| (there.tube.path().as_str(), there))
         .collect();
     // Before the channels, so that what has just been made is still known to be waited for.
     let mut kept = connection.kept().await?;
-    let mut rows = Vec::new();
+    let mut all = Vec::new();
     for tube in connection.tubes().await? {
         let state = match tube.state().await {
             Ok(state) => state,
@@ -148,32 +186,42 @@ async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec
             Err(error) if matches!(error.kind, Kind::NotAvailable | Kind::NotImplemented) => {
                 Statistics::default()
             }
+            // Closed since it said its state.
+            Err(error) if error.kind.is_gone() => continue,
             Err(error) => return Err(error.into()),
         };
         let at = app.clock.now();
         let rate = last
             .get(tube.path().as_str())
-            .map(|row| rate(&row.statistics, row.at, &statistics, at));
-        let place = kept.iter().position(|kept| is_of(kept, &tube, state));
-        rows.push(Row {
-            kept: place.map(|place| kept.swap_remove(place)),
-            tube: Some(tube),
-            state: Some(state),
+            .map(|then| rate(&then.statistics, then.at, &statistics, at));
+        all.push(There {
+            kept: taken(&mut kept, |kept| is_of(kept, &tube, state)),
+            tube,
+            state,
             statistics,
             at,
             rate,
         });
     }
+    if !kept.is_empty() {
+        // One that was not found has opened or closed meanwhile, perhaps, and says so by now.
+        let now = connection.kept().await?;
+        let still = |one: &KeptTube| now.iter().find(|now| now.number == one.number).cloned();
+        kept = kept.iter().filter_map(still).collect();
+        for there in all.iter_mut().filter(|there| there.kept.is_none()) {
+            let path = there.tube.path();
+            there.kept = taken(&mut kept, |kept| kept.channel.as_ref() == Some(path));
+        }
+    }
     kept.sort_by_key(|kept| kept.number);
-    rows.extend(kept.into_iter().map(|kept| Row {
-        tube: None,
-        kept: Some(kept),
-        state: None,
-        statistics: Statistics::default(),
-        at: app.clock.now(),
-        rate: None,
-    }));
-    Ok(rows)
+    let there = all.into_iter().map(Row::There);
+    Ok(there.chain(kept.into_iter().map(Row::Waits)).collect())
+}
+
+/// Takes the first that fits out of a list.
+fn taken(list: &mut Vec<KeptTube>, fits: impl Fn(&KeptTube) -> bool) -> Option<KeptTube> {
+    let place = list.iter().position(fits)?;
+    Some(list.swap_remove(place))
 }
 
 /// Whether a channel is a kept tube's: the one it says, or one that is not open yet and will be what
@@ -203,22 +251,26 @@ fn rate(before: &Statistics, then: Time, after: &Statistics, now: Time) -> u64 {
 }
 
 fn record(row: &Row) -> Value {
-    let waiting = row.kept.as_ref().filter(|_| row.tube.is_none());
+    let there = row.there();
+    let statistics = row.statistics();
     json!({
         "id": row.id(),
-        "channel": row.tube.as_ref().map(|tube| tube.path().as_str()),
+        "channel": there.map(|there| there.tube.path().as_str()),
         "contact": row.contact(),
         "service": row.service(),
         "offered_by": if row.is_ours() { "you" } else { "contact" },
-        "state": row.state.map_or("waiting", state_word),
-        "kept": row.kept.is_some(),
-        "waiting": waiting.map(|kept| kept.waiting.as_str()),
-        "connections": row.statistics.connections,
-        "bytes_sent": row.statistics.sent,
-        "bytes_received": row.statistics.received,
-        "bytes_per_second": row.rate,
+        "state": there.map_or("waiting", |there| state_word(there.state)),
+        "kept": row.kept().is_some(),
+        "waiting": match row {
+            Row::There(_) => None,
+            Row::Waits(kept) => Some(&kept.waiting),
+        },
+        "connections": statistics.connections,
+        "bytes_sent": statistics.sent,
+        "bytes_received": statistics.received,
+        "bytes_per_second": there.and_then(|there| there.rate),
         "address": row.address(),
-        "encrypted": row.statistics.encrypted,
+        "encrypted": statistics.encrypted,
     })
 }
 
@@ -240,16 +292,19 @@ fn show(app: &App, rows: &[Row]) -> Outcome {
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
+            let there = row.there();
+            let statistics = row.statistics();
+            let state = there.map_or("waiting", |there| there.state.as_str());
+            let rate = there.and_then(|there| there.rate);
             vec![
                 row.id(),
                 safe(row.contact()),
                 safe(row.service()),
-                row.state.map_or("waiting", TubeState::as_str).to_owned(),
-                row.statistics.connections.to_string(),
-                bytes(row.statistics.sent),
-                bytes(row.statistics.received),
-                row.rate
-                    .map_or_else(|| "–".to_owned(), |rate| format!("{}/s", bytes(rate))),
+                state.to_owned(),
+                statistics.connections.to_string(),
+                bytes(statistics.sent),
+                bytes(statistics.received),
+                rate.map_or_else(|| "–".to_owned(), |rate| format!("{}/s", bytes(rate))),
                 safe(row.address()),
             ]
         })
@@ -270,8 +325,9 @@ fn show(app: &App, rows: &[Row]) -> Outcome {
 
 /// Why what is kept is not there.
 fn remarks(app: &App, rows: &[Row]) {
-    for row in rows.iter().filter(|row| row.tube.is_none()) {
-        if let Some(kept) = &row.kept {
+    for row in rows {
+        // One whose channel has just been made does not wait any more.
+        if let Row::Waits(kept @ KeptTube { channel: None, .. }) = row {
             app.out
                 .remark(format!("{} waits: {}.", row.id(), safe(&kept.waiting)));
         }
@@ -290,16 +346,20 @@ pub async fn close(app: &App, wanted: &str) -> Outcome {
         let row = meant(wanted, &rows, &contacts)?;
         let (id, contact, service) = (row.id(), safe(row.contact()), safe(row.service()));
         confirm_closing(app, row).await?;
-        match (&row.kept, &row.tube) {
-            (Some(kept), _) => connection.close_kept(kept.number).await?,
-            (None, Some(tube)) => tube.close().await?,
-            (None, None) => {}
+        match row {
+            Row::There(There {
+                tube, kept: None, ..
+            }) => tube.close().await?,
+            Row::There(There {
+                kept: Some(kept), ..
+            })
+            | Row::Waits(kept) => connection.close_kept(kept.number).await?,
         }
         app.out.record(&json!({
             "closed": id,
             "contact": row.contact(),
             "service": row.service(),
-            "kept": row.kept.is_some(),
+            "kept": row.kept().is_some(),
         }))?;
         app.out
             .line(format!("{service} with {contact} ({id}) is closed."))
@@ -358,7 +418,7 @@ fn meant<'a>(wanted: &str, rows: &'a [Row], contacts: &[Contact]) -> Outcome<&'a
 
 /// One that somebody uses is closed only if the user says so.
 async fn confirm_closing(app: &App, row: &Row) -> Outcome {
-    let used = row.statistics.connections;
+    let used = row.statistics().connections;
     if app.global.yes || used == 0 {
         return Ok(());
     }

@@ -10,7 +10,10 @@ use actors::{
 use serde::{Serialize, de::DeserializeOwned};
 use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Type, connection::Builder};
 
-use super::error::{Error, Kind, Result};
+use super::{
+    connection::Connection,
+    error::{Error, Kind, Result},
+};
 use crate::{names, place, runtime::OurRuntime};
 
 /// How long one method call may take. The service bounds what it does on the network well below
@@ -101,26 +104,53 @@ impl Bus {
         })
     }
 
-    /// Whoever can be reached: the session bus if the service runs there, else the service's own
-    /// socket if it answers, else the session bus. `None` where there is neither.
+    /// Where a profile's account is to be had: the session bus, if it is online there; the service's
+    /// own socket, if it is online there, which a login without a bus may have left, or if no service
+    /// runs on the session bus; else the session bus. `None` where there is neither.
     ///
     /// # Errors
     /// [`Kind::NoBus`] when the environment names a bus that does not work.
-    pub async fn find(spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
-        let bus = match place::session_bus() {
-            Some(address) => Some(Bus::at(&address, spawner.clone(), clock.clone()).await?),
-            None => None,
+    pub async fn find(
+        profile: &str,
+        spawner: Spawner,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Option<Self>> {
+        let Some(address) = place::session_bus() else {
+            return match Bus::private(&place::private_socket(), spawner, clock).await {
+                Ok(private) => Ok(Some(private)),
+                Err(error) if error.kind == Kind::NoService => Ok(None),
+                Err(error) => Err(error),
+            };
         };
-        if let Some(bus) = &bus
-            && super::is_running(bus).await?
-        {
-            return Ok(Some(bus.clone()));
+        let bus = Bus::at(&address, spawner.clone(), clock.clone()).await?;
+        let runs = super::is_running(&bus).await?;
+        if runs && Connection::of_profile(&bus, profile).await?.is_some() {
+            return Ok(Some(bus));
+        }
+        // What cannot be used there is in nobody's way: there is the bus.
+        let Ok(private) = Bus::private(&place::private_socket(), spawner, clock).await else {
+            return Ok(Some(bus));
+        };
+        let its_own =
+            !runs || matches!(Connection::of_profile(&private, profile).await, Ok(Some(_)));
+        Ok(Some(if its_own { private } else { bus }))
+    }
+
+    /// Everywhere that a service can be reached now: the session bus, and the service's own socket.
+    ///
+    /// # Errors
+    /// As [`Bus::find`].
+    pub async fn all(spawner: Spawner, clock: Arc<dyn Clock>) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        if let Some(address) = place::session_bus() {
+            all.push(Bus::at(&address, spawner.clone(), clock.clone()).await?);
         }
         match Bus::private(&place::private_socket(), spawner, clock).await {
-            Ok(private) => Ok(Some(private)),
-            Err(error) if error.kind == Kind::NoService => Ok(bus),
-            Err(error) => bus.map_or(Err(error), |bus| Ok(Some(bus))),
+            Ok(private) => all.push(private),
+            Err(error) if error.kind == Kind::NoService || !all.is_empty() => {}
+            Err(error) => return Err(error),
         }
+        Ok(all)
     }
 
     /// Whether this is a connection with the service alone, without a bus between.

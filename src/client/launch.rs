@@ -103,19 +103,22 @@ pub async fn start(bus: &Bus, program: Option<&Program>) -> Result<Started> {
     }
 }
 
-/// Finds the connection manager wherever it runs, or starts it: on the session bus where there is one,
-/// else at [its own socket](Bus::private). Of several who do so at once, all find the same one: only
+/// Finds the connection manager wherever it runs and has the profile's account online
+/// ([`Bus::find`]), or starts it: on the session bus where there is one, else at
+/// [its own socket](Bus::private). Of several who do so at once, all find the same one: only
 /// one service gets the socket.
 ///
 /// # Errors
 /// [`Kind::NoService`] when it cannot be started, [`Kind::NoBus`] when the environment names a bus that
 /// does not work.
 pub async fn find_or_start(
+    profile: &str,
     spawner: &Spawner,
     clock: &Arc<dyn Clock>,
     program: Option<&Program>,
 ) -> Result<(Bus, Started)> {
-    match (Bus::find(spawner.clone(), clock.clone()).await?, program) {
+    let found = Bus::find(profile, spawner.clone(), clock.clone()).await?;
+    match (found, program) {
         (Some(bus), _) if bus.is_private() => Ok((bus, Started::Running)),
         (Some(bus), program) => {
             let started = start(&bus, program).await?;

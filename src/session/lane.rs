@@ -56,6 +56,8 @@ struct Inner {
     users: usize,
     /// Somebody has left since the last turn.
     left: bool,
+    /// Offers of ours that stand no longer, by their SIDs, and of which the peer does not know it.
+    taken_back: Vec<String>,
     /// The stream has ended; nobody's turn comes any more.
     ended: bool,
 }
@@ -88,7 +90,52 @@ impl Drop for User {
     }
 }
 
+/// An offer of ours that a person decides on at the other end: the stream stays open for it. When it is
+/// dropped, the stream tells the peer that the offer does not stand any more.
+#[derive(Debug)]
+pub struct Standing {
+    user: User,
+    sid: Option<String>,
+}
+
+impl Standing {
+    /// What was offered has come about: there is nothing to take back.
+    pub fn over(mut self) {
+        self.sid = None;
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if let Some(sid) = self.sid.take() {
+            let mut inner = self.user.0.lock();
+            if !inner.ended && inner.taken_back.len() < MAX_TAKEN_BACK {
+                inner.taken_back.push(sid);
+            }
+        }
+        // The user leaves after this, which wakes the stream.
+    }
+}
+
+/// Most offers whose end waits to be told. They are told before anything is sent in bulk, so there are
+/// more only if somebody offers and takes back faster than the stream runs; those stand at the peer
+/// until the stream ends.
+const MAX_TAKEN_BACK: usize = 256;
+
 impl Lane {
+    /// Counts an offer in, by the SID it has.
+    pub fn stand(self: &Arc<Self>, sid: String) -> Standing {
+        Standing {
+            user: self.enter(),
+            sid: Some(sid),
+        }
+    }
+
+    /// The offers whose end the peer is to be told.
+    pub fn taken_back(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().taken_back)
+    }
+
     /// Counts somebody in until the guard is dropped.
     pub fn enter(self: &Arc<Self>) -> User {
         self.lock().users += 1;

@@ -9,6 +9,7 @@ use minidom::Element;
 
 use super::{lane::Lane, trust::KeyId};
 use crate::plain::safe;
+use crate::xmpp::Condition;
 pub use crate::xmpp::StanzaError;
 
 /// What TLS proved of an XML stream.
@@ -41,6 +42,19 @@ pub enum RequestError {
     /// The stream ended first.
     #[error("the stream to the contact ended")]
     Gone,
+    /// The same, and the peer has certainly not seen it.
+    #[error("the stream to the contact ended")]
+    NotSent,
+}
+
+impl RequestError {
+    /// The condition that the peer answered with; `None` where it answered with none.
+    pub fn condition(&self) -> Option<Condition> {
+        match self {
+            RequestError::Refused { condition, .. } => Some(Condition::from_name(condition)),
+            _ => None,
+        }
+    }
 }
 
 /// A request of the peer's, with the place for its answer. Dropping it unanswered answers
@@ -73,6 +87,13 @@ pub trait Link: Send + Sync + 'static {
         &self,
         payload: Element,
         id: Option<String>,
+    ) -> BoxFuture<'static, Result<Option<Element>, RequestError>>;
+    /// The same where it is a person who answers: for as long as the stream lives. Who asks keeps it open
+    /// ([`Lane::stand`]); once nobody waits for the answer any more, what comes is not listened to.
+    fn ask(
+        &self,
+        payload: Element,
+        id: String,
     ) -> BoxFuture<'static, Result<Option<Element>, RequestError>>;
     /// What is sent through the stream by turns. It ends when the stream does.
     fn lane(&self) -> &Arc<Lane>;

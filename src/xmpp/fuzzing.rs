@@ -7,7 +7,7 @@ use minidom::{Element, Node};
 
 use super::{
     error::{StreamCondition, StreamError},
-    payload::{bytestreams, disco, ibb, pneuma, si, tube},
+    payload::{bytestreams, disco, file, ibb, pneuma, si, tube},
     stanza::{self, IqKind, Parsed},
     stream::{Action, Role, Stream, StreamConfig},
     write::{self, Header},
@@ -315,12 +315,14 @@ fn payloads(element: &Element) {
     if let Ok(offer) = si::Offer::parse(element) {
         assert!(offer.methods.len() <= si::MAX_METHODS && offer.id.len() <= si::MAX_SID_BYTES);
         offer.extra.iter().for_each(payloads);
+        files(offer.mime_type.as_deref(), &offer.extra);
         if let Some(element) = back(offer.to_element()) {
             assert_eq!(si::Offer::parse(&element), Ok(offer));
         }
     }
     if let Ok(answer) = si::Answer::parse(element) {
         assert!((1..=si::MAX_METHODS).contains(&answer.methods.len()));
+        files(None, &answer.extra);
         if let Some(element) = back(answer.to_element()) {
             assert_eq!(si::Answer::parse(&element), Ok(answer));
         }
@@ -372,10 +374,38 @@ fn payloads(element: &Element) {
             Some(Ok(id))
         );
     }
+    if let Ok(sid) = file::parse_cancel(element) {
+        assert_eq!(
+            back(file::cancel(sid)).as_ref().map(file::parse_cancel),
+            Some(Ok(sid))
+        );
+    }
     if let Ok(Some(id)) = pneuma::find([element]) {
         assert_eq!(
             back(pneuma::secured(id)).map(|element| pneuma::find([&element])),
             Some(Ok(Some(id)))
         );
+    }
+}
+
+/// What is said of a file in a stream initiation, and in the answer to one.
+fn files(mime_type: Option<&str>, elements: &[Element]) {
+    let back = |written: Vec<Element>| -> Option<Vec<Element>> {
+        written.iter().map(written_and_read).collect()
+    };
+    if let Ok(offer) = file::Offer::parse(mime_type, elements) {
+        assert_eq!(offer.file.check(), Ok(()));
+        assert!(offer.file.size.is_none_or(|size| size <= file::MAX_SIZE));
+        assert!(offer.ours || offer.file.size.is_some() && offer.file.id.is_none());
+        if let Some(elements) = back(offer.to_elements()) {
+            assert_eq!(file::Offer::parse(None, &elements), Ok(offer));
+        }
+    }
+    if let Ok(wanted) = file::Agreement::parse(elements) {
+        assert!(wanted.from.offset <= file::MAX_SIZE);
+        assert!(wanted.ours || wanted.from.stored.is_none());
+        if let Some(elements) = back(wanted.to_elements()) {
+            assert_eq!(file::Agreement::parse(&elements), Ok(wanted));
+        }
     }
 }

@@ -189,7 +189,8 @@ impl Condition {
         }
     }
 
-    fn from_name(name: &str) -> Self {
+    /// The condition of this name; `UndefinedCondition` for others.
+    pub fn from_name(name: &str) -> Self {
         Condition::ALL
             .into_iter()
             .find(|condition| condition.as_str() == name)

@@ -20,10 +20,11 @@ scenario = Runner()
 
 
 class SystemBus:
-    """The system bus of one machine, with Debian's own policy for Avahi, and the daemon."""
+    """The system bus of one machine, with Debian's own policy for Avahi, and the daemon, with more lines
+    in the section of its configuration that is about the server."""
 
-    def __init__(self, machine, name, avahi=True):
-        self.machine, self.name, self.avahi = machine, name, None
+    def __init__(self, machine, name, avahi=True, server=""):
+        self.machine, self.name, self.server, self.avahi = machine, name, server, None
         self.dir = tempfile.mkdtemp(prefix=f"pneuma-system-{name}-", dir="/tmp")
         os.chmod(self.dir, 0o755)
         to_close.append(self)
@@ -54,7 +55,7 @@ class SystemBus:
         """Starts the daemon and waits until it has its name and serves."""
         with open(os.path.join(self.dir, "avahi.conf"), "w") as conf:
             conf.write(f"[server]\nhost-name={self.name}\nuse-ipv4=yes\nuse-ipv6=yes\n"
-                       "enable-dbus=yes\n[wide-area]\nenable-wide-area=no\n"
+                       f"enable-dbus=yes\n{self.server}\n[wide-area]\nenable-wide-area=no\n"
                        "[publish]\npublish-hinfo=no\npublish-workstation=no\n[rlimits]\n")
         # Its pid file has one place for every machine: each gets a /run of its own.
         command = ("mount -t tmpfs tmpfs /run && exec avahi-daemon --no-drop-root --no-chroot "

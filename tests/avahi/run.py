@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from machine import scenario  # noqa: E402
 import together  # noqa: E402,F401  (each adds its scenarios)
 import trouble  # noqa: E402,F401
+import examined  # noqa: E402,F401
 
 if __name__ == "__main__":
     if os.getuid() != 0:

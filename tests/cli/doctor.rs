@@ -105,17 +105,15 @@ fn where_all_is_well_nothing_is_wrong_and_nothing_changes() {
     alice.stay_online();
     let before = everything(alice.person().dir());
     let all = findings(&mut doctor(&alice));
-    for check in [
-        "session-bus",
-        "manager",
-        "account",
-        "encryption",
-        "port",
-        "multicast",
-        "announcement",
-    ] {
+    for check in ["session-bus", "manager", "account", "encryption", "port"] {
         assert_eq!(sentences(&all, check, "ok").len(), 1, "{check}: {all:#?}");
     }
+    // A machine under load may take longer than the doctor waits for what it hears.
+    alice.person().until("discovery is well", || {
+        let all = findings(&mut doctor(&alice));
+        let well = |check| sentences(&all, check, "ok").len() == 1;
+        (well("multicast") && well("announcement")).then_some(())
+    });
     assert_eq!(
         everything(alice.person().dir()),
         before,

@@ -34,11 +34,25 @@ impl Two {
         }
     }
 
-    /// The same, online, and verified by each other.
-    fn verified() -> Self {
+    /// The same, online, each seen by the other.
+    fn online() -> Self {
         let two = Two::new();
         two.alice.stay_online();
         two.bob.stay_online();
+        for (who, whom) in [(&two.alice, two.bob.id()), (&two.bob, two.alice.id())] {
+            who.person().until("they see each other", || {
+                let contacts = who.run(&["contacts", "--json"]).succeeded().json();
+                let mut all = contacts.as_array().expect("a list").iter();
+                let there = all.any(|one| one["id"] == *whom && one["tubes"] == true);
+                there.then_some(())
+            });
+        }
+        two
+    }
+
+    /// The same, verified by each other.
+    fn verified() -> Self {
+        let two = Two::online();
         let alice = two.alice.id();
         let bob = two.bob.id();
         let code = two.alice.run(&["verify", &bob]).out;

@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::{fs::PermissionsExt, net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -10,7 +10,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use support::{Address, Echo, PATIENCE, World, exchange};
 
-use crate::pneuma::{Ran, Running, noise};
+use crate::{
+    Two,
+    pneuma::{Pneuma, Ran, Running, noise},
+};
 
 /// A person who has nothing but folders.
 struct Headless {
@@ -61,9 +64,7 @@ impl Headless {
 
     /// The process that serves at the socket, if one does.
     fn manager(&self) -> Option<Pid> {
-        let stream = UnixStream::connect(self.socket()).ok()?;
-        let server = rustix::net::sockopt::socket_peercred(&stream).expect("who listens");
-        Some(server.pid)
+        serves_at(&self.socket())
     }
 
     fn status(&self) -> serde_json::Value {
@@ -102,6 +103,39 @@ impl Drop for Headless {
         for service in self.services() {
             // It may have ended meanwhile.
             kill_process(service, Signal::KILL).unwrap_or_default();
+        }
+    }
+}
+
+/// The process that serves at a socket, if one does.
+fn serves_at(socket: &Path) -> Option<Pid> {
+    let stream = UnixStream::connect(socket).ok()?;
+    let server = rustix::net::sockopt::socket_peercred(&stream).expect("who listens");
+    Some(server.pid)
+}
+
+/// A login without a bus of somebody who has one elsewhere. Its service is killed in the end.
+struct OtherLogin<'a>(&'a Pneuma);
+
+impl OtherLogin<'_> {
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.0.command(arguments);
+        command
+            .env_remove("DBUS_SESSION_BUS_ADDRESS")
+            .stdin(Stdio::null());
+        Running::start(command).finish()
+    }
+
+    fn manager(&self) -> Option<Pid> {
+        serves_at(&self.0.person().dir().join("run/pneuma/bus"))
+    }
+}
+
+impl Drop for OtherLogin<'_> {
+    fn drop(&mut self) {
+        if let Some(manager) = self.manager() {
+            // It may have ended meanwhile.
+            kill_process(manager, Signal::KILL).unwrap_or_default();
         }
     }
 }
@@ -150,9 +184,11 @@ fn a_tube_is_offered_accepted_and_used() {
     assert!(exchange(&door, &bytes).expect("bytes") == bytes);
     let closed = offer.event("connection-closed");
     assert_eq!(closed["reason"], "finished", "{closed}");
-    let tubes = alice.run(&["tubes", "--json"]).succeeded().json();
-    assert_eq!(tubes[0]["bytes_sent"], bytes.len());
-    assert_eq!(tubes[0]["encrypted"], true);
+    // Her side of the connection may end a moment later, and is counted then.
+    until("all is counted", || {
+        let tubes = alice.run(&["tubes", "--json"]).succeeded().json();
+        tubes[0]["bytes_sent"] == bytes.len() && tubes[0]["encrypted"] == true
+    });
     // What is killed lets its tube go: the claim is the connection's, there is no name to watch.
     accept.signal(Signal::KILL);
     accept.finish();
@@ -257,4 +293,57 @@ fn a_folder_that_others_may_write_is_not_looked_into() {
         alice.run(&[command]).failed(4, &["open to others"]);
     }
     assert!(listener.accept().is_err(), "nobody has connected to it");
+}
+
+#[test]
+fn what_a_login_without_a_bus_left_is_found_by_one_that_has_one() {
+    let two = Two::verified();
+    let alice = &two.alice;
+    let accounts = || {
+        let status = alice.run(&["status", "--json"]).succeeded().json();
+        status["accounts"].as_array().cloned().expect("a list")
+    };
+    let tubes = || alice.run(&["tubes", "--json"]).succeeded().json();
+    alice.run(&["disconnect"]).succeeded();
+    let other = OtherLogin(alice);
+    other
+        .run(&["offer", "x-test", "9", "--to", "bob", "--detach"])
+        .succeeded();
+    let manager = other.manager().expect("a manager without a bus");
+
+    // Whoever logs in with a bus gets a service there, which finds the profile in use.
+    alice.person().kill_manager();
+    alice.person().start_manager();
+    let kept = tubes();
+    assert_eq!(kept[0]["id"], "k1", "{kept}");
+    assert_eq!(kept.as_array().map(Vec::len), Some(1));
+    let [account] = &accounts()[..] else {
+        panic!("one account is online");
+    };
+    assert_eq!(account["status"], "online");
+    alice.run(&["contacts"]).succeeded();
+    assert_eq!(tubes()[0]["id"], "k1", "a command leaves it as it was");
+    assert_eq!(other.manager(), Some(manager));
+    // Another profile goes online where it always did, and both are shown.
+    alice
+        .run(&["contacts", "--detach", "--profile", "work", "--name", "al"])
+        .succeeded();
+    let mut profiles: Vec<_> = accounts()
+        .iter()
+        .map(|account| account["profile"].as_str().map(str::to_owned))
+        .collect();
+    profiles.sort();
+    assert_eq!(profiles, [Some("default".into()), Some("work".into())]);
+    let there = other.run(&["status", "--json"]).succeeded().json();
+    assert_eq!(there["accounts"].as_array().map(Vec::len), Some(1));
+
+    // It ends where it is, and comes back on the bus.
+    alice.run(&["tubes", "--close", "k1"]).succeeded();
+    assert_eq!(tubes(), serde_json::json!([]));
+    alice.run(&["disconnect"]).succeeded();
+    assert_eq!(accounts().len(), 1, "the other profile's stays");
+    alice.stay_online();
+    assert_eq!(accounts().len(), 2);
+    let there = other.run(&["status", "--json"]).succeeded().json();
+    assert_eq!(there["accounts"], serde_json::json!([]));
 }

@@ -4,9 +4,7 @@ use crate::Two;
 
 #[test]
 fn strangers_are_seen_and_not_dealt_with_by_accident() {
-    let two = Two::new();
-    two.alice.stay_online();
-    two.bob.stay_online();
+    let two = Two::online();
     let bob = two.bob.id();
     let contacts = two.alice.run(&["contacts", "--json"]).succeeded().json();
     assert_eq!(contacts[0]["id"], bob.as_str());
@@ -32,9 +30,7 @@ fn strangers_are_seen_and_not_dealt_with_by_accident() {
 
 #[test]
 fn codes_are_compared_and_forgotten() {
-    let two = Two::new();
-    two.alice.stay_online();
-    two.bob.stay_online();
+    let two = Two::online();
     let (alice, bob) = (two.alice.id(), two.bob.id());
     let code = |ran: crate::pneuma::Ran| {
         let ran = ran.failed(4, &["--code"]);

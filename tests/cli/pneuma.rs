@@ -96,6 +96,15 @@ impl Pneuma {
         self.run(&["contacts", "--detach"]).succeeded();
     }
 
+    /// Waits until there is no tube: what a contact or a service that was killed has closed is listed for
+    /// a moment.
+    pub fn has_no_tubes(&self) {
+        self.person.until("there are no tubes", || {
+            let tubes = self.run(&["tubes", "--json"]).succeeded().json();
+            (tubes == serde_json::json!([])).then_some(())
+        });
+    }
+
     /// The id under which others see this person, once online.
     pub fn id(&self) -> String {
         let status = self.run(&["status", "--json"]).succeeded().json();

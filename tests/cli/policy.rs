@@ -114,9 +114,7 @@ fn rules_are_made_shown_changed_and_taken_back() {
 
 #[test]
 fn what_makes_no_rule_is_said_in_a_sentence() {
-    let two = Two::new();
-    two.alice.stay_online();
-    two.bob.stay_online();
+    let two = Two::online();
     let bob = two.bob.id();
     two.alice
         .run(&["policy", "set", "pinned"])
@@ -181,7 +179,7 @@ fn a_capped_download_takes_its_time_and_a_lifted_cap_counts_at_once() {
     // Never faster than the cap and what may come at once; how much slower is the machine's affair.
     let cap = (256 * KIB) as f64;
     println!("one: {rate:.0} of {cap:.0} bytes/s");
-    assert!((cap / 5.0..cap * 1.1).contains(&rate), "{rate} bytes/s");
+    assert!((cap / 20.0..cap * 1.1).contains(&rate), "{rate} bytes/s");
 
     // Several together are no faster than one.
     let before = Instant::now();
@@ -195,7 +193,7 @@ fn a_capped_download_takes_its_time_and_a_lifted_cap_counts_at_once() {
     });
     let rate = 4.0 * part.len() as f64 / before.elapsed().as_secs_f64();
     println!("four: {rate:.0} of {cap:.0} bytes/s");
-    assert!((cap / 5.0..cap * 1.1).contains(&rate), "{rate} bytes/s");
+    assert!((cap / 20.0..cap * 1.1).contains(&rate), "{rate} bytes/s");
 
     // This would take eight hours.
     set(&two.bob, &["alice", "x-test", "--max-rate", "1KiB"]);
@@ -261,14 +259,18 @@ fn what_is_allowed_is_taken_unasked_and_nothing_else() {
     assert_eq!(exchange(&there, b"more").expect("bytes"), b"more");
     assert_eq!(second.interrupt().code, Some(0));
     standing.event("closed");
-    let tubes = two.alice.run(&["tubes", "--json"]).succeeded().json();
-    let state = |service: &str| {
-        let tubes = tubes.as_array().expect("tubes").iter();
-        let mut states = tubes.filter(|tube| tube["service"] == service);
-        states.next().map(|tube| tube["state"].clone())
+    // What has just closed is listed for a moment.
+    let left = json!([["x-other", "local-pending"], ["x-test", "open"]]);
+    let seen = || {
+        let tubes = two.alice.run(&["tubes", "--json"]).succeeded().json();
+        let all = tubes.as_array().expect("tubes").iter();
+        let mut pairs: Vec<Value> = all
+            .map(|one| json!([one["service"], one["state"]]))
+            .collect();
+        pairs.sort_by_key(Value::to_string);
+        (Value::from(pairs) == left).then_some(())
     };
-    assert_eq!(state("x-test"), Some("open".into()));
-    assert_eq!(state("x-other"), Some("local-pending".into()));
+    two.alice.person().until("these two are left", seen);
     // What becomes allowed is taken then.
     set(&two.alice, &["pinned", "x-other", "--allow"]);
     let accepted = standing.event("accepted");
@@ -281,9 +283,7 @@ fn what_is_allowed_is_taken_unasked_and_nothing_else() {
 
 #[test]
 fn a_stranger_whose_key_is_allowed_takes_no_other_confirmation() {
-    let two = Two::new();
-    two.alice.stay_online();
-    two.bob.stay_online();
+    let two = Two::online();
     let (alice, bob) = (two.alice.id(), two.bob.id());
     let service = Echo::ipv4();
     two.alice

@@ -32,21 +32,14 @@ fn typed(who: &Pneuma, arguments: &[&str], typed: &str) -> Ran {
 
 #[test]
 fn a_stranger_is_shown_and_confirmed() {
-    let two = Two::new();
-    two.alice.stay_online();
-    two.bob.stay_online();
+    let two = Two::online();
     let bob = two.bob.id();
-    let key = || {
-        let contacts = two.alice.run(&["contacts", "--json"]).succeeded().json();
-        contacts[0]["fingerprint"]
-            .as_str()
-            .map(|key| key[..8].to_owned())
-    };
-    let key = two.alice.person().until("Bob's key", key);
+    let contacts = two.alice.run(&["contacts", "--json"]).succeeded().json();
+    let key = &contacts[0]["fingerprint"].as_str().expect("Bob's key")[..8];
     let offer = ["offer", "x-test", "9", "--to", &bob, "--detach"];
     let no = typed(&two.alice, &offer, "n\n");
     assert_eq!(no.code, Some(4), "{no:?}");
-    assert!(no.out.contains(&key), "the key is shown: {no:?}");
+    assert!(no.out.contains(key), "the key is shown: {no:?}");
     assert!(no.out.contains("[y/N]"), "{no:?}");
     let yes = typed(&two.alice, &offer, "y\n");
     assert_eq!(yes.code, Some(0), "{yes:?}");
@@ -56,9 +49,7 @@ fn a_stranger_is_shown_and_confirmed() {
 
 #[test]
 fn codes_are_compared_by_a_person() {
-    let two = Two::new();
-    two.alice.stay_online();
-    two.bob.stay_online();
+    let two = Two::online();
     let bob = two.bob.id();
     let no = typed(&two.alice, &["verify", &bob], "\n");
     assert_eq!(no.code, Some(4), "{no:?}");

@@ -1,28 +1,7 @@
 """What `pneuma doctor` says of machines that are broken on purpose. What a person's own files are enough to break
 is in tests/cli."""
-import json
-import subprocess
-
+from findings import comes_to_say, doctor, says
 from home import *  # noqa: F403
-
-
-def doctor(person, uid=ALICE, **environment):
-    """All findings, by verdict and check; the exit code fits them."""
-    env = {**person.env(), "PNEUMA_INTERFACE": "", "PNEUMA_MDNS_PORT": str(person.port), **environment}
-    done = subprocess.run(person.machine.prefix(uid) + [public(binary("pneuma")), "doctor", "--json"],
-                          env=env, capture_output=True, text=True, timeout=120)
-    found = json.loads(done.stdout)
-    wrong = any(finding["verdict"] == "wrong" for finding in found)
-    assert done.returncode == int(wrong), (done.returncode, done.stdout, done.stderr)
-    by = {}
-    for finding in found:
-        by.setdefault((finding["verdict"], finding["check"]), []).append(f"{finding['what']} > {finding['todo']}")
-    return by
-
-
-def says(found, verdict, check, *parts):
-    sentences = found.get((verdict, check), [])
-    assert any(all(part in sentence for part in parts) for sentence in sentences), (verdict, check, parts, found)
 
 
 @scenario
@@ -30,17 +9,16 @@ def the_doctor_sees_a_firewall():
     """Packets of discovery are dropped: said of the interface, and of our own announcement."""
     lan = Lan("alice")
     person = Person("alice", lan.alice, ALICE)
-    found = doctor(person)
-    says(found, "ok", "interfaces", "eth0")
-    says(found, "ok", "multicast", "eth0")
-    says(found, "ok", "announcement", "alice@")
+    says(doctor(person), "ok", "interfaces", "eth0")
+    comes_to_say(person, "ok", "multicast", "eth0")
+    comes_to_say(person, "ok", "announcement", "alice@")
     rules = f"table inet wall {{ chain in {{ type filter hook input priority 0; udp dport {person.port} drop; }}; }}"
     run("ip", "netns", "exec", lan.alice.namespace, "nft", rules)
     found = doctor(person)
     says(found, "wrong", "multicast", "eth0", "firewall", str(person.port))
     says(found, "wrong", "announcement", "alice@", "not heard", "firewall")
     run("ip", "netns", "exec", lan.alice.namespace, "nft", "delete table inet wall")
-    says(doctor(person), "ok", "announcement", "alice@")
+    comes_to_say(person, "ok", "announcement", "alice@")
 
 
 @scenario

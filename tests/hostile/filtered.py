@@ -22,15 +22,22 @@ def turned_away(machine):
     return int(rule.split("packets")[1].split()[0])
 
 
+def takes_less(home, limit):
+    """A connection is there that soon; a machine that is busy elsewhere gets three."""
+    times = []
+    while not times or times[-1] >= limit:
+        assert len(times) < 3, times
+        begun = time.monotonic()
+        home.works(10)
+        times.append(time.monotonic() - begun)
+
+
 def closed_for(verdict, patience):
     home = Home()
     machines = (home.lan.alice, home.lan.bob)
     for machine in machines:
         filter_new(machine, verdict)
-    begun = time.monotonic()
-    home.works(10)
-    took = time.monotonic() - begun
-    assert took < patience, took
+    takes_less(home, patience)
     tried = sum(map(turned_away, machines))
     assert tried > 0, "nobody tried to connect"
     home.works(3_000_000)
@@ -43,9 +50,7 @@ def closed_for(verdict, patience):
     # Once it is open again, connections of their own are made.
     for machine in machines:
         run("ip", "netns", "exec", machine.namespace, "nft", "delete", "table", "inet", "closed")
-    begun = time.monotonic()
-    home.works(10)
-    assert time.monotonic() - begun < FALLBACK / 2
+    takes_less(home, FALLBACK / 2)
     home.bob.close_channel(home.accepted)
     home.alice.closed(home.tube)
 

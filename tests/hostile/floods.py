@@ -12,7 +12,7 @@ def xml_port(home):
     """Where Alice's connection manager listens for XML streams: the port that answers one."""
     mallory = home.mallory()
     for _, port in sorted(set(listening(home.lan.alice))):
-        _, answer = mallory.call(knock, ["tcp", home.lan.alice.address, port], OPENING.hex(), 2)
+        _, answer = mallory.call(knock, ["tcp", home.lan.alice.address, port], OPENING.hex(), 6)
         if bytes.fromhex(answer).lstrip().startswith(b"<"):
             return port
     raise Failure("no port of Alice's answers an XML stream")

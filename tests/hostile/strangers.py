@@ -49,7 +49,7 @@ def other_user_everywhere(home):
                 doors += 1
         for path in unix_sockets(person):
             name = "\0" + path[1:] if path.startswith("@") else path
-            state, got = intruder.call(knock, ["unix", name], b"hello".hex(), 2)
+            state, got = intruder.call(knock, ["unix", name], b"hello".hex(), 20)
             assert got == "" and state in ("refused", "closed"), (path, state, got)
             doors += 1
         for path in (person.dir + "/run", person.dir + "/state"):
@@ -254,7 +254,7 @@ def root_is_another_user_too():
     home = Home(kind=UNIX)
     before = home.echoed()
     root = home.mallory(uid=0, machine=home.lan.bob)
-    state, got = root.call(knock, home.door, b"hello".hex(), 2)
+    state, got = root.call(knock, home.door, b"hello".hex(), 20)
     assert state in ("closed", "refused") and got == "", (state, got)
     assert home.echoed() == before
     home.works()
@@ -325,13 +325,14 @@ def another_user_at_the_private_socket():
         for uid, states in ((MALLORY, ["refused"]), (0, ["closed"])):
             intruder = home.mallory(uid=uid, machine=person.machine)
             for data in GREETINGS:
-                state, got = intruder.call(knock, ["unix", socket], data, 2)
+                state, got = intruder.call(knock, ["unix", socket], data, 20)
                 assert state in states and got == "", (uid, state, got)
-        assert "somebody else's process at the private socket" in person.manager.output()
+        until("it is said", lambda: "somebody else's process at the private socket" in person.manager.output(),
+              detail=person.seen)
         # As many of the user's own as there is room for, who say nothing or half a greeting.
         ended, longest = own.call(silent, socket, 70)
         assert ended == 70 and longest < 20, (ended, longest)
-        state, got = own.call(knock, ["unix", socket], greeting(person.uid), 2)
+        state, got = own.call(knock, ["unix", socket], greeting(person.uid), 8)
         assert bytes.fromhex(got).startswith(b"OK "), (state, got)
     home.works()
 

@@ -44,6 +44,10 @@ macro_rules! points {
 pub enum ActorKind {
     /// Decides for one channel.
     Tube,
+    /// Decides for one file transfer.
+    Transfer,
+    /// Carries a file, and makes the contact agree before.
+    Flow,
     /// Accepts local applications.
     Listener,
     /// Dials the offered service.
@@ -72,6 +76,38 @@ points! {
     TubeCommit = Tube, Passing;
     /// Committed, and about to wait again.
     TubeCommitted = Tube, Passing;
+    /// In `select`.
+    TransferWaiting = Transfer, Waiting;
+    /// An event is there, nothing is decided.
+    TransferDecide = Transfer, Passing;
+    /// Decided and not committed.
+    TransferCommit = Transfer, Passing;
+    /// Committed, and about to wait again.
+    TransferCommitted = Transfer, Passing;
+    /// Before the offer.
+    FlowStart = Flow, Passing;
+    /// For whoever has to agree: the contact, or our user.
+    FlowAgreeing = Flow, Waiting;
+    /// There is an agreement.
+    FlowAgreed = Flow, Passing;
+    /// For the application to provide what the contact wants.
+    FlowProviding = Flow, Waiting;
+    /// The bytestream is opening.
+    FlowOpening = Flow, Waiting;
+    /// The bytestream is open.
+    FlowOpened = Flow, Passing;
+    /// Bytes flow or wait.
+    FlowFlowing = Flow, Waiting;
+    /// About to read.
+    FlowRead = Flow, Passing;
+    /// About to write.
+    FlowWrite = Flow, Passing;
+    /// All was read or written, and nothing is closed.
+    FlowClose = Flow, Passing;
+    /// It is over, and nobody knows.
+    FlowEnded = Flow, Passing;
+    /// The contact is told the last word.
+    FlowParting = Flow, Waiting;
     /// Before the first accept.
     ListenerStart = Listener, Passing;
     /// For a slot, a client, the kernel's answer about it.

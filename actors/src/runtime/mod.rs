@@ -3,6 +3,7 @@
 
 mod actor;
 mod clock;
+mod commit;
 mod faults;
 mod mailbox;
 mod reply;
@@ -12,6 +13,7 @@ mod stop;
 
 pub use actor::{Actor, Exit, Failure, Flow, run};
 pub use clock::{Clock, SystemClock, Time, within};
+pub(crate) use commit::Commit;
 #[cfg(feature = "testing")]
 pub use faults::Fault;
 pub use faults::{ActorKind, FaultPoint, Faults};

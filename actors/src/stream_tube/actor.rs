@@ -15,7 +15,8 @@ use crate::{
     model::{ConnectionId, ConnectionParameter, Result, ServiceName, SocketAddress},
     ports::{IncomingBytestream, StreamTubeSignal, TubeSignalling},
     runtime::{
-        Actor, BoxFuture, Exit, Failure, FaultPoint, Faults, Flow, Mailbox, Pending, Reply, Stop,
+        self, Actor, BoxFuture, Exit, Failure, FaultPoint, Faults, Flow, Mailbox, Pending, Reply,
+        Stop,
     },
     supervisor::{ListeningSocket, LocalSockets},
 };
@@ -36,18 +37,8 @@ pub(crate) enum Fact {
     SiblingFailed(String),
 }
 
-/// One decision: the state after it, and all that follows from it. The channel supervisor takes
-/// it whole or, if the tube fails first, not at all.
-pub(crate) struct Commit {
-    /// The recovery record.
-    pub(crate) record: State,
-    /// What to do, in order.
-    pub(crate) commands: Vec<Command>,
-    /// What to answer once the new state is published.
-    pub(crate) answers: Vec<Answer>,
-    /// Dropped or answered when the commit was taken; the tube goes on then.
-    pub(crate) taken: Reply<()>,
-}
+/// One decision, as the channel supervisor takes it.
+pub(crate) type Commit = runtime::Commit<State, Command, Answer>;
 
 /// What the channel supervisor does for the tube.
 pub(crate) enum Command {

@@ -37,6 +37,10 @@ pub struct SupervisorConfig {
     pub tree_limit: Duration,
     /// How often the bytes in `StreamTubeView` are brought up to date while connections are open.
     pub meter_period: Duration,
+    /// How long a file transfer waits for a program on this side, the sender's or the receiver's, to do what
+    /// needs no person: to provide a file that is wanted, to connect to its socket, to open the
+    /// bytestream. Then it is cancelled.
+    pub application_limit: Duration,
     /// How often an actor may fail.
     pub restart: RestartPolicy,
     /// Where tests kill actors; nothing at all in what we ship.
@@ -55,6 +59,7 @@ impl Default for SupervisorConfig {
             farewell_limit: Duration::from_secs(5),
             tree_limit: Duration::from_secs(5),
             meter_period: Duration::from_secs(1),
+            application_limit: Duration::from_secs(600),
             restart: RestartPolicy::default(),
             faults: Faults::default(),
         }
@@ -129,6 +134,8 @@ impl RestartBudget {
 pub struct RestartCounts {
     /// Tubes that were restarted.
     pub tubes: u64,
+    /// File transfers that were restarted.
+    pub transfers: u64,
     /// Listeners that were restarted.
     pub listeners: u64,
     /// Diallers that were restarted.
@@ -137,6 +144,8 @@ pub struct RestartCounts {
     pub announcers: u64,
     /// Relays that failed; these are not restarted, their connection closes.
     pub relays: u64,
+    /// Flows of files that failed; these are not restarted, their transfer is cancelled.
+    pub flows: u64,
     /// Channels that closed because of a failure past its limit.
     pub channels: u64,
 }
@@ -145,10 +154,12 @@ pub struct RestartCounts {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) tubes: AtomicU64,
+    pub(super) transfers: AtomicU64,
     pub(super) listeners: AtomicU64,
     pub(super) diallers: AtomicU64,
     pub(super) announcers: AtomicU64,
     pub(super) relays: AtomicU64,
+    pub(super) flows: AtomicU64,
     pub(super) channels: AtomicU64,
 }
 
@@ -157,10 +168,12 @@ impl Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         RestartCounts {
             tubes: read(&self.tubes),
+            transfers: read(&self.transfers),
             listeners: read(&self.listeners),
             diallers: read(&self.diallers),
             announcers: read(&self.announcers),
             relays: read(&self.relays),
+            flows: read(&self.flows),
             channels: read(&self.channels),
         }
     }

@@ -17,6 +17,8 @@ mod channel;
 mod config;
 mod root;
 mod sockets;
+mod transfer;
+mod tube;
 mod world;
 
 use std::sync::Arc;

@@ -17,7 +17,8 @@ use async_channel::{Receiver, Sender};
 use super::{
     FileTransferRequest, RestartCounts, StreamTubeRequest, SupervisorConfig, channel,
     config::Counters,
-    world::{RootMessage, World},
+    transfer, tube,
+    world::{Opening, RootMessage, World},
 };
 use crate::{
     model::{ChannelId, Error, OwnerId, Result},
@@ -131,7 +132,7 @@ impl Supervisor {
 }
 
 impl Root {
-    fn open(&mut self, request: StreamTubeRequest, reply: Reply<Result<StreamTubeObject>>) {
+    fn open(&mut self, opening: Opening) {
         let refusal = if self.closing {
             Some(Error::NotAvailable("the service is shutting down".into()))
         } else if self.channels.len() >= self.world.config.max_channels {
@@ -143,22 +144,26 @@ impl Root {
             None
         };
         if let Some(why) = refusal {
-            reply.answer(Err(why));
+            opening.refuse(why);
             return;
         }
         let id = ChannelId(self.next_id);
         self.next_id += 1;
         let (stopper, stop) = self.stop.branch();
-        let owner = request.owner;
+        let owner = opening.owner();
         self.channels.insert(id, Entry { owner, stopper });
-        channel::start(
-            self.world.clone(),
-            id,
-            request,
-            stop,
-            reply,
-            self.weak_self.clone(),
-        );
+        let world = self.world.clone();
+        let root = self.weak_self.clone();
+        match opening {
+            Opening::StreamTube(request, reply) => {
+                let life = tube::live(world.clone(), id, request, stop, reply);
+                channel::start(&world, id, root, life);
+            }
+            Opening::FileTransfer(request, reply) => {
+                let life = transfer::live(world.clone(), id, request, stop, reply);
+                channel::start(&world, id, root, life);
+            }
+        }
     }
 
     /// Answers those who wait for channels that are gone by now.
@@ -191,7 +196,7 @@ impl Actor for Root {
         }
         match event {
             None => return Flow::Exit(Exit::Stopped),
-            Some(RootMessage::Open(request, reply)) => self.open(*request, reply),
+            Some(RootMessage::Open(opening)) => self.open(*opening),
             Some(RootMessage::CloseOwner(owner, reply)) => {
                 self.channels
                     .values()
@@ -227,13 +232,12 @@ impl SupervisorHandle {
     /// [`SupervisorConfig::tree_limit`], `Disconnected` when its owner is closed meanwhile, and what
     /// the tree answers.
     pub async fn open_stream_tube(&self, request: StreamTubeRequest) -> Result<StreamTubeObject> {
-        let request = Box::new(request);
-        self.address
-            .ask(|reply| RootMessage::Open(request, reply))
-            .await?
+        let open = |reply| RootMessage::Open(Box::new(Opening::StreamTube(request, reply)));
+        self.address.ask(open).await?
     }
 
-    /// Starts a file transfer, which is offered to the contact at once if we send it. Its object is published when this returns.
+    /// Starts a file transfer and publishes its object, as [`SupervisorHandle::open_stream_tube`] does. One that we
+    /// send is offered to the contact at once.
     ///
     /// # Errors
     /// As [`SupervisorHandle::open_stream_tube`].
@@ -241,10 +245,8 @@ impl SupervisorHandle {
         &self,
         request: FileTransferRequest,
     ) -> Result<FileTransferObject> {
-        drop(request);
-        Err(Error::NotImplemented(
-            "file transfers are not there yet".into(),
-        ))
+        let open = |reply| RootMessage::Open(Box::new(Opening::FileTransfer(request, reply)));
+        self.address.ask(open).await?
     }
 
     /// Closes all channels of one Connection in order and waits until each is withdrawn and its

@@ -5,12 +5,12 @@ use std::{convert::Infallible, sync::Arc};
 use async_channel::Sender;
 
 use super::{
-    StreamTubeRequest,
+    FileTransferRequest, StreamTubeRequest,
     config::{Counters, SupervisorConfig},
 };
 use crate::{
-    model::{ChannelId, OwnerId, Result},
-    ports::{ObjectTree, StreamTubeObject},
+    model::{ChannelId, Error, OwnerId, Result},
+    ports::{FileTransferObject, ObjectTree, StreamTubeObject},
     runtime::{Clock, Reply, Spawner},
 };
 
@@ -28,9 +28,33 @@ pub(super) struct World {
 
 /// What the root is told: by its handle, and by the channels that end.
 pub(super) enum RootMessage {
-    Open(Box<StreamTubeRequest>, Reply<Result<StreamTubeObject>>),
+    Open(Box<Opening>),
     CloseOwner(OwnerId, Reply<()>),
     Shutdown(Reply<()>),
     /// A channel is gone, all of it.
     Ended(ChannelId),
+}
+
+/// A channel that is asked for, and who waits for its object.
+pub(super) enum Opening {
+    StreamTube(StreamTubeRequest, Reply<Result<StreamTubeObject>>),
+    FileTransfer(FileTransferRequest, Reply<Result<FileTransferObject>>),
+}
+
+impl Opening {
+    /// Whose channel it is to be.
+    pub(super) fn owner(&self) -> OwnerId {
+        match self {
+            Opening::StreamTube(request, _) => request.owner,
+            Opening::FileTransfer(request, _) => request.owner,
+        }
+    }
+
+    /// Nothing comes of it.
+    pub(super) fn refuse(self, why: Error) {
+        match self {
+            Opening::StreamTube(_, reply) => reply.answer(Err(why)),
+            Opening::FileTransfer(_, reply) => reply.answer(Err(why)),
+        }
+    }
 }

@@ -11,7 +11,7 @@
 //! | [`FakeTree`] | [`crate::ports::ObjectTree`], recording in order, failing when told |
 //! | [`pipe`] | a pair of bounded [`crate::ports::Duplex`] streams with half-close, reset and loss |
 //! | [`FakeConnector`], [`FakeSignalling`], [`FakeIncoming`] | the session |
-//! | [`FakeSending`] | the session, where files are sent |
+//! | [`FakeSending`], [`FakeIncomingFile`] | the session, where files are sent and received |
 //! | [`FakeSockets`] | the operating system's sockets |
 //! | [`Faults`] | fate: kills an actor at a named point |
 //! | [`Probe`] | an actor: what was sent to its address |
@@ -26,7 +26,7 @@ mod sockets;
 mod tree;
 
 pub use clock::VirtualClock;
-pub use files::FakeSending;
+pub use files::{FakeIncomingFile, FakeOffer, FakeSending, agreed, file_stream};
 pub use pipe::{FakeStream, StreamCounter, Wire, pipe, pipe_counted};
 pub use probe::Probe;
 pub use session::{

@@ -10,7 +10,7 @@ use event_listener::Event;
 use super::lock;
 use crate::{
     model::{ChannelId, Error},
-    ports::{ChannelObject, ChannelSignal, ObjectTree, StreamTubeSignal},
+    ports::{ChannelObject, ChannelSignal, FileTransferSignal, ObjectTree, StreamTubeSignal},
     runtime::BoxFuture,
 };
 
@@ -74,6 +74,21 @@ impl FakeTree {
     pub fn signals(&self, channel: ChannelId) -> Vec<StreamTubeSignal> {
         let of_channel = |event: &TreeEvent| match event {
             TreeEvent::Signal(id, ChannelSignal::StreamTube(signal)) if *id == channel => {
+                Some(signal.clone())
+            }
+            _ => None,
+        };
+        lock(&self.inner)
+            .log
+            .iter()
+            .filter_map(of_channel)
+            .collect()
+    }
+
+    /// The signals of one file transfer so far, in order.
+    pub fn file_signals(&self, channel: ChannelId) -> Vec<FileTransferSignal> {
+        let of_channel = |event: &TreeEvent| match event {
+            TreeEvent::Signal(id, ChannelSignal::FileTransfer(signal)) if *id == channel => {
                 Some(signal.clone())
             }
             _ => None,

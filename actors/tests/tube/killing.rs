@@ -209,7 +209,9 @@ fn run(side: Side, point: FaultPoint, fault: Fault, skip: usize, early: bool) ->
             ActorKind::Announcer => restarts.announcers,
             ActorKind::Relay => restarts.relays,
             ActorKind::Channel => restarts.channels,
-            ActorKind::Root => unreachable!("see `root`"),
+            ActorKind::Root | ActorKind::Transfer | ActorKind::Flow => {
+                unreachable!("see `kill_all`")
+            }
         };
         assert_eq!(counted, failures, "{context}");
         let all = [
@@ -265,8 +267,9 @@ fn channel_lost(point: FaultPoint, fired: bool) -> usize {
 /// somebody on one side at least, or it is not where it claims to be.
 fn kill_all(fault: Fault) {
     let points = FaultPoint::ALL.iter().copied();
-    // The root takes everything along; see `root`.
-    for point in points.filter(|point| point.actor() != ActorKind::Root) {
+    // The root takes everything along; see `root`. A tube has neither of the others.
+    let elsewhere = [ActorKind::Root, ActorKind::Transfer, ActorKind::Flow];
+    for point in points.filter(|point| !elsewhere.contains(&point.actor())) {
         let mut fired = 0;
         for side in [Side::Offering, Side::Accepting] {
             for skip in 0..8 {

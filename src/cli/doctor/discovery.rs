@@ -18,6 +18,10 @@ pub(super) async fn look(app: &App, online: Option<&Online>) -> Vec<Finding> {
         .clone()
         .filter(|name| !name.is_empty());
     let port = app.account.mdns_port.unwrap_or(inspection::MDNS_PORT);
+    let by_avahi = match online {
+        Some(online) => online.responder == "avahi",
+        None => would_be_avahi(app, port).await,
+    };
     let online = online.cloned();
     // It waits for packets.
     smol::unblock(move || {
@@ -33,8 +37,7 @@ pub(super) async fn look(app: &App, online: Option<&Online>) -> Vec<Finding> {
             }
             Err(error) => {
                 works = false;
-                let responder = online.as_ref().map(|online| online.responder.as_str());
-                found.push(taken(port, &error, responder));
+                found.push(taken(port, &error, by_avahi));
             }
         }
         if works {
@@ -46,6 +49,14 @@ pub(super) async fn look(app: &App, online: Option<&Online>) -> Vec<Finding> {
         found
     })
     .await
+}
+
+/// Whether the Avahi daemon would find contacts for us, were the account online.
+async fn would_be_avahi(app: &App, port: u16) -> bool {
+    let wanted = app.account.discovery.as_deref().unwrap_or("auto");
+    port == inspection::MDNS_PORT
+        && matches!(wanted, "auto" | "avahi")
+        && inspection::avahi_runs(&app.spawner, &app.clock).await
 }
 
 fn interfaces(only: Option<&str>) -> (Vec<Finding>, Vec<Interface>) {
@@ -112,10 +123,10 @@ fn multicasts(name: &str) -> bool {
     u32::from_str_radix(number, 16).map_or(true, |flags| flags & 0x1000 != 0)
 }
 
-/// The port cannot be had; `responder` finds contacts for us, where we are online.
-fn taken(port: u16, error: &std::io::Error, responder: Option<&str>) -> Finding {
+/// The port cannot be had; `by_avahi`: contacts are found by that, or would be.
+fn taken(port: u16, error: &std::io::Error, by_avahi: bool) -> Finding {
     // A daemon that was told `disallow-other-stacks` shares it with nobody, and we need not.
-    if responder == Some("avahi") {
+    if by_avahi {
         return Finding::note(
             "port",
             format!("UDP port {port} is Avahi's alone, which finds contacts for us"),
@@ -195,12 +206,11 @@ mod tests {
     #[test]
     fn a_port_that_avahi_has_for_us_is_not_wrong() {
         let error = std::io::Error::from(std::io::ErrorKind::AddrInUse);
-        let verdict = |responder| {
-            let finding = taken(inspection::MDNS_PORT, &error, responder);
+        let verdict = |by_avahi| {
+            let finding = taken(inspection::MDNS_PORT, &error, by_avahi);
             (finding.verdict, finding.todo.is_empty())
         };
-        assert_eq!(verdict(Some("avahi")), (Verdict::Note, true));
-        assert_eq!(verdict(Some("built-in")), (Verdict::Wrong, false));
-        assert_eq!(verdict(None), (Verdict::Wrong, false));
+        assert_eq!(verdict(true), (Verdict::Note, true));
+        assert_eq!(verdict(false), (Verdict::Wrong, false));
     }
 }

@@ -126,13 +126,9 @@ impl KeptHandle {
         let mut made_way = None;
         let connection = loop {
             attempts += 1;
-            let ours = {
-                let profile = profile.clone();
-                self.address
-                    .ask(|reply| Message::Ours { profile, reply })
-                    .await
-            };
-            if let Ok(Some(ours)) = ours
+            let ours = self.ours(&profile).await;
+            let none = ours.is_none();
+            if let Some(ours) = ours
                 && !tend::used_by_others(&ours, &self.of(&profile)).await
             {
                 tracing::info!(profile = account.profile, "another connection takes over");
@@ -140,9 +136,12 @@ impl KeptHandle {
                 made_way = Some(ours);
             }
             match self.manager.request(account.clone()).await {
-                // Ours is just about to be there.
+                // Ours is just about to be there, or has come while we waited.
                 Err(Error::NotAvailable(_))
-                    if attempts < ATTEMPTS && self.view.get().going_online.contains(&profile) =>
+                    if none
+                        && attempts < ATTEMPTS
+                        && (self.view.get().going_online.contains(&profile)
+                            || self.ours(&profile).await.is_some()) =>
                 {
                     self.clock.sleep(MOMENT).await;
                 }
@@ -167,6 +166,17 @@ impl KeptHandle {
             pending.wait().await.ok();
         }
         Ok(connection)
+    }
+
+    /// The connection of a profile, if it is there for kept tubes only.
+    async fn ours(&self, profile: &str) -> Option<ConnectionHandle> {
+        let profile = profile.to_owned();
+        let ours = self
+            .address
+            .ask(|reply| Message::Ours { profile, reply })
+            .await;
+        // Without a keeper there is none.
+        ours.ok().flatten()
     }
 
     /// Offers a local service to a contact and keeps doing so. Gives its number and the channel.
@@ -291,7 +301,8 @@ impl KeptHandle {
         view.profiles.get(profile).cloned().unwrap_or_default()
     }
 
-    /// Whether some account is being brought online: a service does not leave meanwhile.
+    /// Whether some account is being brought online: a service does not leave meanwhile. One that
+    /// another service has is not.
     pub fn is_going_online(&self) -> bool {
         !self.view.get().going_online.is_empty()
     }

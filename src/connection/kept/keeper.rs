@@ -56,6 +56,9 @@ struct Profile {
     pause: Duration,
     /// Brings the account online.
     going_online: Option<Task<()>>,
+    /// Reads the record anew after a while: the last attempt found the profile in another service's
+    /// hands.
+    later: Option<Task<()>>,
 }
 
 impl Profile {
@@ -297,6 +300,7 @@ impl Keeper {
                 gained_at: Time::default(),
                 pause: Duration::ZERO,
                 going_online: None,
+                later: None,
             }
         })
     }
@@ -312,11 +316,14 @@ impl Keeper {
             return;
         };
         let profile = self.profile(&name, &record);
-        profile.record = record;
+        let before = std::mem::replace(&mut profile.record, record);
         let tubes = &profile.record.tubes;
-        profile
-            .tended
-            .retain(|number, _| tubes.contains_key(number));
+        // Its number may be another's by now.
+        profile.tended.retain(|number, _| {
+            tubes
+                .get(number)
+                .is_some_and(|tube| before.tubes.get(number) == Some(tube))
+        });
         let new: Vec<u32> = tubes
             .keys()
             .filter(|number| !profile.tended.contains_key(number))
@@ -403,15 +410,41 @@ impl Keeper {
                         keeper.tell(gained).await.ok();
                         return;
                     }
-                    Err(error) => tracing::info!(
-                        profile = account.profile,
-                        %error,
-                        "the account for kept tubes is not online yet"
-                    ),
+                    Err(error) => {
+                        tracing::info!(
+                            profile = account.profile,
+                            %error,
+                            "the account for kept tubes is not online yet"
+                        );
+                        if matches!(error, Error::AlreadyConnected(_)) {
+                            let elsewhere = Message::Elsewhere(account.profile);
+                            keeper.tell(elsewhere).await.ok();
+                            return;
+                        }
+                    }
                 }
                 clock.sleep(pause).await;
                 pause = (pause * 2).min(LONGEST);
             }
+        }));
+    }
+
+    /// What another service keeps may change in its hands, and somebody may take it offline there: it
+    /// is read anew before the next attempt.
+    fn elsewhere(&mut self, name: String) {
+        let Some(profile) = self.profiles.get_mut(&name) else {
+            return;
+        };
+        // It has just ended.
+        profile.going_online = None;
+        let wait = profile.pause.max(PAUSE);
+        profile.pause = (wait * 2).min(LONGEST);
+        let (keeper, clock) = (self.address.clone(), self.clock.clone());
+        profile.later = Some(self.spawner.spawn("another's kept tubes", async move {
+            clock.sleep(wait).await;
+            let load = Message::Change(Change::Load(name, None));
+            // A keeper that is gone drops us.
+            keeper.tell(load).await.ok();
         }));
     }
 
@@ -466,6 +499,7 @@ impl Keeper {
         let profile = self.profile(&name, &record);
         profile.ours = ours;
         profile.offline = false;
+        profile.later = None;
         profile.gained_at = now;
         profile.connection.publish(Some(connection.clone()));
         let trying = profile.going_online.take();
@@ -536,6 +570,7 @@ impl Keeper {
                 reply.answer(ours.and_then(|profile| profile.connection.get().as_ref().clone()));
             }
             Message::InVain(connection) => self.in_vain(&connection),
+            Message::Elsewhere(profile) => self.elsewhere(profile),
             Message::Idle(connection) => self.idle(connection),
             Message::Change(change) => self.change(change),
             Message::Done(outcome) => self.done(outcome),

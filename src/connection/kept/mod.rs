@@ -13,7 +13,9 @@
 //! key and no other, and only while it is pinned. The account goes online by itself when the service
 //! starts and when its connection failed; one that somebody took offline stays so until somebody
 //! brings it online. A client that asks for a connection of its own for a profile whose connection is
-//! ours gets it: ours makes way, and the tubes move, unless others have tubes there, too.
+//! ours gets it: ours makes way, and the tubes move, unless others have tubes there, too. A profile
+//! that another service of our user's has is that one's to keep: we only look again now and then, and
+//! do not stay for it.
 //!
 //! Bounds: [`record::MAX_TUBES`] for each profile.
 
@@ -63,7 +65,7 @@ pub struct Kept {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct View {
     profiles: BTreeMap<String, Vec<Kept>>,
-    /// Profiles whose account is being brought online.
+    /// Profiles whose account is being brought online; not those that another service has.
     going_online: BTreeSet<String>,
 }
 
@@ -88,6 +90,8 @@ enum Message {
     },
     /// A connection of ours made way for nobody: what somebody wanted in its place could not be had.
     InVain(ConnectionHandle),
+    /// A profile's account could not be brought online, because another service has the profile.
+    Elsewhere(String),
     /// Nobody but us uses a connection of ours, which keeps nothing any more, perhaps.
     Idle(ConnectionHandle),
     Change(Change),

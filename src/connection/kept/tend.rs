@@ -1,7 +1,7 @@
 //! One kept tube: makes it, notices its end, makes it again.
 //!
 //! ```text
-//!                  ┌────────── the account is offline, the contact away, not trusted, …
+//!                  ┌────────── the account is offline, the contact away, not trusted, denied, …
 //!                  v                                                                  │
 //!   Waiting ── the very contact is there ──> (offers, or takes the contact's offer) ──┤
 //!                  ^                                     │ done                       │ error: a pause
@@ -9,8 +9,8 @@
 //!                  └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! "The very contact" is one that our user has pinned with the key that the tube was kept for. Dropping
-//! the task closes what it holds. An accepted tube's address is bound for as long as the tube is kept;
+//! "The very contact" is one that our user has pinned with the key that the tube was kept for, and whom
+//! no rule denies the service: nothing is opened that would only be closed. Dropping the task closes what it holds. An accepted tube's address is bound for as long as the tube is kept;
 //! who connects while there is nothing behind it waits in the kernel's queue.
 
 use std::{sync::Arc, time::Duration};
@@ -34,6 +34,7 @@ use super::{
 use crate::connection::{
     ConnectionHandle,
     message::{ConnectionMessage, can_be_offered_tubes},
+    policy,
     requests::{ChannelRequest, Target},
     view::{ConnectionView, Status},
 };
@@ -235,6 +236,7 @@ enum Look {
     Offline,
     Away,
     Untrusted,
+    Denied,
     Incapable,
 }
 
@@ -369,7 +371,8 @@ impl Tending {
                     });
                     found.map(|channel| channel.id)
                 };
-                let gone = |view: &ConnectionView| self.look(view) != Look::There(contact);
+                let gone =
+                    |view: &ConnectionView| self.look(&connection, view) != Look::There(contact);
                 let changed = async {
                     let changed = connection
                         .view
@@ -424,8 +427,8 @@ impl Tending {
                 let changed = async {
                     let view = connection
                         .view
-                        .wait_for(|view| Some(self.look(view)) != last);
-                    Some(self.look(&*view.await))
+                        .wait_for(|view| Some(self.look(&connection, view)) != last);
+                    Some(self.look(&connection, &*view.await))
                 };
                 let ended = async {
                     connection.gone().await;
@@ -443,7 +446,9 @@ impl Tending {
         }
     }
 
-    fn look(&self, view: &ConnectionView) -> Look {
+    /// Whoever waits for another look waits for another view: rules that change are told to the
+    /// connection, which publishes its view anew.
+    fn look(&self, connection: &ConnectionHandle, view: &ConnectionView) -> Look {
         if view.status != Status::Connected {
             return Look::Offline;
         }
@@ -456,6 +461,9 @@ impl Tending {
             } else {
                 Look::Untrusted
             };
+        }
+        if policy::permitted(&connection.policy(), contact, &self.tube.service).is_err() {
+            return Look::Denied;
         }
         match can_be_offered_tubes(contact) {
             Ok(()) => Look::There(contact.handle),
@@ -472,6 +480,10 @@ impl Tending {
             Look::Away => format!("{contact} is not on the network"),
             Look::Untrusted => {
                 format!("{contact} is not the contact you trusted when you made it")
+            }
+            Look::Denied => {
+                let service = &self.tube.service;
+                format!("your policy denies {contact} the service {service}")
             }
             Look::Incapable => format!("{contact} cannot take tubes now"),
         }

@@ -10,7 +10,7 @@ use std::{
 
 use actors::{
     model::{ChannelId, Error, Result, ServiceName, SocketAddress},
-    runtime::{BoxFuture, Clock},
+    runtime::{BoxFuture, Clock, Pending, Reply, Task},
     stream_tube::StreamTubeMessage,
 };
 
@@ -25,9 +25,14 @@ use crate::{
         tests::fakes::{TestNetwork, TestSession, World},
         view::Status,
     },
-    session::{Contact, ContactId, Presence, SessionEvent, Show, Trust, trust::KeyId},
+    session::{
+        Contact, ContactId, Presence, SessionEvent, Show, Trust,
+        trust::{Decision, KeyId, Scope, Terms, Who},
+    },
     xmpp::ns,
 };
+
+mod others;
 
 const KEY: KeyId = KeyId([7; 32]);
 
@@ -37,6 +42,8 @@ struct Memory {
     record: Mutex<Option<Record>>,
     /// Nothing can be written.
     full: AtomicBool,
+    /// The next that is written waits for this.
+    hold: Mutex<Option<Pending<()>>>,
 }
 
 impl Records for Arc<Memory> {
@@ -58,7 +65,13 @@ impl Records for Arc<Memory> {
             *self.record.lock().unwrap() = Some(record.clone());
             Ok(record)
         };
-        Box::pin(std::future::ready(saved))
+        let hold = self.hold.lock().unwrap().take();
+        Box::pin(async move {
+            if let Some(hold) = hold {
+                hold.wait().await.ok();
+            }
+            saved
+        })
     }
 }
 
@@ -66,17 +79,21 @@ fn address() -> SocketAddress {
     SocketAddress::Ipv4("127.0.0.1:80".parse().unwrap())
 }
 
-/// What Ada keeps: an offer to Bob.
-fn record() -> Record {
-    let mut record = Record::new(World::account("ada"));
-    let tube = KeptTube {
+/// An offer to Bob.
+fn offer(service: &str) -> KeptTube {
+    KeptTube {
         contact: "bob@there".into(),
         key: KEY,
-        service: ServiceName::new("http").unwrap(),
+        service: ServiceName::new(service).unwrap(),
         way: Way::Offer(address()),
         any_local_user: false,
-    };
-    record.keep(tube).unwrap();
+    }
+}
+
+/// What Ada keeps.
+fn record() -> Record {
+    let mut record = Record::new(World::account("ada"));
+    record.keep(offer("http")).unwrap();
     record
 }
 
@@ -144,6 +161,22 @@ impl Kept {
         self.bob(Show::Available, KEY, Trust::Pinned { since: UNIX_EPOCH });
     }
 
+    /// Ada's rule for everybody she has dealt with.
+    fn rule(&self, service: &str, decision: Option<Decision>) {
+        let scope = Scope {
+            who: Who::Pinned,
+            service: ServiceName::new(service).ok(),
+        };
+        let terms = decision.map(|decision| Terms {
+            decision,
+            ..Terms::default()
+        });
+        let connection = self.connection();
+        let changing = connection.set_rule(scope, terms);
+        self.world.sim.run(changing).unwrap();
+        self.world.sim.settle();
+    }
+
     fn tubes(&self) -> usize {
         self.world.opener.tubes.lock().unwrap().len()
     }
@@ -172,6 +205,43 @@ impl Kept {
         assert_eq!(given, address());
         reply.answer(Ok(()));
         self.world.sim.settle();
+    }
+
+    /// Ada offers Bob a service for good; what comes of it is known once Offer is answered.
+    fn keeps(&self, service: &str) -> Task<Result<u32>> {
+        let (keeper, connection) = (self.keeper.clone(), self.connection());
+        let view = connection.view.get();
+        let bob = view.contacts.by_id("bob@there").unwrap().handle;
+        let service = ServiceName::new(service).unwrap();
+        let asking = self.world.sim.spawner.spawn("user", async move {
+            let kept = keeper.offer(&connection, bob, service, address()).await;
+            kept.map(|(number, _)| number)
+        });
+        self.world.sim.settle();
+        asking
+    }
+
+    /// Ada ends what she keeps as `k1`; done once its channel is closed.
+    fn ends_first(&self) -> Task<Result<()>> {
+        let (keeper, connection) = (self.keeper.clone(), self.connection());
+        let closing = async move { keeper.close(&connection, 1).await };
+        let closing = self.world.sim.spawner.spawn("user", closing);
+        self.world.sim.settle();
+        closing
+    }
+
+    /// The last session is lost.
+    fn fails(&self) {
+        let lost = SessionEvent::Disconnected(Error::NetworkError("unplugged".into()));
+        let session = self.sessions().pop().unwrap();
+        session.events.try_send(lost).unwrap();
+        self.world.sim.settle();
+    }
+
+    /// Another client wants a connection.
+    fn another(&self) -> Result<ConnectionHandle> {
+        let request = self.keeper.request(World::account("ada"));
+        self.world.sim.run(request)
     }
 
     /// The last connection, whoever asked for it.
@@ -305,16 +375,10 @@ fn a_connection_that_fails_is_made_again_and_one_that_somebody_ends_is_not() {
 #[test]
 fn connections_that_fail_at_once_are_made_more_and_more_seldom() {
     let kept = Kept::new(Some(record()));
-    let fails = || {
-        let lost = SessionEvent::Disconnected(Error::NetworkError("unplugged".into()));
-        let session = kept.sessions().pop().unwrap();
-        session.events.try_send(lost).unwrap();
-        kept.world.sim.settle();
-    };
     let mut pauses = Vec::new();
     for round in 1..12 {
         assert_eq!(kept.sessions().len(), round);
-        fails();
+        kept.fails();
         let before = kept.world.sim.now();
         while kept.sessions().len() == round {
             kept.world.sim.advance(Duration::from_secs(1));
@@ -324,7 +388,7 @@ fn connections_that_fail_at_once_are_made_more_and_more_seldom() {
     assert_eq!(pauses, [0, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
     // One that has lasted is made again at once.
     kept.world.sim.advance(Duration::from_secs(60));
-    fails();
+    kept.fails();
     assert_eq!(kept.sessions().len(), 13);
     kept.ends();
 }
@@ -403,64 +467,6 @@ fn nothing_is_promised_that_is_not_written_down() {
 }
 
 #[test]
-fn a_connection_that_made_way_for_nothing_comes_back() {
-    let kept = Kept::new(Some(record()));
-    kept.world.network.fails.store(true, Ordering::Relaxed);
-    let request = kept.keeper.request(World::account("ada"));
-    let refused = kept.world.sim.run(request);
-    assert!(matches!(refused, Err(Error::NetworkError(_))));
-    kept.world.sim.settle();
-    assert_eq!(kept.sessions().len(), 2);
-    assert_eq!(kept.connection().view.get().status, Status::Connected);
-    assert_eq!(*kept.memory.record.lock().unwrap(), Some(record()));
-    kept.ends();
-}
-
-#[test]
-fn a_connection_with_tubes_of_others_does_not_make_way() {
-    let kept = Kept::new(Some(record()));
-    kept.friend();
-    kept.offered();
-    let (connection, other) = (kept.connection(), kept.somebody_else_s());
-    let request = || {
-        let request = kept.keeper.request(World::account("ada"));
-        kept.world.sim.run(request)
-    };
-    assert!(matches!(request(), Err(Error::NotAvailable(_))));
-    assert_eq!(connection.view.get().status, Status::Connected);
-    kept.closed(&connection, other);
-    kept.world.opener.tubes.lock().unwrap().clear();
-    assert_ne!(request().unwrap().id, connection.id);
-    kept.ends();
-}
-
-#[test]
-fn what_went_online_for_kept_tubes_ends_with_them_unless_it_is_used() {
-    let kept = Kept::new(Some(record()));
-    kept.friend();
-    kept.offered();
-    let connection = kept.connection();
-    let own = *connection.view.get().channels.keys().next().unwrap();
-    let other = kept.somebody_else_s();
-    let (keeper, of) = (kept.keeper.clone(), connection.clone());
-    let closing = async move { keeper.close(&of, 1).await };
-    let closing = kept.world.sim.spawner.spawn("user", closing);
-    kept.world.sim.settle();
-    kept.closed(&connection, own);
-    kept.world.sim.run(closing).unwrap().unwrap();
-    kept.world.sim.advance(Duration::from_secs(3600));
-    assert_eq!(connection.view.get().status, Status::Connected);
-    kept.closed(&connection, other);
-    assert_eq!(connection.view.get().status, Status::Connected);
-    // A tube that nobody answers holds its connection's end.
-    kept.world.opener.tubes.lock().unwrap().clear();
-    kept.world.sim.advance(Duration::from_secs(10));
-    assert!(connection.address.is_gone());
-    assert_eq!(kept.sessions().len(), 1);
-    kept.ends();
-}
-
-#[test]
 fn what_ends_with_our_own_connection_was_not_turned_down() {
     let kept = Kept::new(Some(record()));
     for round in 1..4 {
@@ -500,5 +506,132 @@ fn offers_that_are_turned_down_come_more_and_more_seldom() {
         pauses.push((kept.world.sim.now() - before).as_secs());
     }
     assert_eq!(pauses, [1, 4, 16, 64, 256, 300, 300]);
+    kept.ends();
+}
+
+#[test]
+fn nothing_is_opened_for_whom_the_policy_denies_it_until_the_rule_goes() {
+    let kept = Kept::new(Some(record()));
+    kept.friend();
+    kept.offered();
+    kept.rule("http", Some(Decision::Deny));
+    let told = kept.world.opener.tubes.lock().unwrap()[0].drain();
+    assert!(matches!(told[..], [StreamTubeMessage::Close { .. }]));
+    drop(told);
+    kept.closes(&kept.connection());
+    kept.world.sim.advance(Duration::from_secs(3600));
+    assert_eq!(kept.tubes(), 1, "no channel is made to be refused");
+    kept.waits_for("your policy denies bob@there the service http");
+    // Another rule changes nothing, and neither does a contact that goes and comes.
+    kept.rule("rfb", Some(Decision::Allow));
+    kept.bob(Show::Offline, KEY, Trust::Pinned { since: UNIX_EPOCH });
+    kept.friend();
+    assert_eq!(kept.tubes(), 1);
+    kept.waits_for("your policy denies");
+    kept.rule("http", None);
+    assert_eq!(kept.tubes(), 2, "at once");
+    kept.offered();
+    assert!(matches!(kept.condition(), Condition::Running(_)));
+    kept.ends();
+}
+
+#[test]
+fn offers_that_are_used_come_again_as_soon_as_ever() {
+    let kept = Kept::new(Some(record()));
+    kept.friend();
+    for pause in ["1 s", "4 s"] {
+        kept.offered();
+        kept.closes(&kept.connection());
+        kept.waits_for(&format!("made again in {pause}"));
+        kept.world.sim.advance(Duration::from_secs(4));
+    }
+    kept.offered();
+    kept.world.opens();
+    kept.closes(&kept.connection());
+    kept.waits_for("made again in 1 s");
+    kept.ends();
+}
+
+#[test]
+fn nothing_is_kept_with_a_contact_whose_key_nobody_knows() {
+    let kept = Kept::new(None);
+    kept.brought_online();
+    kept.bob(Show::Available, KEY, Trust::Unpinned);
+    let asking = kept.keeps("http");
+    kept.offered();
+    // Our user has dealt with it; the session is to show that.
+    kept.world.sim.advance(Duration::from_secs(4));
+    assert!(!asking.is_finished());
+    kept.world.sim.advance(Duration::from_secs(2));
+    let refused = kept.world.sim.run(asking).unwrap();
+    assert!(matches!(refused, Err(Error::NotAvailable(why)) if why.contains("key")));
+    assert!(kept.keeper.of("ada").is_empty());
+    let told = kept.world.opener.tubes.lock().unwrap()[0].drain();
+    assert!(matches!(told[..], [StreamTubeMessage::Close { .. }]));
+    drop(told);
+    let asking = kept.keeps("http");
+    kept.offered();
+    kept.friend();
+    assert_eq!(kept.world.sim.run(asking).unwrap(), Ok(1));
+    kept.ends();
+}
+
+#[test]
+fn the_account_goes_online_again_as_it_was_when_the_last_was_kept() {
+    let mut before = record();
+    before.account.published_name = "lovelace".into();
+    before.offline = true;
+    let kept = Kept::new(Some(before));
+    kept.brought_online();
+    kept.friend();
+    let asking = kept.keeps("rfb");
+    kept.offered();
+    assert_eq!(kept.world.sim.run(asking).unwrap(), Ok(2));
+    let mut both = record();
+    both.keep(offer("rfb")).unwrap();
+    assert_eq!(*kept.memory.record.lock().unwrap(), Some(both));
+    kept.ends();
+}
+
+#[test]
+fn a_connection_that_is_lost_while_something_is_written_down_is_made_again() {
+    let kept = Kept::new(None);
+    kept.brought_online();
+    kept.friend();
+    let asking = kept.keeps("http");
+    let (written, hold) = Reply::new();
+    *kept.memory.hold.lock().unwrap() = Some(hold);
+    kept.offered();
+    assert!(!asking.is_finished(), "it is not written down");
+    kept.fails();
+    written.answer(());
+    kept.world.sim.settle();
+    assert_eq!(kept.sessions().len(), 2, "once more");
+    kept.friend();
+    kept.offered();
+    assert!(matches!(kept.condition(), Condition::Running(_)));
+    drop(asking);
+    kept.ends();
+}
+
+#[test]
+fn a_tube_that_is_ended_is_closed_when_that_is_answered() {
+    let kept = Kept::new(Some(record()));
+    kept.friend();
+    kept.offered();
+    let ending = kept.ends_first();
+    assert!(kept.keeper.of("ada").is_empty());
+    assert!(!ending.is_finished(), "its channel is there");
+    kept.closes(&kept.connection());
+    assert_eq!(kept.world.sim.run(ending).unwrap(), Ok(()));
+    // A channel that never ends is waited for no longer than it takes others.
+    let asking = kept.keeps("http");
+    kept.offered();
+    kept.world.sim.run(asking).unwrap().unwrap();
+    let ending = kept.ends_first();
+    kept.world.sim.advance(Duration::from_secs(9));
+    assert!(!ending.is_finished());
+    kept.world.sim.advance(Duration::from_secs(2));
+    assert!(ending.is_finished());
     kept.ends();
 }

@@ -16,7 +16,7 @@ use actors::{
         TubeState,
     },
     ports::{FileSending, FileTransferObject, StreamTubeObject, StreamTubeView},
-    runtime::{BoxFuture, Clock, Faults, Pending, Reply, Snapshot, Stop, Stopper},
+    runtime::{BoxFuture, Clock, Faults, Pending, Reply, Snapshot, SnapshotWriter, Stop, Stopper},
     stream_tube::StreamTubeMessage,
     supervisor::{FileTransferRequest, StreamTubeRequest, SystemSockets},
     testing::{FakeConnector, FakeSending, FakeSignalling, Probe, Sim, StreamCounter},
@@ -129,6 +129,7 @@ pub struct TestOpener {
     pub hold: Mutex<bool>,
     pub tubes: Mutex<Vec<Probe<StreamTubeMessage>>>,
     pub objects: Mutex<Vec<StreamTubeObject>>,
+    pub views: Mutex<Vec<SnapshotWriter<StreamTubeView>>>,
     pub limits: Mutex<Vec<Limits>>,
     pub next: Mutex<u64>,
     pub closed: Mutex<usize>,
@@ -181,7 +182,7 @@ impl ChannelOpener for OpenerHandle {
             bytes_received: 0,
             encrypted: None,
         });
-        drop(writer);
+        self.0.views.lock().unwrap().push(writer);
         let object = StreamTubeObject {
             id: ChannelId(*next),
             owner: request.owner,
@@ -332,6 +333,8 @@ pub struct TestNetwork {
     pub panics: bool,
     /// The next start fails.
     pub fails: AtomicBool,
+    /// Another program has the profile.
+    pub taken: AtomicBool,
     /// The next start waits for this.
     pub hold: Mutex<Option<Pending<()>>>,
 }
@@ -347,6 +350,9 @@ impl SessionFactory for NetworkHandle {
                 hold.wait().await.ok();
             }
             assert!(!network.panics, "the network was told to panic");
+            if network.taken.load(Ordering::Relaxed) {
+                return Err(Error::AlreadyConnected("another has it".into()));
+            }
             if network.fails.swap(false, Ordering::Relaxed) {
                 return Err(Error::NetworkError("unplugged".into()));
             }
@@ -486,6 +492,17 @@ impl World {
         self.sim.run(connection.address.tell(message)).unwrap();
         self.sim.settle();
         pending
+    }
+
+    /// The last channel is open from now on: somebody uses what is offered.
+    pub fn opens(&self) {
+        let views = self.opener.views.lock().unwrap();
+        let view = views.last().expect("a channel");
+        let before = StreamTubeView::clone(&view.get());
+        view.publish(StreamTubeView {
+            state: TubeState::Open,
+            ..before
+        });
     }
 
     pub fn answer(&self, pending: Pending<Result<CreatedChannel>>) -> Result<CreatedChannel> {

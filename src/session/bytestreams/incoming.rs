@@ -7,13 +7,16 @@ use actors::{
     ports::{Bytestream, IncomingBytestream},
     runtime::{BoxFuture, Pending, Reply, within},
 };
+use futures_lite::FutureExt as _;
 use minidom::Element;
 
 use super::{
     Answer, Bytestreams, Key, Methods, Mode, Offered, Place, Waiting,
     carrier::TcpCarrier,
     group::Group,
-    key, refuse,
+    key,
+    offers::Waited,
+    refuse,
     secure::{self, Expected, Proven},
     socket, streamhosts,
 };
@@ -33,11 +36,12 @@ pub(super) struct Offer {
     pub(super) sid: String,
     /// What it offers and we allow, in its order; one, unless it takes several. Not empty.
     pub(super) methods: Vec<&'static str>,
-    pub(super) profile: String,
-    pub(super) purpose: Element,
     pub(super) id: BytestreamId,
     pub(super) mode: Mode,
-    pub(super) _place: Place,
+    /// Its place among those that are being opened, once it is.
+    pub(super) place: Option<Place>,
+    /// Of an offer that a person decides on.
+    pub(super) person: Option<Waited>,
 }
 
 impl Offer {
@@ -52,10 +56,23 @@ impl Offer {
             Mode::Plain => None,
         }
     }
+
+    /// Waits for the peer's next step.
+    async fn step(&self, pending: Pending<Offered>) -> Result<Offered, Error> {
+        let came = async { pending.wait().await.map_err(|_| gone()) };
+        let taken_back = async {
+            match &self.person {
+                Some(person) => person.end().stopped().await,
+                None => std::future::pending().await,
+            }
+            Err(Error::Rejected("the contact took its offer back".into()))
+        };
+        came.or(taken_back).await
+    }
 }
 
-/// The same, waiting for a decision.
-pub(super) struct Incoming {
+/// The same, waiting for a decision. Dropping it refuses it.
+pub struct Incoming {
     streams: Arc<Bytestreams>,
     link: Arc<dyn Link>,
     id: BytestreamId,
@@ -76,6 +93,81 @@ impl Incoming {
             id: offer.id,
             undecided: Some((offer, answer)),
         }
+    }
+
+    /// Whether TLS goes inside.
+    pub(super) fn is_secured(&self) -> bool {
+        let offer = self.undecided.as_ref().map(|(offer, _)| offer);
+        offer.is_some_and(|offer| matches!(offer.mode, Mode::Secured(_)))
+    }
+
+    /// Completes when the peer takes the offer back, or its XML stream ends. For those that a person
+    /// decides on.
+    pub(super) fn withdrawn(&self) -> BoxFuture<'static, ()> {
+        let person = |(offer, _): &(Offer, Answer)| offer.person.as_ref().map(Waited::end);
+        let end = self.undecided.as_ref().and_then(person);
+        Box::pin(async move {
+            match end {
+                Some(end) => end.stopped().await,
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    /// Refuses. The reason is for our side; the peer learns no more than what to do about it.
+    pub(super) fn decline(self, why: &Error) {
+        self.answer(declined(match why {
+            Error::ResourceUnavailable(_) => Condition::ResourceConstraint,
+            Error::NotAvailable(_) => Condition::ItemNotFound,
+            Error::NotCapable(_) => Condition::ServiceUnavailable,
+            _ => Condition::Forbidden,
+        }));
+    }
+
+    /// Refuses with this.
+    pub(super) fn answer(mut self, error: StanzaError) {
+        if let Some((_, answer)) = self.undecided.take() {
+            refuse(answer, error);
+        }
+    }
+
+    /// Agrees, with these elements in the answer, and waits until the bytes can flow. `patient`: what the
+    /// peer does next has no limit on time, as somebody there may have to do it.
+    pub(super) fn agree(
+        mut self,
+        extra: Vec<Element>,
+        patient: bool,
+    ) -> BoxFuture<'static, Result<Bytestream, Error>> {
+        let undecided = self.undecided.take();
+        let (streams, link) = (self.streams.clone(), self.link.clone());
+        Box::pin(async move {
+            let Some((mut offer, answer)) = undecided else {
+                return Err(Error::unanswered());
+            };
+            if offer.place.is_none() {
+                offer.place = streams.place(&streams.incoming, &*link);
+            }
+            if offer.place.is_none() {
+                refuse(answer, declined(Condition::ResourceConstraint));
+                return Err(Error::ResourceUnavailable(
+                    "too many connections are being opened".into(),
+                ));
+            }
+            let (clock, time) = (&*streams.clock, streams.config.negotiation);
+            let begin = streams.begun(&*link, &offer, answer, extra);
+            let opened = if patient {
+                let begun = begin.await?;
+                within(clock, time, streams.gone_on(&*link, &offer, begun)).await
+            } else {
+                let all = async { streams.gone_on(&*link, &offer, begin.await?).await };
+                within(clock, time, all).await
+            };
+            opened.unwrap_or_else(|| {
+                Err(Error::ConnectionFailed(
+                    "the contact did not go on in time".into(),
+                ))
+            })
+        })
     }
 }
 
@@ -101,40 +193,12 @@ impl IncomingBytestream for Incoming {
         self.id
     }
 
-    fn accept(mut self: Box<Self>) -> BoxFuture<'static, Result<Bytestream, Error>> {
-        let undecided = self.undecided.take();
-        let (streams, link) = (self.streams.clone(), self.link.clone());
-        Box::pin(async move {
-            let Some((offer, answer)) = undecided else {
-                return Err(Error::unanswered());
-            };
-            let time = streams.config.negotiation;
-            within(
-                &*streams.clock,
-                time,
-                streams.accepted(&*link, offer, answer),
-            )
-            .await
-            .unwrap_or_else(|| {
-                Err(Error::ConnectionFailed(
-                    "the contact did not go on in time".into(),
-                ))
-            })
-        })
+    fn accept(self: Box<Self>) -> BoxFuture<'static, Result<Bytestream, Error>> {
+        self.agree(vec![tube::agreed()], false)
     }
 
-    fn refuse(mut self: Box<Self>, why: Error) {
-        if let Some((_, answer)) = self.undecided.take() {
-            // The reason is for our side; the peer learns no more than what to do about it.
-            refuse(
-                answer,
-                declined(match why {
-                    Error::ResourceUnavailable(_) => Condition::ResourceConstraint,
-                    Error::NotAvailable(_) => Condition::ItemNotFound,
-                    _ => Condition::Forbidden,
-                }),
-            );
-        }
+    fn refuse(self: Box<Self>, why: Error) {
+        self.decline(&why);
     }
 }
 
@@ -150,19 +214,30 @@ impl Drop for Waiter<'_> {
     }
 }
 
+/// What waits for the peer's next step, and the first step that came.
+struct Begun {
+    methods: Methods,
+    came: Offered,
+}
+
+fn gone() -> Error {
+    Error::Offline("the stream to the contact ended".into())
+}
+
 impl Bytestreams {
-    async fn accepted(
+    /// Agrees, and waits for the peer's first step.
+    async fn begun(
         &self,
         link: &dyn Link,
-        offer: Offer,
+        offer: &Offer,
         answer: Answer,
-    ) -> Result<Bytestream, Error> {
-        let gone = || Error::Offline("the stream to the contact ended".into());
-        let mut methods = Methods {
+        mut extra: Vec<Element>,
+    ) -> Result<Begun, Error> {
+        let methods = Methods {
             socks5: offer.methods.contains(&ns::BYTESTREAMS),
             in_band: offer.methods.contains(&ns::IBB),
         };
-        let Some((mut waiting, mut pending)) = self.wait_for(link, &offer, methods) else {
+        let Some((waiting, pending)) = self.wait_for(link, offer, methods) else {
             refuse(answer, declined(Condition::Conflict));
             return Err(Error::ConnectionFailed(
                 "the contact used the name of one bytestream for two".into(),
@@ -173,23 +248,36 @@ impl Bytestreams {
         if link.has_ended() {
             return Err(gone());
         }
+        if matches!(offer.mode, Mode::Secured(_)) {
+            extra.push(pneuma::secured(offer.id));
+        }
         let agreed = si::Answer {
             methods: offer.methods.iter().map(|&m| m.to_owned()).collect(),
             multiple: offer.methods.len() > 1,
-            extra: (offer.profile == ns::TUBES)
-                .then(tube::agreed)
-                .into_iter()
-                .chain(matches!(offer.mode, Mode::Secured(_)).then(|| pneuma::secured(offer.id)))
-                .collect(),
+            extra,
         };
         answer
             .send(Ok(Some(agreed.to_element())))
             .map_err(|_| gone())?;
+        let came = offer.step(pending).await?;
+        drop(waiting);
+        Ok(Begun { methods, came })
+    }
+
+    /// Goes the ways that the peer goes, until one leads to it.
+    async fn gone_on(
+        &self,
+        link: &dyn Link,
+        offer: &Offer,
+        begun: Begun,
+    ) -> Result<Bytestream, Error> {
+        let Begun {
+            mut methods,
+            mut came,
+        } = begun;
         let expected = offer.expected();
         loop {
-            let offered = pending.wait().await.map_err(|_| gone())?;
-            drop(waiting);
-            let (hosts, answer) = match offered {
+            let (hosts, answer) = match came {
                 Offered::InBand(carrier) => {
                     return self.accept_in_band(carrier, expected.as_ref()).await;
                 }
@@ -209,19 +297,20 @@ impl Bytestreams {
             methods.socks5 = false;
             let again = methods
                 .in_band
-                .then(|| self.wait_for(link, &offer, methods))
+                .then(|| self.wait_for(link, offer, methods))
                 .flatten();
             // After that, so that what the peer does upon it is waited for.
             refuse(answer, declined(Condition::ItemNotFound));
-            let Some(again) = again else {
+            let Some((waiting, pending)) = again else {
                 return Err(Error::ConnectionFailed(
                     "the contact cannot be reached at the addresses it gave".into(),
                 ));
             };
-            (waiting, pending) = again;
             if link.has_ended() {
                 return Err(gone());
             }
+            came = offer.step(pending).await?;
+            drop(waiting);
         }
     }
 

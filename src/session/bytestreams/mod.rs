@@ -31,6 +31,7 @@
 //! | bound | what happens there |
 //! | --- | --- |
 //! | [`Config::max_pending`] and [`Config::max_pending_each`] opening each way | `open` fails, an offer is answered `resource-constraint` |
+//! | [`Config::max_offers`] and [`Config::max_offers_each`] that wait for a person, each way | ours fails, the peer's is answered `resource-constraint` |
 //! | [`Config::handshake`] for one connection | that candidate is dropped |
 //! | [`Config::negotiation`] for one bytestream | it fails |
 //! | 16 candidates for one bytestream | the least likely makes room: `socket::MAX_CANDIDATES` |
@@ -49,7 +50,7 @@ use std::{
 
 use actors::{
     model::{BytestreamId, Error},
-    ports::{Bytestream, IncomingBytestream},
+    ports::Bytestream,
     runtime::{BoxFuture, Clock, Reply, within},
 };
 use minidom::Element;
@@ -64,12 +65,14 @@ use crate::xmpp::{
 };
 
 mod carrier;
+mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod group;
 pub mod ibb;
 mod in_band;
 mod incoming;
+mod offers;
 mod open;
 mod places;
 mod secure;
@@ -77,6 +80,7 @@ mod socket;
 mod socks5;
 mod streamhosts;
 
+pub use incoming::Incoming;
 use places::{Peer, Place, Places};
 
 #[cfg(test)]
@@ -92,6 +96,11 @@ pub struct Config {
     pub max_pending: usize,
     /// The same with one peer, over however many XML streams.
     pub max_pending_each: usize,
+    /// Most offers that may wait for a person's answer at the same time, each way; those that a person
+    /// has agreed to and that are not open yet count too.
+    pub max_offers: usize,
+    /// The same with one peer.
+    pub max_offers_each: usize,
     /// How long one connection may take from the first byte to the binding.
     pub handshake: Duration,
     /// How long a streamhost may take until SOCKS5 has succeeded, where the peer knows another way.
@@ -141,6 +150,8 @@ impl Default for Config {
             allow_plaintext: false,
             max_pending: 256,
             max_pending_each: 64,
+            max_offers: 256,
+            max_offers_each: 32,
             handshake: Duration::from_secs(10),
             reach: Duration::from_secs(3),
             stagger: Duration::from_millis(250),
@@ -161,6 +172,11 @@ pub struct Bytestreams {
     outgoing: Places,
     incoming: Places,
     in_band: Places,
+    /// Offers of ours that wait for a person, and the peers' that do.
+    offering: Places,
+    offered: Places,
+    /// The peers', until they are open.
+    undecided: offers::Undecided,
     /// Accepted offers that wait for what comes next, by XML stream and SID.
     waiting: Mutex<HashMap<Key, Waiting>>,
     /// In-band bytestreams, from their opening to their end.
@@ -187,14 +203,27 @@ struct Waiting {
     reply: Reply<Offered>,
 }
 
+/// What a bytestream of ours is for.
+#[derive(Clone, Debug)]
+pub struct Purpose {
+    /// `profile`
+    pub profile: &'static str,
+    /// `mime-type`
+    pub mime_type: Option<String>,
+    /// The profile's own elements.
+    pub elements: Vec<Element>,
+}
+
 /// A peer's stream initiation that the layer above has to decide on.
 pub struct SiOffer {
     /// `profile`
     pub profile: String,
-    /// The profile's own element.
-    pub purpose: Element,
+    /// `mime-type`
+    pub mime_type: Option<String>,
+    /// The profile's own elements, one at least.
+    pub elements: Vec<Element>,
     /// The bytestream; dropping it refuses.
-    pub incoming: Box<dyn IncomingBytestream>,
+    pub incoming: Box<Incoming>,
 }
 
 impl std::fmt::Debug for SiOffer {
@@ -229,6 +258,9 @@ impl Bytestreams {
             outgoing: Places::default(),
             incoming: Places::default(),
             in_band: Places::default(),
+            offering: Places::default(),
+            offered: Places::default(),
+            undecided: offers::Undecided::default(),
             waiting: Mutex::default(),
             shelf: Arc::default(),
         })
@@ -244,7 +276,12 @@ impl Bytestreams {
         self.outgoing.taken() + self.incoming.taken()
     }
 
-    /// Opens a bytestream to the link's peer: `profile` and `purpose` say what for, `id` is the
+    /// How many offers wait for a person's answer or for what comes after it, both ways together.
+    pub fn offers(&self) -> usize {
+        self.offering.taken() + self.offered.taken()
+    }
+
+    /// Opens a bytestream to the link's peer, whose program decides: `profile` and `purpose` say what for, `id` is the
     /// connection's. Dropping the future gives up and leaves nothing behind.
     ///
     /// # Errors
@@ -257,27 +294,27 @@ impl Bytestreams {
         self: &Arc<Self>,
         link: Arc<dyn Link>,
         id: BytestreamId,
-        profile: &str,
+        profile: &'static str,
         purpose: Element,
     ) -> BoxFuture<'static, Result<Bytestream, Error>> {
         let this = self.clone();
-        let profile = profile.to_owned();
+        let purpose = Purpose {
+            profile,
+            mime_type: None,
+            elements: vec![purpose],
+        };
         Box::pin(async move {
             let _place = this.place(&this.outgoing, &*link).ok_or_else(|| {
                 Error::ResourceUnavailable("too many connections are being opened".into())
             })?;
             let time = this.config.negotiation;
-            within(
-                &*this.clock,
-                time,
-                this.opened(&*link, id, profile, purpose),
-            )
-            .await
-            .unwrap_or_else(|| {
-                Err(Error::ConnectionFailed(
-                    "the contact did not connect in time".into(),
-                ))
-            })
+            within(&*this.clock, time, this.opened(&*link, id, purpose))
+                .await
+                .unwrap_or_else(|| {
+                    Err(Error::ConnectionFailed(
+                        "the contact did not connect in time".into(),
+                    ))
+                })
         })
     }
 
@@ -294,6 +331,12 @@ impl Bytestreams {
         payload.has_ns(ns::IBB)
     }
 
+    /// Whether it is a person who answers a request with this payload. Those wait for as long as that
+    /// takes, and have bounds of their own.
+    pub fn is_for_a_person(payload: &Element) -> bool {
+        payload.is("si", ns::SI) && payload.attr("profile").is_some_and(offers::is_for_a_person)
+    }
+
     /// Takes a request of the link's peer (`<iq type='set'/>` with `<si/>`, with streamhosts or for
     /// in-band bytestreams). A stream initiation that can be had is handed back to be decided on;
     /// everything else is answered here.
@@ -304,7 +347,7 @@ impl Bytestreams {
     ) -> Option<SiOffer> {
         let IncomingRequest { payload, answer } = request;
         let result = if payload.is("si", ns::SI) {
-            self.offered(&**link, &payload)
+            self.offered(link, &payload)
         } else if payload.is("query", ns::BYTESTREAMS) {
             match self.streamhosts(&**link, &payload, answer) {
                 Ok(()) => return None,
@@ -320,19 +363,12 @@ impl Bytestreams {
             Err(StanzaError::new(Condition::ServiceUnavailable))
         };
         match result {
-            Ok(offer) => {
-                let purpose = offer.purpose.clone();
-                Some(SiOffer {
-                    profile: offer.profile.clone(),
-                    purpose,
-                    incoming: Box::new(incoming::Incoming::new(
-                        self.clone(),
-                        link.clone(),
-                        offer,
-                        answer,
-                    )),
-                })
-            }
+            Ok((said, offer)) => Some(SiOffer {
+                profile: said.profile,
+                mime_type: said.mime_type,
+                elements: said.extra,
+                incoming: Box::new(Incoming::new(self.clone(), link.clone(), offer, answer)),
+            }),
             Err(error) => {
                 refuse(answer, error);
                 None
@@ -345,15 +381,21 @@ impl Bytestreams {
     pub fn link_ended(&self, link: &dyn Link) {
         let ended = stream(link);
         self.waiting().retain(|(stream, _), _| *stream != ended);
+        self.undecided.link_ended(ended);
         self.shelf.link_ended(ended);
         link.lane().end();
     }
 
-    fn offered(&self, link: &dyn Link, payload: &Element) -> Result<incoming::Offer, StanzaError> {
+    /// What it says, without our own word about TLS, and what is made of it.
+    fn offered(
+        self: &Arc<Self>,
+        link: &Arc<dyn Link>,
+        payload: &Element,
+    ) -> Result<(si::Offer, incoming::Offer), StanzaError> {
         let bad = |error: crate::xmpp::payload::Malformed| {
             StanzaError::with_text(Condition::BadRequest, error.0)
         };
-        let offer = si::Offer::parse(payload).map_err(bad)?;
+        let mut offer = si::Offer::parse(payload).map_err(bad)?;
         let id = pneuma::find(&offer.extra).map_err(bad)?;
         let methods: Vec<&'static str> = offer
             .methods
@@ -390,25 +432,31 @@ impl Bytestreams {
             Some(id) => id,
             None => random_id().map_err(|_| StanzaError::new(Condition::InternalServerError))?,
         };
-        let purpose = offer
+        offer
             .extra
-            .into_iter()
-            .find(|element| !element.has_ns(ns::PNEUMA))
-            .ok_or_else(|| {
-                StanzaError::with_text(Condition::BadRequest, "a stream without a purpose")
-            })?;
-        let place = self
-            .place(&self.incoming, link)
-            .ok_or_else(|| StanzaError::new(Condition::ResourceConstraint))?;
-        Ok(incoming::Offer {
-            sid: offer.id,
+            .retain(|element| !element.is("secured", ns::PNEUMA));
+        if offer.extra.is_empty() {
+            return Err(StanzaError::with_text(
+                Condition::BadRequest,
+                "a stream without a purpose",
+            ));
+        }
+        let full = || StanzaError::new(Condition::ResourceConstraint);
+        let (place, person) = if offers::is_for_a_person(&offer.profile) {
+            (None, Some(self.undecided(link, &offer.id)?))
+        } else {
+            let place = self.place(&self.incoming, &**link).ok_or_else(full)?;
+            (Some(place), None)
+        };
+        let made = incoming::Offer {
+            sid: offer.id.clone(),
             methods,
-            profile: offer.profile,
-            purpose,
             id,
             mode,
-            _place: place,
-        })
+            place,
+            person,
+        };
+        Ok((offer, made))
     }
 
     /// Hands streamhosts to the offer that waits for them; or gives back the answer's place and
@@ -502,6 +550,6 @@ fn request_failed(error: RequestError, refused: fn(String) -> Error) -> Error {
     match error {
         RequestError::Refused { .. } => refused(text),
         RequestError::TimedOut => Error::ConnectionFailed(text),
-        RequestError::Gone => Error::Offline(text),
+        RequestError::Gone | RequestError::NotSent => Error::Offline(text),
     }
 }

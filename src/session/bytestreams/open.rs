@@ -17,7 +17,7 @@ use async_net::TcpStream;
 use minidom::Element;
 
 use super::{
-    Bytestreams, Mode,
+    Bytestreams, Mode, Purpose,
     carrier::TcpCarrier,
     random_id, request_failed,
     secure::{self, Expected},
@@ -35,15 +35,65 @@ use crate::{
     },
 };
 
+/// A bytestream of ours, from before it is offered.
+pub(super) struct Draft {
+    pub(super) sid: String,
+    id: BytestreamId,
+    /// Which one it must turn out to be, where that can be told.
+    pub(super) expected: Option<Expected>,
+}
+
+/// Who answers an offer of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Program,
+    Person,
+}
+
+/// What the peer agreed to.
+pub(super) struct Agreement {
+    /// The methods, in the order in which they are tried.
+    methods: Vec<&'static str>,
+    /// What else its answer holds.
+    pub(super) extra: Vec<Element>,
+}
+
+/// Why nothing was agreed on.
+pub(super) enum NotAgreed {
+    /// The XML stream ended before the peer saw the offer.
+    Unseen,
+    Failed(Error),
+}
+
+impl From<NotAgreed> for Error {
+    fn from(why: NotAgreed) -> Self {
+        match why {
+            NotAgreed::Unseen => request_failed(RequestError::NotSent, Error::Offline),
+            NotAgreed::Failed(error) => error,
+        }
+    }
+}
+
 impl Bytestreams {
     /// The whole of [`Bytestreams::open`] but its bounds.
     pub(super) async fn opened(
         &self,
         link: &dyn Link,
         id: BytestreamId,
-        profile: String,
-        purpose: Element,
+        purpose: Purpose,
     ) -> Result<Bytestream, Error> {
+        let draft = self.draft(link, id)?;
+        // First, so that without descriptors nobody is asked: the peer connects to its service when
+        // it agrees, and would wait for us until its time is over.
+        let door = self.door(link).await?;
+        let agreement = self
+            .negotiate(link, &draft, purpose, Asked::Program)
+            .await?;
+        self.reached(link, &draft, agreement, door).await
+    }
+
+    /// A bytestream that may be offered through this link.
+    pub(super) fn draft(&self, link: &dyn Link, id: BytestreamId) -> Result<Draft, Error> {
         let mode = match link.security() {
             Some(security) if security.pneuma => Mode::Secured(security),
             None if self.config.allow_plaintext => Mode::Plain,
@@ -62,24 +112,34 @@ impl Bytestreams {
             }),
             Mode::Plain => None,
         };
-        let secured = expected.is_some().then_some(id);
-        // First, so that without descriptors nobody is asked: the peer connects to its service when
-        // it agrees, and would wait for us until its time is over.
-        let mut door = None;
-        if self.config.methods.socks5 {
-            let address = streamhosts::listen_address(link.local_address());
-            let opened = Door::open(address, link.peer_address()).await;
-            door = Some(opened.map_err(no_listener)?);
+        Ok(Draft { sid, id, expected })
+    }
+
+    /// Where the peer can come in, if it may come that way.
+    pub(super) async fn door(&self, link: &dyn Link) -> Result<Option<Door<Bytestream>>, Error> {
+        if !self.config.methods.socks5 {
+            return Ok(None);
         }
-        let methods = self
-            .negotiate(link, &sid, secured, profile, purpose)
-            .await?;
+        let address = streamhosts::listen_address(link.local_address());
+        let opened = Door::open(address, link.peer_address()).await;
+        opened.map(Some).map_err(no_listener)
+    }
+
+    /// Goes the ways that were agreed on, until one leads to the peer.
+    pub(super) async fn reached(
+        &self,
+        link: &dyn Link,
+        draft: &Draft,
+        agreement: Agreement,
+        mut door: Option<Door<Bytestream>>,
+    ) -> Result<Bytestream, Error> {
+        let expected = draft.expected.as_ref();
         let mut failed = None;
-        for method in methods {
+        for method in agreement.methods {
             let tried = if method == ns::IBB {
-                self.open_in_band(link, &sid, expected.as_ref()).await
+                self.open_in_band(link, &draft.sid, expected).await
             } else if let Some(door) = door.take() {
-                self.awaited(door, link, &sid, expected.as_ref()).await
+                self.awaited(door, link, &draft.sid, expected).await
             } else {
                 continue;
             };
@@ -134,42 +194,43 @@ impl Bytestreams {
         futures_lite::future::or(there, no_word).await
     }
 
-    /// The methods that the peer agrees to, in the order in which they are tried.
-    async fn negotiate(
+    /// Offers it.
+    pub(super) async fn negotiate(
         &self,
         link: &dyn Link,
-        sid: &str,
-        secured: Option<BytestreamId>,
-        profile: String,
-        purpose: Element,
-    ) -> Result<Vec<&'static str>, Error> {
+        draft: &Draft,
+        purpose: Purpose,
+        asked: Asked,
+    ) -> Result<Agreement, NotAgreed> {
         let methods: Vec<&'static str> = self.config.methods.namespaces().collect();
+        let secured = draft.expected.is_some().then_some(draft.id);
         let offer = si::Offer {
-            id: sid.to_owned(),
-            profile,
+            id: draft.sid.clone(),
+            profile: purpose.profile.to_owned(),
+            mime_type: purpose.mime_type,
             methods: methods.iter().map(|&method| method.to_owned()).collect(),
             multiple: methods.len() > 1,
-            extra: [purpose]
+            extra: purpose
+                .elements
                 .into_iter()
                 .chain(secured.map(pneuma::secured))
                 .collect(),
         };
         // The iq's id is the SID: Pidgin declines by the SID.
-        let answer = link
-            .request(offer.to_element(), Some(sid.to_owned()))
-            .await
-            .map_err(|error| {
-                let unknown = matches!(&error, RequestError::Refused { condition, .. }
-                    if condition == Condition::ItemNotFound.as_str());
-                let refused = if unknown {
-                    Error::NotAvailable
-                } else {
-                    Error::ConnectionRefused
-                };
-                request_failed(error, refused)
-            })?;
-        let answer = answer.ok_or_else(no_sense)?;
-        let answer = si::Answer::parse(&answer).map_err(|_| no_sense())?;
+        let (payload, iq) = (offer.to_element(), draft.sid.clone());
+        let answer = match asked {
+            Asked::Program => link.request(payload, Some(iq)).await,
+            Asked::Person => link.ask(payload, iq).await,
+        };
+        let answer = answer.map_err(|error| match (asked, error) {
+            (_, RequestError::NotSent) => NotAgreed::Unseen,
+            (Asked::Program, error) => NotAgreed::Failed(not_opened(error)),
+            (Asked::Person, error) => NotAgreed::Failed(not_agreed(error)),
+        })?;
+        let answer = answer.as_ref().map(si::Answer::parse);
+        let Some(Ok(answer)) = answer else {
+            return Err(NotAgreed::Failed(no_sense()));
+        };
         let mut agreed = Vec::new();
         for chosen in &answer.methods {
             let ours = methods.iter().find(|method| *method == chosen);
@@ -178,14 +239,17 @@ impl Bytestreams {
             }
         }
         if agreed.is_empty() {
-            return Err(no_sense());
+            return Err(NotAgreed::Failed(no_sense()));
         }
         if secured.is_some() && pneuma::find(&answer.extra).ok().flatten() != secured {
-            return Err(Error::EncryptionNotAvailable(
+            return Err(NotAgreed::Failed(Error::EncryptionNotAvailable(
                 "the contact did not agree to secure this connection".into(),
-            ));
+            )));
         }
-        Ok(agreed)
+        Ok(Agreement {
+            methods: agreed,
+            extra: answer.extra,
+        })
     }
 
     /// Whether a connection is the peer's: SOCKS5 and, where it is secured, TLS and binding, in the
@@ -229,6 +293,29 @@ impl Bytestreams {
                 })
                 .ok()
         }
+    }
+}
+
+/// A program did not agree to a bytestream.
+fn not_opened(error: RequestError) -> Error {
+    match error.condition() {
+        Some(Condition::ItemNotFound) => request_failed(error, Error::NotAvailable),
+        _ => request_failed(error, Error::ConnectionRefused),
+    }
+}
+
+/// A person did not agree to it; or the program could not ask anybody.
+fn not_agreed(error: RequestError) -> Error {
+    match error.condition() {
+        Some(
+            Condition::ServiceUnavailable
+            | Condition::FeatureNotImplemented
+            | Condition::BadRequest
+            | Condition::NotAcceptable,
+        ) => request_failed(error, Error::NotCapable),
+        Some(Condition::ResourceConstraint) => request_failed(error, Error::ResourceUnavailable),
+        Some(Condition::PolicyViolation) => request_failed(error, Error::InvalidArgument),
+        _ => request_failed(error, Error::Rejected),
     }
 }
 

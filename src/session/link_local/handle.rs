@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use actors::{
     model::{BytestreamId, Error, FileOffer, ServiceName, TubeParameters},
-    ports::{AgreedFile, Bytestream, BytestreamConnector, FileSending, TubeSignalling},
+    ports::{Bytestream, BytestreamConnector, FileSending, TubeSignalling},
     runtime::{Address, BoxFuture, Clock, Reply, Snapshot, Stopper},
 };
 use futures_lite::FutureExt as _;
@@ -13,6 +13,7 @@ use minidom::Element;
 use super::{
     actor::{Linked, Message},
     discovery::{Discovery, Method},
+    files::File,
     stream::StreamLink,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// How many streams are tried, each after the one before turned out to be gone.
-const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 3;
 /// How long the closing of a tube may take to be told.
 const CLOSE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -102,8 +103,13 @@ impl Session for LocalSession {
         }
     }
 
-    fn file(&self, _: &PeerId, _: FileOffer) -> Arc<dyn FileSending> {
-        Arc::new(NoFiles)
+    fn file(&self, peer: &PeerId, file: FileOffer) -> Arc<dyn FileSending> {
+        Arc::new(File {
+            address: self.address.clone(),
+            bytestreams: self.bytestreams.clone(),
+            contact: peer.contact.clone(),
+            file,
+        })
     }
 
     fn self_key(&self) -> KeyId {
@@ -156,19 +162,6 @@ impl Session for LocalSession {
     }
 }
 
-/// Files cannot be sent yet.
-struct NoFiles;
-
-impl FileSending for NoFiles {
-    fn offer(&self) -> BoxFuture<'static, Result<AgreedFile, Error>> {
-        Box::pin(async {
-            Err(Error::NotImplemented(
-                "file transfers are not there yet".into(),
-            ))
-        })
-    }
-}
-
 /// What one tube needs of the session. Outlives it; then everything fails.
 struct Tube {
     address: Address<Message>,
@@ -179,7 +172,7 @@ struct Tube {
 }
 
 /// A stream to the contact; another one than `gone`.
-async fn link(
+pub(super) async fn link(
     address: &Address<Message>,
     contact: &ContactId,
     gone: Option<Arc<StreamLink>>,

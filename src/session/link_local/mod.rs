@@ -31,6 +31,7 @@ mod actor;
 pub mod contacts;
 pub mod discovery;
 mod fault;
+mod files;
 mod handle;
 pub mod network;
 pub mod peers;

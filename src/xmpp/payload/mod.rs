@@ -9,6 +9,7 @@ use rxml::{Namespace, NcName};
 pub mod amp;
 pub mod bytestreams;
 pub mod disco;
+pub mod file;
 pub mod ibb;
 pub mod pneuma;
 pub mod si;
@@ -104,6 +105,11 @@ mod tests {
             "message",
             "error",
             "text",
+            "file",
+            "range",
+            "desc",
+            "transfer",
+            "transfer-cancel",
         ]);
         let namespace = prop::sample::select(vec![
             ns::SI,
@@ -115,6 +121,7 @@ mod tests {
             ns::DATA_FORMS,
             ns::DISCO_INFO,
             ns::PNEUMA,
+            ns::FILE_TRANSFER,
             ns::CLIENT,
             ns::STANZA_ERRORS,
         ]);
@@ -136,6 +143,13 @@ mod tests {
             "block-size",
             "stanza",
             "seq",
+            "size",
+            "offset",
+            "length",
+            "hash",
+            "hash-type",
+            "stored",
+            "date",
         ]);
         let value = prop_oneof![
             prop::sample::select(vec![
@@ -205,6 +219,17 @@ mod tests {
             if let Ok(jid) = bytestreams::parse_streamhost_used(&element) {
                 let written = bytestreams::streamhost_used("1", jid);
                 prop_assert_eq!(bytestreams::parse_streamhost_used(&written), Ok(jid));
+            }
+            let children: Vec<Element> = element.children().cloned().collect();
+            if let Ok(offer) = file::Offer::parse(element.attr("mime-type"), &children) {
+                prop_assert_eq!(file::Offer::parse(None, &offer.to_elements()), Ok(offer));
+            }
+            if let Ok(wanted) = file::Agreement::parse(&children) {
+                prop_assert_eq!(file::Agreement::parse(&wanted.to_elements()), Ok(wanted));
+            }
+            if let Ok(sid) = file::parse_cancel(&element) {
+                let written = file::cancel(sid);
+                prop_assert_eq!(file::parse_cancel(&written), Ok(sid));
             }
             if let Ok(Some(id)) = pneuma::find([&element]) {
                 prop_assert_eq!(pneuma::find(&[pneuma::secured(id)]), Ok(Some(id)));

@@ -1,7 +1,7 @@
 //! Stream initiation (XEP-0095) with its choice of methods (XEP-0020) and Gabble's `si-multiple`.
 //!
 //! ```text
-//! offer   <si id='SID' profile='…'> <feature><x type='form'> field stream-method, options </x></feature>
+//! offer   <si id='SID' profile='…' mime-type='…'> <feature><x type='form'> field stream-method, options </x></feature>
 //!                                   <si-multiple/> purpose… </si>
 //! answer  <si> <feature><x type='submit'> field stream-method, value </x></feature> more… </si>
 //!      or <si> <si-multiple><value>METHOD</value>…</si-multiple> more… </si>
@@ -27,6 +27,8 @@ pub struct Offer {
     pub id: String,
     /// `profile`: what the stream is for.
     pub profile: String,
+    /// `mime-type`: the content type of what is offered.
+    pub mime_type: Option<String>,
     /// Stream methods, the preferred first.
     pub methods: Vec<String>,
     /// Whether the answer may name several methods.
@@ -62,6 +64,7 @@ impl Offer {
         builder("si", ns::SI)
             .attr("id", &self.id)
             .attr("profile", &self.profile)
+            .maybe_attr("mime-type", self.mime_type.as_deref())
             .child(form("form", field))
             .children(
                 self.multiple
@@ -97,6 +100,7 @@ impl Offer {
         Ok(Offer {
             id: id.to_owned(),
             profile: profile.to_owned(),
+            mime_type: element.attr("mime-type").map(str::to_owned),
             methods,
             multiple: element.has_child("si-multiple", ns::SI_MULTIPLE),
             extra: extra(element),

@@ -11,43 +11,54 @@ use async_channel::Receiver;
 use crate::{
     endpoint::Slot,
     model::ChannelId,
-    ports::{ObjectTree, StreamTubeSignal},
+    ports::{ChannelSignal, ObjectTree},
     runtime::{Exit, FaultPoint, Faults},
 };
 
 /// A signal to be emitted, and the slot that its connection occupies until it is.
-pub(super) struct Announcement {
-    pub(super) signal: StreamTubeSignal,
-    pub(super) _slot: Option<Slot>,
+pub(in crate::supervisor) struct Announcement<S> {
+    pub(in crate::supervisor) signal: S,
+    pub(in crate::supervisor) _slot: Option<Slot>,
 }
 
 /// The signal in hand.
-#[derive(Clone, Default)]
-pub(super) struct InHand(Arc<Mutex<Option<Announcement>>>);
+pub(super) struct InHand<S>(Arc<Mutex<Option<Announcement<S>>>>);
 
-impl InHand {
+// Derived, these would ask something of the signal.
+impl<S> Clone for InHand<S> {
+    fn clone(&self) -> Self {
+        InHand(self.0.clone())
+    }
+}
+
+impl<S> Default for InHand<S> {
+    fn default() -> Self {
+        InHand(Arc::default())
+    }
+}
+
+impl<S> InHand<S> {
     /// Takes what is in hand.
-    pub(super) fn take(&self) -> Option<Announcement> {
+    pub(super) fn take(&self) -> Option<Announcement<S>> {
         self.lock().take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Announcement>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Announcement<S>>> {
         // Only ever replaced as a whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What every incarnation of a channel's announcer is made from.
-#[derive(Clone)]
-pub(super) struct Announcer {
+pub(super) struct Announcer<S> {
     pub(super) channel: ChannelId,
     pub(super) tree: Arc<dyn ObjectTree>,
-    pub(super) queue: Receiver<Announcement>,
-    pub(super) in_hand: InHand,
+    pub(super) queue: Receiver<Announcement<S>>,
+    pub(super) in_hand: InHand<S>,
     pub(super) faults: Faults,
 }
 
-impl Announcer {
+impl<S: Clone + Into<ChannelSignal>> Announcer<S> {
     /// Emits until the queue is closed and empty.
     pub(super) async fn run(self) -> Exit {
         match self.work().await {

@@ -1,30 +1,18 @@
-//! The supervisor of one channel: owns what must outlive its actors, starts them, restarts them,
-//! and carries out what the tube decides. It decides nothing itself but who restarts when.
+//! What the supervisor of a channel is made of, whatever the channel's type: its siblings and their
+//! restarts, the listener, the announcer, how it appears and how it is withdrawn.
 //!
 //! ```text
-//!  publish ──▶ Running ──tube finished──────────────▶ Ending ──▶ withdraw ──▶ gone
-//!     │           │                                     ▲
-//!     │ refused   └─ an actor failed past its limit ─▶ burial
-//!     ▼                (every connection: ConnectionLost)
-//!   gone
+//!   publish ──▶ (the type's own life) ──▶ leave: say the rest, withdraw, answer who waits ──▶ gone
+//!      │ refused
+//!      ▼
+//!    gone
 //! ```
 //!
-//! # What it owns
-//! The tube's mailbox, the recovery record, the listening socket, the sockets that wait for the
-//! tube's decision, the relays, the queue of signals, the slots. A [`Commit`] of the tube is taken
-//! whole: record, published view, signals and commands belong together.
-//!
-//! # What is bounded
-//! Everything below is counted by the slots ([`SupervisorConfig::max_connections`](super::SupervisorConfig)):
-//! a connection holds one from before it is accepted or dialled until its `ConnectionClosed` has been
-//! emitted. So a bus nobody reads holds up new connections, and no queue here grows beyond what
-//! [`Channel::new`] makes room for.
+//! A channel supervisor owns a [`Shell`] and all that is particular to its type;
+//! [`tube`](super::tube) and [`transfer`](super::transfer) are the two there are.
 
 mod announcer;
-mod children;
-mod connection;
-mod dialler;
-mod ending;
+mod sibling;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -32,147 +20,69 @@ use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
 
 use self::{
-    announcer::{Announcement, Announcer, InHand},
-    children::{Sibling, SiblingKind},
-    connection::Far,
-    dialler::{DialRequest, Dialler},
+    announcer::{Announcer, InHand},
+    sibling::{Life, Sibling},
 };
 use super::{
-    AcceptedSocket, DialledSocket, ListeningSocket, StreamTubeRequest,
+    AcceptedSocket, ListenJob, ListeningSocket,
     config::count,
     world::{RootMessage, World},
 };
 use crate::{
     endpoint::{Slot, Slots},
-    limits::Limits,
-    model::{ChannelId, ConnectionId, ConnectionParameter, Error, Result},
-    ports::{
-        BytestreamConnector, Duplex, IncomingBytestream, StreamTubeObject, StreamTubeSignal,
-        StreamTubeView, TubeSignalling,
-    },
-    relay::Meters,
+    model::{ChannelId, Error, Result},
+    ports::{ChannelObject, ChannelSignal},
     runtime::{
-        Address, Exit, Failure, FaultPoint, Mailbox, Reply, Snapshot, SnapshotWriter, Stop,
-        Stopper, Task, Time, catch,
-    },
-    stream_tube::{
-        Command, Commit, Fact, StreamTubeMessage, TubeSeed,
-        state::{ConnectionEnd, State, Token},
+        Address, BoxFuture, Exit, Failure, FaultPoint, Reply, Stop, Stopper, Time, catch, within,
     },
 };
 
-/// What the children tell the channel supervisor. The tube's commits have a queue of their own.
-enum Note {
-    /// A bytestream has opened.
-    BytestreamOpened,
+pub(super) use self::{announcer::Announcement, sibling::SiblingKind};
+
+/// What the children tell the channel supervisor; `N` is what only the channel's type has. The
+/// commits of who decides have a queue of their own.
+pub(super) enum Note<N> {
     /// One of the actors that restart has ended.
     SiblingEnded(SiblingKind, Exit),
-    /// A relay has ended.
-    RelayEnded(ConnectionId, ConnectionEnd),
     /// An application connected.
     Accepted(AcceptedSocket),
-    /// The service took a connection.
-    Dialled {
-        socket: DialledSocket,
-        incoming: Box<dyn IncomingBytestream>,
-        slot: Slot,
-    },
-    /// The contact was told of the close, as far as it could be.
-    Told,
+    /// Of the type's own.
+    Own(N),
 }
 
-/// A socket that waits for the tube's decision.
-struct Waiting {
-    stream: Box<dyn Duplex>,
-    slot: Slot,
-    origin: Origin,
+/// What every channel supervisor owns. `S` is the type's signal, `N` its own notes.
+pub(super) struct Shell<S, N> {
+    pub(super) world: World,
+    pub(super) id: ChannelId,
+    /// Asks the channel to close in order.
+    pub(super) stop: Stop,
+    pub(super) notes: (Sender<Note<N>>, Receiver<Note<N>>),
+    siblings: BTreeMap<SiblingKind, Sibling>,
+    signals: (Sender<Announcement<S>>, Receiver<Announcement<S>>),
+    in_hand: InHand<S>,
+    /// Who waits for the channel to be gone.
+    pub(super) closers: Vec<Reply<()>>,
 }
 
-enum Origin {
-    Accepted,
-    Dialled {
-        parameter: ConnectionParameter,
-        incoming: Box<dyn IncomingBytestream>,
-    },
+/// What follows the end of a sibling.
+pub(super) enum Followed {
+    /// Nothing: it was told to stop, or a successor is on its way.
+    Nothing,
+    /// It failed past its limit; the sentence says what.
+    GivenUp(String),
 }
 
-/// A connection the tube has announced.
-struct Relay {
-    slot: Slot,
-    stopper: Stopper,
-    /// Dropping it cancels what is left of the relay.
-    task: Option<Task<()>>,
-    ended: Option<ConnectionEnd>,
-}
-
-/// See the module's head.
-struct Channel {
-    world: World,
-    id: ChannelId,
-    connector: Arc<dyn BytestreamConnector>,
-    signalling: Arc<dyn TubeSignalling>,
-    stop: Stop,
-
-    mailbox: Mailbox<StreamTubeMessage>,
-    record: State,
-    view: SnapshotWriter<StreamTubeView>,
-    seed: TubeSeed,
-    facts: Sender<Fact>,
-    commits: Receiver<Commit>,
-    notes: (Sender<Note>, Receiver<Note>),
-    slots: Slots,
-    limits: Limits,
-
-    tube: Sibling,
-    listener: Sibling,
-    dialler: Sibling,
-    announcer: Sibling,
-
-    listening: Option<Arc<dyn ListeningSocket>>,
-    dial_queue: (Sender<DialRequest>, Receiver<DialRequest>),
-    signals: (Sender<Announcement>, Receiver<Announcement>),
-    in_hand: InHand,
-
-    next_token: u64,
-    waiting: BTreeMap<Token, Waiting>,
-    relays: BTreeMap<ConnectionId, Relay>,
-    meters: Arc<Meters>,
-    meters_due: Option<Time>,
-
-    farewell: Farewell,
-    sibling_failed: Option<String>,
-    closers: Vec<Reply<()>>,
-    finished: bool,
-}
-
-/// Telling the contact that the tube is closed.
-enum Farewell {
-    NotBegun,
-    Telling {
-        task: Task<()>,
-        /// When the connections are cut although the contact has not been told.
-        cut: Option<Time>,
-    },
-    Told {
-        /// When the connections are cut although the contact has not done it.
-        cut: Option<Time>,
-    },
-}
-
-/// Starts a channel: publishes its object, answers, and runs it to its end.
+/// Runs a channel's life on a task of its own and tells the root when all of it is gone.
 pub(super) fn start(
-    world: World,
+    world: &World,
     id: ChannelId,
-    request: StreamTubeRequest,
-    stop: Stop,
-    reply: Reply<Result<StreamTubeObject>>,
     root: Address<RootMessage>,
+    life: impl Future<Output = ()> + Send + 'static,
 ) {
-    let spawner = world.spawner.clone();
-    spawner
+    world
+        .spawner
         .spawn("channel", async move {
             // Its own failures it deals with itself; this is for what it cannot.
-            let life = live(world, id, request, stop, reply);
             catch("channel", life).await.ok();
             // A root that is gone waits for nobody.
             root.tell_first(RootMessage::Ended(id)).await.ok();
@@ -180,14 +90,14 @@ pub(super) fn start(
         .detach();
 }
 
-async fn live(
-    world: World,
-    id: ChannelId,
-    request: StreamTubeRequest,
-    stop: Stop,
-    reply: Reply<Result<StreamTubeObject>>,
-) {
-    let (channel, object) = Channel::new(&world, id, request, stop.clone());
+/// Makes a channel's object visible and answers whoever asked for it. `None` when it could not be
+/// made visible; otherwise whether nobody ever got to know of it.
+pub(super) async fn publish<O: Clone + Into<ChannelObject>>(
+    world: &World,
+    stop: &Stop,
+    object: O,
+    reply: Reply<Result<O>>,
+) -> Option<bool> {
     let publishing = async {
         let published = catch("publish", world.tree.publish(object.clone().into())).await;
         published.unwrap_or_else(|failure| Err(Error::Confused(failure.to_string())))
@@ -205,381 +115,278 @@ async fn live(
     // Dropping the attempt leaves nothing behind.
     if let Err(why) = publishing.or(stopped).or(late).await {
         reply.answer(Err(why));
-        return;
+        return None;
     }
-    let unwanted = if stop.is_stopped() {
+    if stop.is_stopped() {
         reply.answer(Err(closing()));
-        true
-    } else {
-        reply.send(Ok(object)).is_err()
-    };
-    channel.run(unwanted).await;
+        return Some(true);
+    }
+    Some(reply.send(Ok(object)).is_err())
 }
 
-impl Channel {
-    fn new(
+impl<S, N> Shell<S, N>
+where
+    S: Clone + Into<ChannelSignal> + Send + 'static,
+    N: Send + 'static,
+{
+    /// A shell with room for so many notes, beside the ends of siblings, and so many signals.
+    pub(super) fn new(
         world: &World,
         id: ChannelId,
-        request: StreamTubeRequest,
         stop: Stop,
-    ) -> (Channel, StreamTubeObject) {
-        let config = &world.config;
-        let connections = config.max_connections;
-        let (mailbox, address) = Mailbox::new(config.mailbox.max(1));
-        let record = State::new(&request.description);
-        let meters = Arc::<Meters>::default();
-        let (writer, view) = Snapshot::new(view_of(&record, &meters));
-        let slots = Slots::within(connections, request.limits.clone());
-        // Each connection: accepted or dialled, ended. Besides: told, one sibling failed.
-        let (facts, facts_out) = async_channel::bounded(2 * connections + 8);
-        // One: the tube waits until it is taken.
-        let (commits_in, commits) = async_channel::bounded(1);
-        // Each connection: accepted or dialled, opened, ended. Besides: each sibling's end, told.
-        let notes = async_channel::bounded(3 * connections + 8);
-        // Each connection: opened, closed. Besides: two changes of state.
-        let signals = async_channel::bounded(2 * connections + 8);
-        let seed = TubeSeed {
-            service: request.description.service.clone(),
-            signalling: request.signalling.clone(),
-            sockets: request.sockets,
-            slots: slots.clone(),
-            facts: facts_out,
-            commits: commits_in,
-            stop: stop.clone(),
-            faults: config.faults.clone(),
-        };
-        let sibling = || Sibling::new(config.restart);
-        let channel = Channel {
-            id,
-            connector: request.connector,
-            signalling: request.signalling,
-            stop,
-            mailbox,
-            record,
-            view: writer,
-            seed,
-            facts,
-            commits,
-            notes,
-            slots,
-            limits: request.limits,
-            tube: sibling(),
-            listener: sibling(),
-            dialler: sibling(),
-            announcer: sibling(),
-            listening: None,
-            dial_queue: async_channel::bounded(connections.max(1)),
-            signals,
-            in_hand: InHand::default(),
-            next_token: 1,
-            waiting: BTreeMap::new(),
-            relays: BTreeMap::new(),
-            meters,
-            meters_due: None,
-            farewell: Farewell::NotBegun,
-            sibling_failed: None,
-            closers: Vec::new(),
-            finished: false,
+        kinds: &[SiblingKind],
+        (notes, signals): (usize, usize),
+    ) -> Self {
+        let policy = world.config.restart;
+        Shell {
             world: world.clone(),
-        };
-        let object = StreamTubeObject {
             id,
-            owner: request.owner,
-            description: request.description,
-            address,
-            view,
-        };
-        (channel, object)
-    }
-
-    /// Runs a published channel to its end. `unwanted`: nobody ever got to know of it.
-    async fn run(mut self, unwanted: bool) {
-        let ended = if unwanted {
-            if self.record.concerns_the_contact() {
-                self.say_farewell(self.world.clock.now());
-            }
-            Ok(Ok(()))
-        } else {
-            catch("channel", self.supervise()).await
-        };
-        let failure = match ended {
-            Ok(Ok(())) => None,
-            Ok(Err(failure)) | Err(failure) => Some(failure),
-        };
-        if let Some(failure) = &failure {
-            count(&self.world.counters.channels);
-            tracing::error!(channel = self.id.0, %failure, "a channel closes because it failed");
+            stop,
+            notes: async_channel::bounded(notes + kinds.len()),
+            siblings: kinds
+                .iter()
+                .map(|kind| (*kind, Sibling::new(policy)))
+                .collect(),
+            signals: async_channel::bounded(signals),
+            in_hand: InHand::default(),
+            closers: Vec::new(),
         }
-        self.end(failure).await;
     }
 
-    async fn supervise(&mut self) -> Result<(), Failure> {
-        self.start(SiblingKind::Announcer);
-        self.start(SiblingKind::Tube);
+    /// Runs one of the siblings, the first or a successor.
+    pub(super) fn run_sibling(
+        &mut self,
+        kind: SiblingKind,
+        stopper: Stopper,
+        life: BoxFuture<'static, Exit>,
+    ) {
+        let notes = self.notes.0.clone();
+        let name = kind.name();
+        let task = self.world.spawner.spawn(name, async move {
+            let exit = catch(name, life).await.unwrap_or_else(Exit::Failed);
+            // A channel that is gone restarts nobody.
+            notes.send(Note::SiblingEnded(kind, exit)).await.ok();
+        });
+        if let Some(sibling) = self.siblings.get_mut(&kind) {
+            sibling.life = Life::Running { task, stopper };
+        }
+    }
+
+    /// Starts the announcer, the first or a successor. It ends with its queue and is told nothing.
+    pub(super) fn start_announcer(&mut self) {
+        let announcer = Announcer {
+            channel: self.id,
+            tree: self.world.tree.clone(),
+            queue: self.signals.1.clone(),
+            in_hand: self.in_hand.clone(),
+            faults: self.world.config.faults.clone(),
+        };
+        let (stopper, _) = Stopper::new();
+        self.run_sibling(SiblingKind::Announcer, stopper, Box::pin(announcer.run()));
+    }
+
+    /// Starts the listener on a socket that is there already, the first or a successor.
+    pub(super) fn start_listener(&mut self, socket: Arc<dyn ListeningSocket>, slots: Slots) {
+        let (stopper, stop) = Stopper::new();
         let faults = self.world.config.faults.clone();
-        while !self.finished {
-            let event = faults
-                .survive(FaultPoint::ChannelWaiting, self.select())
-                .await?;
-            self.apply(event)?;
-        }
-        Ok(())
-    }
-
-    async fn select(&mut self) -> Event {
-        let deadline = self.next_deadline();
-        let (clock, pausing) = (&self.world.clock, self.tube.is_pausing());
-        let commit = async {
-            match self.commits.recv().await {
-                Ok(commit) => Event::Commit(commit),
-                Err(_) => std::future::pending().await,
+        let notes = self.notes.0.clone();
+        let (killed, dying) = async_channel::bounded(1);
+        let deliver_faults = faults.clone();
+        let deliver = move |accepted: AcceptedSocket| -> BoxFuture<'static, bool> {
+            let (notes, faults, killed) = (notes.clone(), deliver_faults.clone(), killed.clone());
+            Box::pin(async move {
+                let delivered = notes.send(Note::Accepted(accepted)).await.is_ok();
+                match faults.hit(FaultPoint::ListenerDelivered) {
+                    Ok(()) => delivered,
+                    Err(failure) => {
+                        // One place, one message.
+                        killed.try_send(failure).ok();
+                        false
+                    }
+                }
+            })
+        };
+        let job = ListenJob {
+            slots,
+            deliver: Box::new(deliver),
+            stop,
+        };
+        let listening = async move {
+            if let Err(failure) = faults.hit(FaultPoint::ListenerStart) {
+                return Exit::Failed(failure);
+            }
+            let listening = socket.listen(job);
+            match faults.survive(FaultPoint::ListenerWaiting, listening).await {
+                Ok(exit) => dying.try_recv().map_or(exit, Exit::Failed),
+                Err(failure) => Exit::Failed(failure),
             }
         };
-        let note = async {
-            match self.notes.1.recv().await {
-                Ok(note) => Event::Note(note),
-                Err(_) => std::future::pending().await,
-            }
+        self.run_sibling(SiblingKind::Listener, stopper, Box::pin(listening));
+    }
+
+    /// Whether it runs, or will again.
+    pub(super) fn is_started(&self, kind: SiblingKind) -> bool {
+        self.siblings.get(&kind).is_some_and(Sibling::is_started)
+    }
+
+    /// Whether it pauses before a restart.
+    pub(super) fn is_pausing(&self, kind: SiblingKind) -> bool {
+        self.siblings.get(&kind).is_some_and(Sibling::is_pausing)
+    }
+
+    /// Asks it to stop, for good.
+    pub(super) fn stop_sibling(&mut self, kind: SiblingKind) {
+        if let Some(sibling) = self.siblings.get_mut(&kind) {
+            sibling.stop();
+        }
+    }
+
+    /// Cancels it, and waits until it is gone.
+    pub(super) async fn end_sibling(&mut self, kind: SiblingKind) {
+        if let Some(sibling) = self.siblings.get_mut(&kind) {
+            sibling.end().await;
+        }
+    }
+
+    /// A sibling has ended: if it failed, when it is restarted, or that it will not be.
+    pub(super) fn sibling_ended(&mut self, kind: SiblingKind, exit: Exit, now: Time) -> Followed {
+        let Some(sibling) = self.siblings.get_mut(&kind) else {
+            return Followed::Nothing;
         };
-        let hurry = async {
-            if !pausing {
-                std::future::pending::<()>().await;
-            }
-            self.stop.stopped().await;
-            Event::Hurry
+        if let Life::Stopping { .. } = std::mem::replace(&mut sibling.life, Life::Idle) {
+            return Followed::Nothing;
+        }
+        let failure = match exit {
+            Exit::Failed(failure) => failure,
+            // Nobody told it to: what it was for is not done.
+            Exit::Finished | Exit::Stopped => Failure::Failed("it ended by itself".into()),
         };
-        let timer = async {
-            match deadline {
-                Some(deadline) => clock.sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-            Event::Timer
+        let name = kind.name();
+        let Some(pause) = sibling.budget.failed(now) else {
+            tracing::error!(channel = self.id.0, actor = name, %failure, "failed too often");
+            return Followed::GivenUp(format!("the {name} failed too often and last {failure}"));
         };
-        // Commits first: a note may be about something a commit has just made.
-        commit.or(note).or(hurry).or(timer).await
+        count(kind.counter(&self.world.counters));
+        tracing::warn!(channel = self.id.0, actor = name, %failure, ?pause, "restarting");
+        sibling.life = Life::Pausing { until: now + pause };
+        Followed::Nothing
     }
 
-    fn apply(&mut self, event: Event) -> Result<(), Failure> {
-        let now = self.world.clock.now();
-        if let Event::Note(_) = &event {
-            self.world.config.faults.hit(FaultPoint::ChannelNote)?;
-            // On several threads a decision may have come after `select` had looked for one, and
-            // before the note that is about it: the end of the tube that took it, for example.
-            self.take_commits(now)?;
-        }
-        match event {
-            Event::Commit(commit) => {
-                self.take(commit, now)?;
-            }
-            Event::Note(Note::SiblingEnded(kind, exit)) => {
-                // A tube that is done ends.
-                if !self.finished {
-                    self.sibling_ended(kind, exit, now)?;
-                }
-            }
-            Event::Note(Note::RelayEnded(id, end)) => {
-                if let ConnectionEnd::Failed(why) = &end {
-                    count(&self.world.counters.relays);
-                    tracing::warn!(channel = self.id.0, connection = id.0, %why, "a relay failed");
-                }
-                if let Some(relay) = self.relays.get_mut(&id) {
-                    relay.ended = Some(end.clone());
-                    relay.task = None;
-                    self.tell(Fact::Ended(id, end));
-                }
-            }
-            Event::Note(Note::Accepted(AcceptedSocket { stream, slot })) => {
-                self.wait(stream, slot, Origin::Accepted);
-            }
-            Event::Note(Note::Dialled {
-                socket,
-                incoming,
-                slot,
-            }) => {
-                let DialledSocket { stream, parameter } = socket;
-                self.wait(
-                    stream,
-                    slot,
-                    Origin::Dialled {
-                        parameter,
-                        incoming,
-                    },
-                );
-            }
-            Event::Note(Note::Told) => self.told(now),
-            Event::Note(Note::BytestreamOpened) => self.publish(),
-            Event::Hurry => self.start(SiblingKind::Tube),
-            Event::Timer => self.on_timer(now),
-        }
-        Ok(())
+    /// When the next pause is over.
+    pub(super) fn next_restart(&self) -> Option<Time> {
+        self.siblings.values().filter_map(Sibling::due).min()
     }
 
-    fn take_commits(&mut self, now: Time) -> Result<(), Failure> {
-        while let Ok(commit) = self.commits.try_recv() {
-            self.take(commit, now)?;
-        }
-        Ok(())
+    /// Those whose pause is over: they are to be started.
+    pub(super) fn due_for_restart(&mut self, now: Time) -> Vec<SiblingKind> {
+        self.siblings
+            .iter_mut()
+            .filter(|(_, sibling)| sibling.due().is_some_and(|due| due <= now))
+            .map(|(kind, sibling)| {
+                sibling.life = Life::Idle;
+                *kind
+            })
+            .collect()
     }
 
-    /// Takes a decision of the tube.
-    fn take(&mut self, commit: Commit, now: Time) -> Result<(), Failure> {
-        let Commit {
-            record,
-            commands,
-            answers,
-            taken,
-        } = commit;
-        self.world.config.faults.hit(FaultPoint::ChannelCommit)?;
-        self.record = record;
-        // Before its signals: who hears one and looks sees the new state.
-        self.publish();
-        for command in commands {
-            self.carry_out(command, now)?;
-        }
-        answers.into_iter().for_each(|answer| answer.send());
-        taken.answer(());
-        self.world.config.faults.hit(FaultPoint::ChannelCommitted)
-    }
-
-    fn carry_out(&mut self, command: Command, now: Time) -> Result<(), Failure> {
-        match command {
-            Command::Signal(signal) => self.announce(signal)?,
-            Command::Listen(socket) => {
-                self.listening = Some(socket);
-                self.start(SiblingKind::Listener);
-            }
-            Command::Dial {
-                target,
-                incoming,
-                slot,
-            } => {
-                let request = DialRequest {
-                    target,
-                    incoming,
-                    slot,
-                };
-                if self.dial_queue.0.try_send(request).is_err() {
-                    return Err(beyond_bound("requests to dial"));
-                }
-                if !self.dialler.is_started() {
-                    self.start(SiblingKind::Dialler);
-                }
-            }
-            Command::Relay(token, id) => self.relay(token, id),
-            Command::Discard(token) => drop(self.waiting.remove(&token)),
-            Command::StopOpening => self.stop_opening(),
-            Command::Farewell => self.say_farewell(now),
-            Command::Cut => self.cut(),
-            Command::AwaitClosed(reply) => self.closers.push(reply),
-            Command::Finish => self.finished = true,
-        }
-        Ok(())
-    }
-
-    /// Queues a signal. `ConnectionClosed` takes what is left of the connection with it; its slot
-    /// is free when the signal has been emitted.
-    fn announce(&mut self, signal: StreamTubeSignal) -> Result<(), Failure> {
-        let slot = match &signal {
-            StreamTubeSignal::ConnectionClosed { id, .. } => {
-                self.relays.remove(id).map(|relay| relay.slot)
-            }
-            _ => None,
+    /// Queues a signal, and with it the slot that its connection occupies until it has been emitted.
+    ///
+    /// # Errors
+    /// There is no room, which cannot be while the bounds count what they should; better a closed
+    /// channel than a lost signal.
+    pub(super) fn announce(&self, signal: S, slot: Option<Slot>) -> Result<(), Failure> {
+        let announcement = Announcement {
+            signal,
+            _slot: slot,
         };
         self.signals
             .0
-            .try_send(Announcement {
-                signal,
-                _slot: slot,
-            })
+            .try_send(announcement)
             .map_err(|_| beyond_bound("signals"))
     }
 
-    fn relay(&mut self, token: Token, id: ConnectionId) {
-        let Some(Waiting {
-            stream,
-            slot,
-            origin,
-        }) = self.waiting.remove(&token)
-        else {
-            // The tube names only tokens it was told of, once each.
-            let why = "its socket is gone".to_owned();
-            self.tell(Fact::Ended(id, ConnectionEnd::Failed(why)));
-            return;
-        };
-        let far = match origin {
-            Origin::Accepted => Far::Open(self.connector.clone()),
-            Origin::Dialled { incoming, .. } => Far::Accept(incoming),
-        };
-        let (stopper, stop) = Stopper::new();
-        let task = self.spawn_relay(id, stream, far, stop);
-        let relay = Relay {
-            slot,
-            stopper,
-            task: Some(task),
-            ended: None,
-        };
-        self.relays.insert(id, relay);
-        self.meters_due
-            .get_or_insert(self.world.clock.now() + self.world.config.meter_period);
+    /// How many signals wait for the announcer.
+    pub(super) fn unsaid(&self) -> usize {
+        self.signals.1.len()
     }
 
-    /// Keeps a socket until the tube has decided about it.
-    fn wait(&mut self, stream: Box<dyn Duplex>, slot: Slot, origin: Origin) {
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        let waiting = Waiting {
-            stream,
-            slot,
-            origin,
-        };
-        let fact = waiting.fact(token);
-        self.waiting.insert(token, waiting);
-        self.tell(fact);
+    /// The last of a channel whose other actors are gone: says the rest, withdraws the object, and
+    /// answers who waited for that.
+    pub(super) async fn leave(&mut self) {
+        // A tree that never answers must not keep whoever waits for the end.
+        let (clock, limit) = (self.world.clock.clone(), self.world.config.tree_limit);
+        let said = within(&*clock, limit, self.say_the_rest()).await;
+        self.end_sibling(SiblingKind::Announcer).await;
+        if said.is_none() {
+            let lost = self.signals.1.len() + usize::from(self.in_hand.take().is_some());
+            tracing::error!(
+                channel = self.id.0,
+                lost,
+                "the tree takes no signals: the last ones are lost"
+            );
+        }
+        let withdrawing = catch("withdraw", self.world.tree.withdraw(self.id));
+        match within(&*clock, limit, withdrawing).await {
+            Some(Ok(())) => {}
+            Some(Err(failure)) => {
+                tracing::error!(channel = self.id.0, %failure, "cannot withdraw a channel");
+            }
+            None => tracing::error!(channel = self.id.0, "a channel is not withdrawn in time"),
+        }
+        self.closers.drain(..).for_each(|reply| reply.answer(()));
     }
 
-    /// Tells the tube a fact. If it is being restarted, its successor is told all that holds.
-    fn tell(&self, fact: Fact) {
-        if self.facts.try_send(fact).is_err() {
-            // The bound in `new` covers every fact that can hold at once.
-            tracing::error!(channel = self.id.0, "more facts than there can be");
+    /// Waits until the announcer has emitted every signal, restarting it by its own policy. Past
+    /// the limit the rest is emitted here, each signal caught by itself.
+    async fn say_the_rest(&mut self) {
+        self.signals.0.close();
+        if !self.is_started(SiblingKind::Announcer) {
+            self.start_announcer();
+        }
+        loop {
+            let note = async { self.notes.1.recv().await.ok() };
+            let timer = async {
+                match self.next_restart() {
+                    Some(due) => self.world.clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+                None
+            };
+            let note = note.or(timer).await;
+            let now = self.world.clock.now();
+            match note {
+                Some(Note::SiblingEnded(SiblingKind::Announcer, Exit::Failed(failure))) => {
+                    let exit = Exit::Failed(failure);
+                    if let Followed::GivenUp(_) =
+                        self.sibling_ended(SiblingKind::Announcer, exit, now)
+                    {
+                        break;
+                    }
+                }
+                Some(Note::SiblingEnded(SiblingKind::Announcer, _)) => return,
+                // All others are gone, and what they had to say is of no consequence now.
+                Some(_) => {}
+                None => {
+                    if self.due_for_restart(now).contains(&SiblingKind::Announcer) {
+                        self.start_announcer();
+                    }
+                }
+            }
+        }
+        while let Some(announcement) = self
+            .in_hand
+            .take()
+            .or_else(|| self.signals.1.try_recv().ok())
+        {
+            let emitting = self.world.tree.emit(self.id, announcement.signal.into());
+            if let Err(failure) = catch("announcer", emitting).await {
+                tracing::error!(channel = self.id.0, %failure, "a signal is lost");
+            }
         }
     }
-
-    fn publish(&self) {
-        self.view.publish(view_of(&self.record, &self.meters));
-    }
 }
 
-impl Waiting {
-    fn fact(&self, token: Token) -> Fact {
-        match &self.origin {
-            Origin::Accepted => Fact::Accepted(token),
-            Origin::Dialled { parameter, .. } => Fact::Dialled(token, parameter.clone()),
-        }
-    }
-}
-
-enum Event {
-    Commit(Commit),
-    Note(Note),
-    /// The channel is to close while the tube pauses before a restart.
-    Hurry,
-    Timer,
-}
-
-fn view_of(record: &State, meters: &Meters) -> StreamTubeView {
-    StreamTubeView {
-        state: record.tube_state(),
-        parameters: record.parameters().clone(),
-        address: record.address().cloned(),
-        connections: u32::try_from(record.connections().len()).unwrap_or(u32::MAX),
-        bytes_sent: meters.sent(),
-        bytes_received: meters.received(),
-        encrypted: meters.encrypted(),
-    }
-}
-
-/// Cannot happen while the slots count what they should; better a closed channel than a lost signal.
-fn beyond_bound(what: &str) -> Failure {
-    Failure::Failed(format!("more {what} than connections allow"))
+/// Cannot happen while what is bounded counts what it should.
+pub(super) fn beyond_bound(what: &str) -> Failure {
+    Failure::Failed(format!("more {what} than there can be"))
 }

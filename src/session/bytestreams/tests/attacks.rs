@@ -479,6 +479,14 @@ impl Link for Played {
         Box::pin(async move { Ok(Some(answer)) })
     }
 
+    fn ask(
+        &self,
+        payload: Element,
+        id: String,
+    ) -> BoxFuture<'static, Result<Option<Element>, RequestError>> {
+        self.request(payload, Some(id))
+    }
+
     fn message(&self, _payloads: Vec<Element>) -> BoxFuture<'static, Result<(), RequestError>> {
         Box::pin(async { Ok(()) })
     }
@@ -513,6 +521,7 @@ fn malformed_requests_are_answered() {
             si::Offer {
                 id: "1".into(),
                 profile: ns::TUBES.into(),
+                mime_type: None,
                 methods: methods.iter().map(|m| (*m).to_owned()).collect(),
                 multiple: false,
                 extra,

@@ -56,6 +56,7 @@ fn a_peer_that_never_answers_or_never_goes_on_is_given_up() {
         let offer = si::Offer {
             id: "1".into(),
             profile: ns::TUBES.into(),
+            mime_type: None,
             methods: vec![ns::BYTESTREAMS.into()],
             multiple: false,
             extra: vec![pneuma::secured(ID), tube::stream(1)],
@@ -137,6 +138,7 @@ fn two_offers_by_one_sid_do_not_mix() {
         let offer = si::Offer {
             id: "1".into(),
             profile: ns::TUBES.into(),
+            mime_type: None,
             methods: vec![ns::BYTESTREAMS.into()],
             multiple: false,
             extra: vec![pneuma::secured(ID), tube::stream(1)],

@@ -48,7 +48,7 @@ fn the_offer_says_what_it_is_for_and_by_which_id() {
         let check = async {
             let offer = pair.juliet.offer().await;
             assert_eq!(offer.profile, ns::TUBES);
-            assert_eq!(tube::parse_stream(&offer.purpose), Ok(49));
+            assert_eq!(offer.elements, [tube::stream(49)]);
             assert_eq!(offer.incoming.id(), ID);
         };
         let (opened, ()) = futures_lite::future::zip(opening, check).await;

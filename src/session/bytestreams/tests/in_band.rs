@@ -146,6 +146,7 @@ fn a_peer_that_takes_one_method_only_chooses_it_from_the_form() {
             let offer = si::Offer {
                 id: "1".into(),
                 profile: ns::TUBES.into(),
+                mime_type: None,
                 methods: offered.iter().map(|&m| m.to_owned()).collect(),
                 multiple,
                 extra: vec![pneuma::secured(ID), tube::stream(1)],

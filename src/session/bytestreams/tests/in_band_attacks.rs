@@ -281,6 +281,7 @@ fn what_is_about_no_bytestream_is_answered() {
         let offer = si::Offer {
             id: "1".into(),
             profile: ns::TUBES.into(),
+            mime_type: None,
             methods: vec![ns::IBB.into()],
             multiple: false,
             extra: vec![pneuma::secured(ID), tube::stream(1)],
@@ -352,6 +353,7 @@ fn a_peer_that_agrees_and_never_opens_or_never_goes_on_is_given_up() {
             let offer = si::Offer {
                 id: "1".into(),
                 profile: ns::TUBES.into(),
+                mime_type: None,
                 methods: vec![ns::IBB.into()],
                 multiple: false,
                 extra: vec![pneuma::secured(ID), tube::stream(1)],

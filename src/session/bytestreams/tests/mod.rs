@@ -21,7 +21,7 @@ use std::{
 
 use actors::{
     model::{BytestreamId, Error},
-    ports::{Bytestream, Duplex},
+    ports::{Bytestream, Duplex, IncomingBytestream as _},
     runtime::{BoxFuture, Clock as _, Reply, SystemClock},
     testing::VirtualClock,
 };
@@ -232,6 +232,14 @@ impl Link for Side {
                 }),
             }
         })
+    }
+
+    fn ask(
+        &self,
+        payload: Element,
+        id: String,
+    ) -> BoxFuture<'static, Result<Option<Element>, RequestError>> {
+        self.request(payload, Some(id))
     }
 
     fn message(&self, _payloads: Vec<Element>) -> BoxFuture<'static, Result<(), RequestError>> {

@@ -125,6 +125,14 @@ impl SessionActor {
                     stream,
                 });
             }
+            StreamEvent::File(file, incoming) => {
+                let from = from();
+                self.emit(SessionEvent::FileOffered {
+                    from,
+                    file: *file,
+                    incoming,
+                });
+            }
         }
     }
 

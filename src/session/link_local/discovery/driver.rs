@@ -509,8 +509,7 @@ impl DriverTask {
     }
 
     fn pinned(&mut self) {
-        let keys = self.wanted.pinned.keys().copied().collect();
-        self.pending.set_pinned(keys);
+        self.pending.set_pinned(&self.wanted.pinned);
         self.responder.set_pinned(&self.wanted.pinned);
     }
 

@@ -1,19 +1,33 @@
 //! What is waiting to be told to the session: pure, coalesced and bounded.
 //!
 //! A flood of announcements is one anybody can make. Of each instance only the latest news waits;
-//! when [`MAX_WAITING`] instances wait, news of somebody who claims a pinned key pushes out that of
-//! somebody who does not, and other news is dropped (its sender will be heard again). Unchanged news
-//! is not news: what was told last is remembered for [`MAX_KNOWN`] instances.
+//! when [`MAX_WAITING`] instances wait, news of a higher [`Rank`] pushes out that of the lowest, and
+//! other news is dropped (its sender will be heard again). Unchanged news is not news: what was told
+//! last is remembered for [`MAX_KNOWN`] instances, where the same ranks decide.
+//!
+//! Anybody can claim a pinned key, under as many names as he likes; a pinned name is one, whoever has
+//! it. So a flood of claims, too, leaves the pinned names their places.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::{DiscoveryEvent, Sighting};
 use crate::session::trust::KeyId;
 
 /// Most instances whose news wait.
 pub const MAX_WAITING: usize = 512;
-/// Most instances that are remembered. Others are neither told nor remembered.
+/// Most instances that are remembered. Others are neither told nor remembered. News that waited already
+/// when the last place was taken is told all the same, so that [`MAX_WAITING`] more may get in once.
 pub const MAX_KNOWN: usize = 2048;
+
+/// Who keeps a place when there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Stranger,
+    /// It claims a pinned key under another name.
+    Claim,
+    /// A key was pinned under this name.
+    Name,
+}
 
 #[derive(Debug)]
 enum News {
@@ -31,15 +45,19 @@ pub struct Pending {
     told: HashMap<String, Sighting>,
     /// Heard of since the last [`Pending::begin_again`].
     confirmed: BTreeSet<String>,
+    /// Pinned keys.
     pinned: BTreeSet<KeyId>,
+    /// The names that they were pinned under.
+    names: BTreeSet<String>,
     /// How many news were dropped.
     pub dropped: u64,
 }
 
 impl Pending {
-    /// Whose news push out others.
-    pub fn set_pinned(&mut self, keys: BTreeSet<KeyId>) {
-        self.pinned = keys;
+    /// Whose news push out others: pinned keys, and the name that each was pinned under.
+    pub fn set_pinned(&mut self, pinned: &BTreeMap<KeyId, String>) {
+        self.pinned = pinned.keys().copied().collect();
+        self.names = pinned.values().cloned().collect();
     }
 
     /// Somebody was heard.
@@ -129,22 +147,46 @@ impl Pending {
         }
     }
 
-    fn is_pinned(&self, sighting: &Sighting) -> bool {
-        sighting
-            .text
-            .key
-            .is_some_and(|key| self.pinned.contains(&key))
+    fn rank(&self, sighting: &Sighting) -> Rank {
+        let claimed = |key| self.pinned.contains(&key);
+        if self.names.contains(&sighting.instance) {
+            Rank::Name
+        } else if sighting.text.key.is_some_and(claimed) {
+            Rank::Claim
+        } else {
+            Rank::Stranger
+        }
+    }
+
+    /// Of these, one of the lowest rank that `may_go`, if that is below the newcomer's. Nothing is
+    /// searched for strangers: a flood of them costs no more than its reading.
+    fn victim<'a>(
+        &'a self,
+        newcomer: &Sighting,
+        others: impl Iterator<Item = &'a Sighting> + Clone,
+        may_go: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        let ranks = [Rank::Stranger, Rank::Claim];
+        let newcomer = self.rank(newcomer);
+        let mut below = ranks.into_iter().filter(|rank| *rank < newcomer);
+        let found = below.find_map(|rank| {
+            let fits = |other: &&Sighting| self.rank(other) == rank && may_go(&other.instance);
+            others.clone().find(fits)
+        });
+        found.map(|other| other.instance.clone())
     }
 
     fn make_room(&mut self, newcomer: &Sighting) -> bool {
-        if !self.is_pinned(newcomer) {
-            return false;
-        }
-        let victim = self.order.iter().find(|instance| {
-            matches!(self.news.get(*instance), Some(News::Seen(other)) if !self.is_pinned(other))
-                && !self.told.contains_key(*instance)
-        });
-        let Some(victim) = victim.cloned() else {
+        let waiting = self
+            .order
+            .iter()
+            .filter_map(|name| match self.news.get(name) {
+                Some(News::Seen(other)) => Some(&**other),
+                _ => None,
+            });
+        // News of those that were told are bounded by their number.
+        let may_go = |name: &str| !self.told.contains_key(name);
+        let Some(victim) = self.victim(newcomer, waiting, may_go) else {
             return false;
         };
         self.dropped += 1;
@@ -153,15 +195,9 @@ impl Pending {
     }
 
     fn make_room_in_known(&mut self, newcomer: &Sighting) -> bool {
-        if !self.is_pinned(newcomer) {
-            return false;
-        }
-        let victim = self
-            .told
-            .values()
-            .find(|other| !self.is_pinned(other))
-            .map(|other| other.instance.clone());
-        let Some(victim) = victim else {
+        // One that is about to go makes room for one only.
+        let may_go = |name: &str| !matches!(self.news.get(name), Some(News::Gone));
+        let Some(victim) = self.victim(newcomer, self.told.values(), may_go) else {
             return false;
         };
         self.dropped += 1;
@@ -185,6 +221,11 @@ mod tests {
                 ..PresenceText::default()
             },
         }
+    }
+
+    /// Key 1, under the name "romeo".
+    fn romeo_pinned() -> BTreeMap<KeyId, String> {
+        [(KeyId([1; 32]), "romeo".into())].into()
     }
 
     #[test]
@@ -230,7 +271,7 @@ mod tests {
     #[test]
     fn a_flood_is_capped_and_does_not_push_out_a_pinned_contact() {
         let mut pending = Pending::default();
-        pending.set_pinned([KeyId([1; 32])].into());
+        pending.set_pinned(&romeo_pinned());
         for n in 0..100_000 {
             pending.seen(sighting(&format!("stranger {n}"), "", Some(9)));
         }
@@ -249,7 +290,7 @@ mod tests {
     #[test]
     fn the_known_are_capped_and_make_room_for_a_pinned_contact() {
         let mut pending = Pending::default();
-        pending.set_pinned([KeyId([1; 32])].into());
+        pending.set_pinned(&romeo_pinned());
         for n in 0..2 * MAX_KNOWN {
             pending.seen(sighting(&format!("stranger {n}"), "", None));
             pending.pop();
@@ -261,6 +302,60 @@ mod tests {
             matches!(events.pop(), Some(DiscoveryEvent::Seen(seen)) if seen.instance == "romeo")
         );
         assert!(matches!(events.pop(), Some(DiscoveryEvent::Gone(_))));
+    }
+
+    #[test]
+    fn a_flood_of_claims_pushes_out_strangers_and_no_pinned_name() {
+        let mut pending = Pending::default();
+        pending.set_pinned(&romeo_pinned());
+        pending.seen(sighting("stranger", "", Some(9)));
+        for n in 0..2 * MAX_WAITING {
+            pending.seen(sighting(&format!("forged {n}"), "", Some(1)));
+        }
+        // It comes last, and with another key, which the session is to show.
+        pending.seen(sighting("romeo", "", Some(2)));
+        for n in 0..2 * MAX_WAITING {
+            pending.seen(sighting(&format!("late {n}"), "", Some(1)));
+        }
+        let mut told = Vec::new();
+        while let Some(DiscoveryEvent::Seen(seen)) = pending.pop() {
+            told.push(seen.instance);
+        }
+        assert_eq!(told.len(), MAX_WAITING);
+        assert!(told.contains(&"romeo".to_owned()));
+        assert!(!told.contains(&"stranger".to_owned()));
+    }
+
+    #[test]
+    fn among_the_known_strangers_go_first_then_claims_and_each_makes_room_for_one() {
+        let mut pending = Pending::default();
+        let pinned = [(1, "romeo"), (2, "juliet")];
+        let pinned = pinned.map(|(key, name)| (KeyId([key; 32]), name.to_owned()));
+        pending.set_pinned(&pinned.into());
+        pending.seen(sighting("romeo", "", Some(1)));
+        pending.pop();
+        pending.seen(sighting("stranger", "", None));
+        pending.pop();
+        for n in 0..2 * MAX_KNOWN {
+            pending.seen(sighting(&format!("forged {n}"), "", Some(1)));
+            while pending.pop().is_some() {}
+            assert!(pending.told.len() <= MAX_KNOWN);
+        }
+        let names = |pending: &Pending| pending.told.keys().cloned().collect::<BTreeSet<_>>();
+        assert!(!names(&pending).contains("stranger"), "it went first");
+        // While the session does not listen, nobody takes the place of one that goes already.
+        pending.told.remove("romeo");
+        pending.seen(sighting("forged again", "", Some(1)));
+        while pending.pop().is_some() {}
+        for name in ["romeo", "juliet"] {
+            pending.seen(sighting(name, "", None));
+        }
+        let events = std::iter::from_fn(|| pending.pop()).collect::<Vec<_>>();
+        let gone = |event: &&DiscoveryEvent| matches!(event, DiscoveryEvent::Gone(_));
+        assert_eq!(events.iter().filter(gone).count(), 2);
+        assert_eq!(pending.told.len(), MAX_KNOWN);
+        let told = names(&pending);
+        assert!(told.contains("romeo") && told.contains("juliet"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use actors::runtime::{Address, BoxFuture, Reply};
+use actors::runtime::{Address, BoxFuture, Pending, Reply};
 use minidom::Element;
 
 use super::running::Command;
@@ -20,7 +20,7 @@ use crate::{
     xmpp::IqKind,
 };
 
-/// See the module's head. Outlives its stream; then every request is [`RequestError::Gone`].
+/// See the module's head. Outlives its stream; then every request is [`RequestError::NotSent`].
 #[derive(Debug)]
 pub struct StreamLink {
     us: String,
@@ -118,11 +118,19 @@ impl Link for StreamLink {
                 id,
                 reply,
             };
-            address
-                .tell(command)
-                .await
-                .map_err(|_| RequestError::Gone)?;
-            answer.wait().await.unwrap_or(Err(RequestError::Gone))
+            sent(&address, command, answer).await
+        })
+    }
+
+    fn ask(
+        &self,
+        payload: Element,
+        id: String,
+    ) -> BoxFuture<'static, Result<Option<Element>, RequestError>> {
+        let address = self.address.clone();
+        Box::pin(async move {
+            let (reply, answer) = Reply::new();
+            sent(&address, Command::Offer { payload, id, reply }, answer).await
         })
     }
 
@@ -137,4 +145,17 @@ impl Link for StreamLink {
             answer.wait().await.unwrap_or(Err(RequestError::Gone))
         })
     }
+}
+
+/// Has the stream send something, and waits for the answer. A stream that ends answers all that it has
+/// sent; what nobody answers waited in its mailbox.
+async fn sent<T>(
+    address: &Address<Command>,
+    command: Command,
+    answer: Pending<Result<T, RequestError>>,
+) -> Result<T, RequestError> {
+    if address.tell(command).await.is_err() {
+        return Err(RequestError::NotSent);
+    }
+    answer.wait().await.unwrap_or(Err(RequestError::NotSent))
 }

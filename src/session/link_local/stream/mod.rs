@@ -15,8 +15,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::{
-    model::Error,
-    ports::IncomingBytestream,
+    model::{Error, FileOffer},
+    ports::{IncomingBytestream, IncomingFile},
     runtime::{Address, Clock, Exit, Mailbox, Pending, Reply, Snapshot, Spawner, Stop, within},
 };
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -98,6 +98,8 @@ pub enum StreamEvent {
     Closed(u32),
     /// The contact asks for a connection through a tube of ours.
     Connection(u32, Box<dyn IncomingBytestream>),
+    /// The contact offers a file.
+    File(Box<FileOffer>, Box<dyn IncomingFile>),
 }
 
 /// What every stream of a session shares.

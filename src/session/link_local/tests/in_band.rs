@@ -287,6 +287,7 @@ async fn intruding(
     let offer = si::Offer {
         id: sid.into(),
         profile: ns::TUBES.into(),
+        mime_type: None,
         methods: vec![ns::IBB.into()],
         multiple: false,
         extra: vec![tube::stream(1)],

@@ -2,6 +2,7 @@
 //! virtual time.
 
 mod faults;
+mod files;
 mod greedy;
 mod hostile;
 mod in_band;

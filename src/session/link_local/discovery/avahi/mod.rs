@@ -66,6 +66,21 @@ pub fn system_bus(runtime: OurRuntime) -> Open {
     Arc::new(move || Box::pin(Builder::system().runtime(runtime.clone()).build()))
 }
 
+/// Whether a daemon has its name on the bus; it is asked nothing. False too where the bus says nothing
+/// within [`FIRST`].
+pub async fn is_there(open: &Open, clock: &dyn Clock) -> bool {
+    const BUS: &str = "org.freedesktop.DBus";
+    let asked = async {
+        let connection = open().await?;
+        let path = "/org/freedesktop/DBus";
+        let answer = connection
+            .call_method(Some(BUS), path, Some(BUS), "NameHasOwner", &wire::AVAHI)
+            .await?;
+        answer.body().deserialize::<bool>()
+    };
+    matches!(within(clock, FIRST, asked).await, Some(Ok(true)))
+}
+
 /// A connection to the bus.
 struct Link {
     connection: Connection,

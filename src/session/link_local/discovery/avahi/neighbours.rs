@@ -13,7 +13,8 @@
 //! Bounds, since anybody can make names: [`MAX_PLACES`] are known; one more takes the place of nobody but
 //! is left out, unless it is favoured. [`MAX_WATCHED`] resolvers exist (the daemon allows a program 1,024
 //! objects): one more takes the turn of one that has answered and is not favoured, and [`MAX_UNANSWERED`]
-//! are waited for at a time. Who rests is looked at again in turn.
+//! are waited for at a time. Who rests is looked at again in turn: each time one of the pinned names,
+//! which those who make names cannot hold up, and one of the others, which they in turn do not starve.
 //!
 //! Favoured are the names that keys were pinned under, all of them, and of the other names whose records
 //! claim a pinned key [`MAX_CLAIMED`] for each key, as long as they do. Claims are free: they give way to
@@ -42,7 +43,7 @@ pub const MAX_UNANSWERED: usize = 192;
 /// Most names besides the one it was pinned under that are favoured for claiming a pinned key. Others are
 /// strangers'.
 pub const MAX_CLAIMED: usize = 2;
-/// How often one of those that rest is looked at again.
+/// How often one of the pinned names that rest is looked at again, and one of the others.
 pub const REVISIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,7 +242,12 @@ impl Neighbours {
     pub fn next_calls(&mut self, now: Time, calls: &mut VecDeque<Call>) {
         if self.revisit_at.is_some_and(|at| at <= now) {
             self.revisit_at = None;
-            if let Some(place) = self.resting.pop_front() {
+            for pinned in [false, true] {
+                let fits = |place: &Place| self.names.contains(&place.name) == pinned;
+                let first = self.resting.iter().position(fits);
+                let Some(place) = first.and_then(|first| self.resting.remove(first)) else {
+                    continue;
+                };
                 if let Some(heard) = self.heard(&place) {
                     heard.progress = Progress::Queued;
                 }

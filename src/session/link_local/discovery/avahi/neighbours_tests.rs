@@ -203,6 +203,37 @@ fn whoever_does_not_answer_is_looked_at_again_in_turn() {
 }
 
 #[test]
+fn a_pinned_name_that_does_not_answer_is_asked_again_before_others_and_starves_nobody() {
+    let mut world = World::default();
+    world.neighbours.set_pinned(bob_pinned());
+    let ghosts: Vec<String> = (0..100).map(|n| format!("ghost {n}")).collect();
+    let nobody_answers = |world: &mut World| {
+        let paths: Vec<String> = world.resolvers.values().cloned().collect();
+        for path in &paths {
+            world.neighbours.not_found(path, &mut world.calls);
+        }
+    };
+    for name in ghosts.iter().map(String::as_str).chain(["bob"]) {
+        world.neighbours.appeared(place(name));
+    }
+    world.settle(NOW);
+    nobody_answers(&mut world);
+    world.settle(NOW);
+    assert!(world.resolvers.is_empty(), "all rest, and bob the last");
+    let mut asked = BTreeSet::new();
+    for _ in &ghosts {
+        let now = world.neighbours.next_deadline().unwrap();
+        world.settle(now);
+        assert!(world.resolvers.contains_key("bob"));
+        assert_eq!(world.resolvers.len(), 2, "one besides him");
+        asked.extend(world.resolvers.keys().cloned());
+        nobody_answers(&mut world);
+        world.settle(now);
+    }
+    assert_eq!(asked.len(), ghosts.len() + 1, "everybody had a turn");
+}
+
+#[test]
 fn a_daemon_that_allows_less_is_asked_for_less() {
     let mut world = World::default();
     for name in ["a", "b", "c"] {

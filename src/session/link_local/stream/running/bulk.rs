@@ -10,10 +10,10 @@ use crate::{
         lane::{Source, Ticket},
         link::{Link, RequestError},
     },
-    xmpp::{Iq, IqKind, iq_tracker::TrackError},
+    xmpp::{Iq, IqKind, Message, iq_tracker::TrackError, payload::file},
 };
 
-use super::{super::StreamLink, REQUEST, Running};
+use super::{super::StreamLink, REQUEST, Running, Waiter};
 
 /// Tells those who use the stream that it is over, even if its actor dies.
 pub(super) struct Ending {
@@ -70,9 +70,34 @@ impl Running {
         }
     }
 
+    /// Sends a message of which nobody has to know whether it was written.
+    fn say(&mut self, payloads: Vec<minidom::Element>) {
+        let message = Message {
+            from: Some(self.link.us().to_owned()),
+            to: Some(self.link.them().to_owned()),
+            id: Some(self.fresh_id()),
+            kind: None,
+            payloads,
+        };
+        if let Err(error) = self.send(&message.to_element()) {
+            tracing::debug!(contact = %self.contact, %error, "a message was not sent");
+        }
+    }
+
     /// A bytestream is over. A peer that has not answered its blocks need not do so any more, and an answer
     /// that comes all the same finds nobody: so what never is answered takes no room.
+    /// Whoever offered something and does not wait any more is forgotten likewise; the peer is told, if it
+    /// understands that.
     pub(super) fn left(&mut self) {
         self.blocks.retain(|(source, _)| !source.is_over());
+        self.tracker.retain(|waiter| match waiter {
+            Waiter::Offer(reply) => reply.is_wanted(),
+            _ => true,
+        });
+        for sid in self.link.lane().taken_back() {
+            if self.link.is_pneuma() {
+                self.say(vec![file::cancel(&sid)]);
+            }
+        }
     }
 }

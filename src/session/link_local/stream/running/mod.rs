@@ -19,10 +19,15 @@
 //! are open the stream is not idle, and a silent peer is pinged now and then; one of their requests waits for
 //! its answer for as long as the reader at the other end, and no longer than its bytestream is there.
 //!
+//! An iq that a person answers waits for as long as the stream lives. Those who sent it are users of the lane,
+//! so the stream is not idle meanwhile. When they do not wait any more the iq is forgotten, and a peer of our
+//! own kind is told ([`Standing`](crate::session::lane::Standing)).
+//!
 //! Bounds: while [`MAX_OUT`] bytes wait to be written, nothing is read and no command is taken (a peer
 //! that does not read stops us from listening to it, nobody else); a peer that takes nothing for
 //! [`STALL`] is dropped. [`MAX_ANSWERING`] requests of the peer may wait for their answer; one more is
-//! answered `resource-constraint`. Our own requests are bounded by the iq tracker.
+//! answered `resource-constraint`; those that a person answers are bounded elsewhere
+//! ([`Config::max_offers`](crate::session::bytestreams::Config::max_offers)). Our own requests are bounded by the iq tracker.
 
 mod bulk;
 mod pipe;
@@ -100,6 +105,15 @@ pub enum Command {
         /// The answer.
         reply: Reply<Result<Option<Element>, RequestError>>,
     },
+    /// Send an iq that a person answers: it has no time limit, and is forgotten once nobody waits for it.
+    Offer {
+        /// The payload of the `<iq type='set'>`.
+        payload: Element,
+        /// The iq's id.
+        id: String,
+        /// The answer.
+        reply: Reply<Result<Option<Element>, RequestError>>,
+    },
     /// Send a message.
     Message {
         /// Its children.
@@ -109,8 +123,9 @@ pub enum Command {
     },
     /// The answer to a request of the peer's is there.
     Answer(Iq),
-    /// The same, for a request of an in-band bytestream: those are not counted here.
-    AnswerBlock(Iq),
+    /// The same, for requests that are not counted here: those of in-band bytestreams, and those that a
+    /// person answers.
+    AnswerUncounted(Iq),
     /// Ask for the peer's features again.
     Ask,
     /// See whether the peer is still there; end if not.
@@ -123,6 +138,8 @@ pub enum Command {
 
 enum Waiter {
     Caller(Reply<Result<Option<Element>, RequestError>>),
+    /// Whoever waits for a person at the other end.
+    Offer(Reply<Result<Option<Element>, RequestError>>),
     Features,
     Ping,
     /// A ping that follows a message: its answer tells that the message has arrived.
@@ -240,6 +257,10 @@ impl Running {
             }
             None => running.ask(),
         }
+        // Pidgin's Bonjour does not answer; nobody shall wait for that.
+        if !opened.peer.has_features() {
+            running.become_ready();
+        }
         running.carry_out(opened.left);
         running
     }
@@ -345,9 +366,15 @@ impl Running {
         format!("p{}", self.next_id)
     }
 
-    fn request(&mut self, kind: IqKind, id: Option<String>, time: Duration, waiter: Waiter) {
+    fn request(
+        &mut self,
+        kind: IqKind,
+        id: Option<String>,
+        time: Option<Duration>,
+        waiter: Waiter,
+    ) {
         let id = id.unwrap_or_else(|| self.fresh_id());
-        let deadline = self.now() + time;
+        let deadline = time.map_or(Time::MAX, |time| self.now() + time);
         let refused = |condition: &str| RequestError::Refused {
             condition: condition.to_owned(),
             text: Some("it was not sent".into()),
@@ -367,7 +394,7 @@ impl Running {
         let iq = Iq::new(self.link.us(), self.link.them(), id.clone(), kind);
         if let Err(error) = self.send(&iq.to_element()) {
             let why = match error {
-                SendError::NotEstablished => RequestError::Gone,
+                SendError::NotEstablished => RequestError::NotSent,
                 SendError::TooLarge => refused("policy-violation"),
             };
             if let Some(waiter) = self.tracker.forget(&id) {
@@ -378,12 +405,12 @@ impl Running {
 
     fn ask(&mut self) {
         let query = IqKind::Get(disco::query(None));
-        self.request(query, None, PING, Waiter::Features);
+        self.request(query, None, Some(PING), Waiter::Features);
     }
 
     fn ping(&mut self, waiter: Waiter) {
         let ping = IqKind::Get(Element::bare("ping", PING_NS));
-        self.request(ping, None, PING, waiter);
+        self.request(ping, None, Some(PING), waiter);
     }
 
     /// When a peer that owes us an answer is asked whether it is still there.
@@ -392,7 +419,8 @@ impl Running {
         if !self.link.is_pneuma() || self.tracker.any(pinged) {
             return None;
         }
-        let owes = !self.tracker.is_empty() || !self.blocks.is_empty();
+        let program = |waiter: &Waiter| !matches!(waiter, Waiter::Offer(_));
+        let owes = self.tracker.any(program) || !self.blocks.is_empty();
         let after = match (owes, self.link.lane().users()) {
             (true, _) => QUIET,
             (false, 1..) => KEEPALIVE,
@@ -422,7 +450,10 @@ impl Running {
     fn command(&mut self, command: Command) {
         match command {
             Command::Request { kind, id, reply } => {
-                self.request(kind, id, REQUEST, Waiter::Caller(reply));
+                self.request(kind, id, Some(REQUEST), Waiter::Caller(reply));
+            }
+            Command::Offer { payload, id, reply } => {
+                self.request(IqKind::Set(payload), Some(id), None, Waiter::Offer(reply));
             }
             Command::Message { payloads, reply } => {
                 let message = Message {
@@ -453,7 +484,7 @@ impl Running {
                 self.answering = self.answering.saturating_sub(1);
                 self.answer(&iq);
             }
-            Command::AnswerBlock(iq) => self.answer(&iq),
+            Command::AnswerUncounted(iq) => self.answer(&iq),
             Command::Ask => self.ask(),
             Command::Ping => self.ping(Waiter::Ping),
             Command::Retire if self.phase == Phase::Open => self.phase = Phase::Retired,
@@ -647,7 +678,7 @@ impl Actor for Running {
 
 fn answer_waiter(waiter: Waiter, answer: Result<Option<Element>, RequestError>) {
     match waiter {
-        Waiter::Caller(reply) => forget(reply.send(answer)),
+        Waiter::Caller(reply) | Waiter::Offer(reply) => forget(reply.send(answer)),
         Waiter::Message(reply) => forget(reply.send(answer.map(drop))),
         Waiter::Features | Waiter::Ping => {}
     }

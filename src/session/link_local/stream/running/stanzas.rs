@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use actors::{model::Error, runtime::Reply};
+use actors::{model::Error, ports::IncomingBytestream as _, runtime::Reply};
 use minidom::Element;
 
 use super::super::StreamEvent;
 use crate::{
     session::{
-        bytestreams::Bytestreams,
+        bytestreams::{Bytestreams, SiOffer},
         link::{IncomingRequest, Link, RequestError},
     },
     xmpp::{
         Condition, Iq, IqKind, Message, Stanza, StanzaError, StreamCondition, ns,
-        payload::{disco, tube},
+        payload::{disco, file, tube},
     },
 };
 
@@ -76,7 +76,7 @@ impl Running {
             return;
         };
         match waiter {
-            Waiter::Caller(_) => answer_waiter(waiter, result),
+            Waiter::Caller(_) | Waiter::Offer(_) => answer_waiter(waiter, result),
             Waiter::Ping => {}
             // An error is an answer too.
             Waiter::Message(_) => answer_waiter(waiter, Ok(None)),
@@ -129,12 +129,14 @@ impl Running {
             self.in_band(iq);
             return;
         }
-        if self.answering >= MAX_ANSWERING {
+        // How many persons have to answer, the bytestreams bound among themselves.
+        let counted = !Bytestreams::is_for_a_person(payload);
+        if counted && self.answering >= MAX_ANSWERING {
             let error = StanzaError::new(Condition::ResourceConstraint);
             self.answer(&iq.reply(Err(error)));
             return;
         }
-        self.answering += 1;
+        self.answering += usize::from(counted);
         let (answer, pending) = Reply::new();
         let request = IncomingRequest {
             payload: payload.clone(),
@@ -147,23 +149,42 @@ impl Running {
                     .wait()
                     .await
                     .unwrap_or_else(|_| Err(StanzaError::new(Condition::InternalServerError)));
+                let command = if counted {
+                    Command::Answer
+                } else {
+                    Command::AnswerUncounted
+                };
                 // A stream that has ended has nobody to answer.
-                address
-                    .tell_first(Command::Answer(iq.reply(answer)))
-                    .await
-                    .unwrap_or(());
+                let command = command(iq.reply(answer));
+                address.tell_first(command).await.unwrap_or(());
             })
             .detach();
         let link: Arc<dyn Link> = self.link.clone();
         if let Some(offer) = self.bytestreams.on_request(&link, request) {
-            match tube::parse_stream(&offer.purpose) {
-                Ok(tube) if offer.profile == ns::TUBES => self
-                    .telling
-                    .push_back(StreamEvent::Connection(tube, offer.incoming)),
-                _ => offer
-                    .incoming
-                    .refuse(Error::NotImplemented("streams are for tubes here".into())),
+            self.decided_above(offer);
+        }
+    }
+
+    /// A stream initiation: what it is for decides who takes it.
+    fn decided_above(&mut self, offer: SiOffer) {
+        if offer.profile == ns::FILE_TRANSFER {
+            if let Some((file, incoming)) = offer.file() {
+                self.telling
+                    .push_back(StreamEvent::File(Box::new(file), incoming));
             }
+            return;
+        }
+        let tube = offer
+            .elements
+            .iter()
+            .find_map(|element| tube::parse_stream(element).ok());
+        match tube {
+            Some(tube) if offer.profile == ns::TUBES => self
+                .telling
+                .push_back(StreamEvent::Connection(tube, offer.incoming)),
+            _ => offer.incoming.refuse(Error::NotImplemented(
+                "streams are for tubes and files here".into(),
+            )),
         }
     }
 
@@ -191,7 +212,7 @@ impl Running {
                 let answer = pending.wait().await.unwrap_or_else(|_| failed());
                 // A stream that has ended has nobody to answer.
                 address
-                    .tell_first(Command::AnswerBlock(iq.reply(answer)))
+                    .tell_first(Command::AnswerUncounted(iq.reply(answer)))
                     .await
                     .unwrap_or(());
             })
@@ -201,6 +222,10 @@ impl Running {
     pub(super) fn message(&mut self, message: &Message) {
         if message.kind.as_deref() == Some("error") {
             return;
+        }
+        let cancelled = |payload| file::parse_cancel(payload).ok();
+        for sid in message.payloads.iter().filter_map(cancelled) {
+            self.bytestreams.taken_back(&*self.link, sid);
         }
         for payload in message.payloads.iter().filter(|p| p.has_ns(ns::TUBES)) {
             let event = match payload.name() {

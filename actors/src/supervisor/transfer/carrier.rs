@@ -1,0 +1,363 @@
+//! The life of one transfer's flow: the contact or our user agrees, the bytestream opens, the bytes go, the
+//! contact hears the last word. One task, which nobody restarts: what it has agreed on dies with it.
+//!
+//! ```text
+//!   agreeing ──▶ waiting for our application ──▶ opening ──▶ flowing ──▶ parting
+//!      │                    │                       │           │
+//!      └────────────────────┴───────────────────────┴───────────┴──▶ ended: said once, before parting
+//! ```
+//!
+//! The bytestream is kept beside the flow rather than in it, so that a flow that fails, or panics, can still
+//! tell the contact.
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use async_channel::{Receiver, Sender};
+use futures_lite::FutureExt as _;
+
+use crate::{
+    file_transfer::{
+        flow::{Known, Progress, Receiving, Seat, Sending, Wire},
+        frames::{self, AbortReason, Word},
+        state::FlowEnd,
+    },
+    limits::Limits,
+    model::{Error, FileOffer, Result, Resume},
+    ports::{AgreedFile, Duplex, FileSending, FileStream, IncomingFile},
+    runtime::{BoxFuture, Clock, Failure, FaultPoint, Faults, catch, within},
+    supervisor::channel::Note,
+};
+
+/// What the flow tells the channel supervisor, in this order, each at most once.
+pub(super) enum FlowNote {
+    /// The contact wants the file, from there.
+    Agreed(Resume),
+    /// The bytestream is open.
+    Opened { offset: u64, encrypted: bool },
+    /// It is over.
+    Ended(FlowEnd),
+    /// It failed, and is over.
+    Failed(Failure),
+}
+
+/// Where the flow's orders come from. Each is given once, but for reports, of which the last counts.
+pub(super) struct Orders {
+    /// The application is there, or will be: open the bytestream, the bytes begin there.
+    pub(super) start: Receiver<Resume>,
+    /// The application.
+    pub(super) socket: Receiver<Box<dyn Duplex>>,
+    /// What the application has stored.
+    pub(super) reports: Receiver<u64>,
+    /// End it. Its being closed is an order too.
+    pub(super) stop: Receiver<AbortReason>,
+}
+
+/// The other end of [`Orders`].
+pub(super) struct Reins {
+    pub(super) start: Sender<Resume>,
+    pub(super) socket: Sender<Box<dyn Duplex>>,
+    pub(super) reports: Sender<u64>,
+    pub(super) stop: Sender<AbortReason>,
+}
+
+/// Orders, and who gives them.
+pub(super) fn orders() -> (Reins, Orders) {
+    let start = async_channel::bounded(1);
+    let socket = async_channel::bounded(1);
+    let reports = async_channel::bounded(1);
+    let stop = async_channel::bounded(1);
+    (
+        Reins {
+            start: start.0,
+            socket: socket.0,
+            reports: reports.0,
+            stop: stop.0,
+        },
+        Orders {
+            start: start.1,
+            socket: socket.1,
+            reports: reports.1,
+            stop: stop.1,
+        },
+    )
+}
+
+/// The port that the file goes through.
+pub(super) enum Port {
+    Send(Arc<dyn FileSending>),
+    Receive(Box<dyn IncomingFile>),
+}
+
+/// See the module's head.
+pub(super) struct Carrier {
+    pub(super) file: FileOffer,
+    pub(super) orders: Orders,
+    pub(super) progress: Arc<Progress>,
+    pub(super) limits: Limits,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) opening_limit: Duration,
+    pub(super) application_limit: Duration,
+    pub(super) farewell_limit: Duration,
+    pub(super) faults: Faults,
+    pub(super) notes: Sender<Note<FlowNote>>,
+}
+
+/// The bytestream, once it is open, with what the contact must be told at the end.
+struct Open {
+    wire: Wire,
+    framed: bool,
+    sending: bool,
+}
+
+/// How the flow's part that may fail ended.
+enum Outcome {
+    Ended(FlowEnd),
+    Failed(Failure),
+    Stopped(AbortReason),
+}
+
+impl Carrier {
+    /// Runs it to its end, which it tells.
+    pub(super) async fn run(self, port: Port) {
+        let mut open = None;
+        let stopped = async {
+            let why = self.orders.stop.recv().await.unwrap_or(AbortReason::Failed);
+            Outcome::Stopped(why)
+        };
+        let flowing = async {
+            match catch("flow", self.flow(port, &mut open)).await {
+                Ok(Ok(end)) => Outcome::Ended(end),
+                Ok(Err(failure)) | Err(failure) => Outcome::Failed(failure),
+            }
+        };
+        let outcome = stopped.or(flowing).await;
+        let (note, why) = match outcome {
+            Outcome::Ended(end) => {
+                let why = (end != FlowEnd::Completed).then_some(AbortReason::Failed);
+                (FlowNote::Ended(end), why)
+            }
+            Outcome::Failed(failure) => (FlowNote::Failed(failure), Some(AbortReason::Failed)),
+            Outcome::Stopped(why) => (FlowNote::Ended(FlowEnd::Stopped), Some(why)),
+        };
+        self.tell(note).await;
+        let Some(open) = open else {
+            return;
+        };
+        let parting = within(&*self.clock, self.farewell_limit, open.part(why));
+        let parting = self.faults.survive(FaultPoint::FlowParting, parting);
+        // It has been told how it ended; that the last word gets through is not its failure.
+        catch("parting", parting).await.ok();
+    }
+
+    async fn flow(&self, port: Port, open: &mut Option<Open>) -> Result<FlowEnd, Failure> {
+        self.faults.hit(FaultPoint::FlowStart)?;
+        let ended = match port {
+            Port::Send(port) => self.send(port, open).await?,
+            Port::Receive(incoming) => self.receive(incoming, open).await?,
+        };
+        Ok(ended.unwrap_or_else(|end| end))
+    }
+
+    async fn send(
+        &self,
+        port: Arc<dyn FileSending>,
+        open: &mut Option<Open>,
+    ) -> Result<Result<FlowEnd, FlowEnd>, Failure> {
+        let faults = self.faults.clone();
+        let agreeing = faults.survive(FaultPoint::FlowAgreeing, port.offer());
+        let AgreedFile { from, opening } = match agreeing.await? {
+            Ok(agreed) => agreed,
+            Err(why) => return Ok(Err(failed(why))),
+        };
+        self.tell(FlowNote::Agreed(from.clone())).await;
+        faults.hit(FaultPoint::FlowAgreed)?;
+        let providing = within(
+            &*self.clock,
+            self.application_limit,
+            self.orders.start.recv(),
+        );
+        let providing = faults.survive(FaultPoint::FlowProviding, providing);
+        let start = match providing.await? {
+            Some(Ok(start)) => start,
+            Some(Err(_)) => return Ok(Err(FlowEnd::Stopped)),
+            None => {
+                let why = "no application has provided the file that the contact wants";
+                return Ok(Err(FlowEnd::LocalError(Error::NotAvailable(why.into()))));
+            }
+        };
+        let FileStream { bytestream, framed } = match self.open(opening, self.opening_limit).await?
+        {
+            Ok(stream) => stream,
+            Err(end) => return Ok(Err(end)),
+        };
+        if !framed && start.offset != from.offset {
+            let why = "this contact takes the file only from where it wants it to begin";
+            return Ok(Err(FlowEnd::LocalError(Error::NotAvailable(why.into()))));
+        }
+        let known = Known {
+            size: self.file.size,
+            hash: None,
+            framed,
+            offset: start.offset,
+        };
+        let encrypted = bytestream.encrypted;
+        let open = open.insert(Open {
+            wire: Wire::for_a_file(bytestream.io),
+            framed,
+            sending: true,
+        });
+        let seat = self.seat();
+        let sending = Sending::new(
+            known,
+            &mut open.wire,
+            seat,
+            self.limits.sending(),
+            self.progress.clone(),
+            self.clock.clone(),
+            faults.clone(),
+        );
+        let mut sending = match sending {
+            Ok(sending) => sending,
+            Err(end) => return Ok(Err(end)),
+        };
+        self.tell(FlowNote::Opened {
+            offset: start.offset,
+            encrypted,
+        })
+        .await;
+        let flowing = poll_fn(|context| sending.poll(&mut open.wire, context));
+        let end = faults.survive(FaultPoint::FlowFlowing, flowing).await??;
+        faults.hit(FaultPoint::FlowEnded)?;
+        Ok(Ok(end))
+    }
+
+    async fn receive(
+        &self,
+        incoming: Box<dyn IncomingFile>,
+        open: &mut Option<Open>,
+    ) -> Result<Result<FlowEnd, FlowEnd>, Failure> {
+        let faults = self.faults.clone();
+        let withdrawn = incoming.withdrawn();
+        let start = self.orders.start.clone();
+        let accepted = async { start.recv().await.map_err(|_| FlowEnd::Stopped) };
+        let taken_back = async {
+            withdrawn.await;
+            let why = "the contact took its offer back";
+            Err(FlowEnd::RemoteStopped(Error::Cancelled(why.into())))
+        };
+        let agreeing = faults.survive(FaultPoint::FlowAgreeing, accepted.or(taken_back));
+        let from = match agreeing.await? {
+            Ok(from) => from,
+            Err(end) => return Ok(Err(end)),
+        };
+        faults.hit(FaultPoint::FlowAgreed)?;
+        let opening = incoming.accept(from.clone());
+        let FileStream { bytestream, framed } =
+            match self.open(opening, self.application_limit).await? {
+                Ok(stream) => stream,
+                Err(end) => return Ok(Err(end)),
+            };
+        let known = Known {
+            size: self.file.size,
+            hash: self.file.hash.clone(),
+            framed,
+            offset: from.offset,
+        };
+        let encrypted = bytestream.encrypted;
+        let open = open.insert(Open {
+            wire: Wire::for_words(bytestream.io),
+            framed,
+            sending: false,
+        });
+        let receiving = Receiving::new(
+            known,
+            self.seat(),
+            self.orders.reports.clone(),
+            self.limits.receiving(),
+            self.progress.clone(),
+            faults.clone(),
+        );
+        let mut receiving = match receiving {
+            Ok(receiving) => receiving,
+            Err(end) => return Ok(Err(end)),
+        };
+        let beginning = poll_fn(|context| receiving.poll_beginning(&mut open.wire, context));
+        let beginning = within(&*self.clock, self.opening_limit, beginning);
+        let offset = match faults.survive(FaultPoint::FlowOpening, beginning).await? {
+            Some(Ok(offset)) => offset,
+            Some(Err(end)) => return Ok(Err(end)),
+            None => return Ok(Err(failed(not_in_time()))),
+        };
+        self.tell(FlowNote::Opened { offset, encrypted }).await;
+        let flowing = poll_fn(|context| receiving.poll(&mut open.wire, context));
+        let end = faults.survive(FaultPoint::FlowFlowing, flowing).await??;
+        faults.hit(FaultPoint::FlowEnded)?;
+        Ok(Ok(end))
+    }
+
+    fn seat(&self) -> Seat {
+        let coming = self.orders.socket.clone();
+        Seat::new(coming, &*self.clock, self.application_limit)
+    }
+
+    async fn open(
+        &self,
+        opening: BoxFuture<'static, Result<FileStream>>,
+        limit: Duration,
+    ) -> Result<Result<FileStream, FlowEnd>, Failure> {
+        let opening = within(&*self.clock, limit, opening);
+        let opened = self.faults.survive(FaultPoint::FlowOpening, opening);
+        let opened = opened.await?.unwrap_or_else(|| Err(not_in_time()));
+        self.faults.hit(FaultPoint::FlowOpened)?;
+        Ok(opened.map_err(failed))
+    }
+
+    async fn tell(&self, note: FlowNote) {
+        // A channel that is gone stops the flow.
+        self.notes.send(Note::Own(note)).await.ok();
+    }
+}
+
+impl Open {
+    /// The last word: `why` unless all is well.
+    async fn part(mut self, why: Option<AbortReason>) {
+        match why {
+            Some(_) if !self.framed => {
+                // An end of file would claim that all has come, or was taken.
+                self.wire.reset();
+                return;
+            }
+            Some(why) if !self.wire.is_last() => {
+                if self.sending {
+                    self.wire.push_last(&frames::abort(why));
+                } else {
+                    let mut word = Vec::new();
+                    Word::Abort(why).write(&mut word);
+                    self.wire.push_last(&word);
+                }
+            }
+            _ => {}
+        }
+        if let Err(error) = self.wire.part().await {
+            tracing::debug!(%error, "the contact may not have heard the last word");
+        }
+    }
+}
+
+fn not_in_time() -> Error {
+    Error::ConnectionFailed("the bytestream did not open in time".into())
+}
+
+/// How a flow ends that could not be agreed on or opened.
+fn failed(why: Error) -> FlowEnd {
+    match why {
+        Error::Rejected(_) | Error::Cancelled(_) => FlowEnd::RemoteStopped(why),
+        Error::InvalidArgument(_)
+        | Error::NotImplemented(_)
+        | Error::PermissionDenied(_)
+        | Error::Disconnected(_)
+        | Error::ResourceUnavailable(_)
+        | Error::Confused(_) => FlowEnd::LocalError(why),
+        _ => FlowEnd::RemoteError(why),
+    }
+}

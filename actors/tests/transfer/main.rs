@@ -1,0 +1,4 @@
+//! A file transfer's channel from its request to its end, on a virtual clock, with every port faked.
+
+mod both;
+mod support;

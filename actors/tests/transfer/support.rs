@@ -1,0 +1,341 @@
+//! A world around one supervisor, and the checks every scenario ends with.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use actors::{
+    file_transfer::FileTransferMessage,
+    limits::Limits,
+    model::{
+        AccessRule, AddressType, ChannelId, ContactHandle, Error, FileOffer, FileTransferReason,
+        FileTransferState, OwnerId, Resume, SocketAddress,
+    },
+    ports::{
+        AgreedFile, ChannelSignal, FileTransferDescription, FileTransferObject, FileTransferSignal,
+        IncomingFile, Parties,
+    },
+    runtime::Clock,
+    supervisor::{
+        FileTransferRequest, FileWay, LocalSockets as _, Supervisor, SupervisorConfig,
+        SupervisorHandle,
+    },
+    testing::{
+        FakeIncomingFile, FakeOffer, FakeSending, FakeSockets, FakeStream, FakeTree, Faults, Sim,
+        StreamCounter, TreeEvent, agreed, file_stream,
+    },
+};
+use async_channel::Sender;
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+
+pub const CONTACT: ContactHandle = ContactHandle(7);
+pub const OWNER: OwnerId = OwnerId(1);
+/// What a bytestream holds each way.
+pub const CAPACITY: usize = 64 * 1024;
+
+pub type Answers = Sender<Result<AgreedFile, Error>>;
+
+pub struct World {
+    pub sim: Sim,
+    pub tree: Arc<FakeTree>,
+    pub counter: StreamCounter,
+    pub sockets: FakeSockets,
+    pub faults: Faults,
+    pub limits: Limits,
+    pub supervisor: SupervisorHandle,
+}
+
+impl World {
+    pub fn new() -> World {
+        World::with(|_| {})
+    }
+
+    pub fn with(adjust: impl FnOnce(&mut SupervisorConfig)) -> World {
+        let sim = Sim::new();
+        let tree = FakeTree::new();
+        let counter = StreamCounter::default();
+        let faults = Faults::counting();
+        let mut config = SupervisorConfig {
+            faults: faults.clone(),
+            ..SupervisorConfig::default()
+        };
+        adjust(&mut config);
+        let supervisor = Supervisor::start(
+            sim.spawner.clone(),
+            sim.clock.clone(),
+            Arc::new(tree.clone()),
+            config,
+        );
+        World {
+            tree,
+            limits: Limits::new(&(sim.clock.clone() as Arc<dyn Clock>)),
+            sockets: FakeSockets::new(&counter).with_faults(faults.clone()),
+            faults,
+            supervisor,
+            counter,
+            sim,
+        }
+    }
+
+    pub fn request(&self, file: FileOffer, way: FileWay) -> FileTransferRequest {
+        let requested = matches!(way, FileWay::Send(_));
+        let (us, them) = ((ContactHandle(1), "self"), (CONTACT, "juliet@capulet"));
+        let initiator = if requested { us } else { them };
+        FileTransferRequest {
+            owner: OWNER,
+            description: FileTransferDescription {
+                parties: Parties {
+                    target: them.0,
+                    target_id: them.1.to_owned(),
+                    initiator: initiator.0,
+                    initiator_id: initiator.1.to_owned(),
+                    requested,
+                },
+                file,
+                sockets: self.sockets.supported(),
+                uri: String::new(),
+                has_ranges: requested,
+            },
+            way,
+            sockets: Arc::new(self.sockets.clone()),
+            limits: self.limits.clone(),
+        }
+    }
+
+    async fn open(&self, file: FileOffer, way: FileWay) -> FileTransferObject {
+        let request = self.request(file, way);
+        self.supervisor.open_file_transfer(request).await.unwrap()
+    }
+
+    /// A file of ours, offered to a contact who answers what the test says.
+    pub async fn send(&self, file: FileOffer) -> (FileTransferObject, Answers) {
+        let (port, answers) = FakeSending::new();
+        (self.open(file, FileWay::Send(port)).await, answers)
+    }
+
+    /// A file that a contact offers.
+    pub async fn offered(&self, file: FileOffer) -> (FileTransferObject, FakeOffer) {
+        self.offered_with(file, true).await
+    }
+
+    pub async fn offered_with(
+        &self,
+        file: FileOffer,
+        has_ranges: bool,
+    ) -> (FileTransferObject, FakeOffer) {
+        let (port, offer) = FakeIncomingFile::offered(has_ranges);
+        let port: Box<dyn IncomingFile> = port;
+        (self.open(file, FileWay::Receive(port)).await, offer)
+    }
+
+    /// A file of ours that the contact wants and the application provides: the channel, the
+    /// application's end, the contact's end.
+    pub async fn sending(
+        &self,
+        file: FileOffer,
+        framed: bool,
+    ) -> (FileTransferObject, FakeStream, FakeStream) {
+        let (channel, answers) = self.send(file).await;
+        let (near, contact) = file_stream(CAPACITY, framed, &self.counter);
+        answers
+            .send(Ok(agreed(Resume::default(), near)))
+            .await
+            .unwrap();
+        let address = provide(&channel).await.unwrap();
+        let application = self.sockets.connect(&address).unwrap();
+        wait_state(&channel, FileTransferState::Open).await;
+        (channel, application, contact)
+    }
+
+    /// A file of the contact's that the application accepts, without frames or with the header
+    /// written: the channel, the application's end, the contact's end.
+    pub async fn receiving(
+        &self,
+        file: FileOffer,
+        framed: bool,
+    ) -> (FileTransferObject, FakeStream, FakeStream) {
+        let (channel, offer) = self.offered(file).await;
+        let address = accept(&channel, Resume::default()).await.unwrap();
+        let application = self.sockets.connect(&address).unwrap();
+        let (_, mut contact) = offer.open(CAPACITY, framed, &self.counter).await;
+        if framed {
+            let header = actors::file_transfer::frames::header(0);
+            contact.write_all(&header).await.unwrap();
+        }
+        wait_state(&channel, FileTransferState::Open).await;
+        (channel, application, contact)
+    }
+
+    pub async fn sim_sleep(&self, seconds: u64) {
+        self.sim.clock.sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// The states a transfer has gone through, with their reasons.
+    pub fn states(&self, channel: ChannelId) -> Vec<(FileTransferState, FileTransferReason)> {
+        self.tree
+            .file_signals(channel)
+            .into_iter()
+            .filter_map(|signal| match signal {
+                FileTransferSignal::StateChanged(state, reason) => Some((state, reason)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Shuts down, and checks that nothing is left and that the signals made sense. The test has
+    /// dropped its own streams by now.
+    pub fn finish(self) {
+        self.sim.run(self.supervisor.shutdown());
+        self.sim.settle();
+        assert_eq!(self.sim.spawner.running(), 0, "tasks are left");
+        assert_eq!(self.tree.present(), [], "objects are left");
+        assert_eq!(self.sockets.listeners(), 0, "listening sockets are left");
+        self.check_signals();
+        assert_eq!(self.counter.open(), 0, "streams are left");
+    }
+
+    /// Each transfer: states only go on, one of them is final, the offset comes before Open and once.
+    pub fn check_signals(&self) {
+        assert_eq!(self.tree.nonsense(), Vec::<String>::new());
+        let mut channels = BTreeSet::new();
+        for event in self.tree.log() {
+            if let TreeEvent::Published(object) = event {
+                channels.insert(object.id());
+            }
+        }
+        for channel in channels {
+            check_signals(&self.tree.file_signals(channel));
+        }
+    }
+}
+
+fn check_signals(signals: &[FileTransferSignal]) {
+    use FileTransferState::{Cancelled, Completed, Open, Pending};
+    let mut last = Pending;
+    let mut offsets = 0;
+    let mut bytes = 0;
+    let mut stored = 0;
+    for signal in signals {
+        assert!(
+            !matches!(last, Completed | Cancelled)
+                || matches!(signal, FileTransferSignal::StoredChanged(_)),
+            "something after the end: {signals:?}"
+        );
+        match signal {
+            FileTransferSignal::StateChanged(state, reason) => {
+                assert!(*state > last, "states go on: {signals:?}");
+                assert_eq!(
+                    *state == Cancelled,
+                    *reason != FileTransferReason::None,
+                    "{signals:?}"
+                );
+                assert!(*state != Open || offsets == 1, "{signals:?}");
+                assert!(*state != Completed || last == Open, "{signals:?}");
+                last = *state;
+            }
+            FileTransferSignal::InitialOffsetDefined(_) => {
+                offsets += 1;
+                assert_eq!(offsets, 1, "{signals:?}");
+            }
+            FileTransferSignal::TransferredBytesChanged(count) => {
+                assert!(*count > bytes && last == Open, "{signals:?}");
+                bytes = *count;
+            }
+            FileTransferSignal::StoredChanged(count) => {
+                assert!(*count > stored && last >= Open, "{signals:?}");
+                stored = *count;
+            }
+            FileTransferSignal::AskedDefined(_) => assert_eq!(last, Pending, "{signals:?}"),
+            FileTransferSignal::UriDefined(_) => assert_eq!(last, Pending, "{signals:?}"),
+        }
+    }
+    assert!(matches!(last, Completed | Cancelled), "{signals:?}");
+}
+
+pub fn file(size: usize) -> FileOffer {
+    FileOffer::new("monkey.pdf", Some(size as u64))
+}
+
+/// Bytes that are not all the same.
+pub fn content(size: usize) -> Vec<u8> {
+    (0..size).map(|i| (i * 7 + i / 251) as u8).collect()
+}
+
+pub async fn provide(channel: &FileTransferObject) -> Result<SocketAddress, Error> {
+    provide_from(channel, None).await
+}
+
+pub async fn provide_from(
+    channel: &FileTransferObject,
+    from: Option<u64>,
+) -> Result<SocketAddress, Error> {
+    channel
+        .address
+        .ask(|reply| FileTransferMessage::Provide {
+            address_type: AddressType::Unix,
+            access: AccessRule::Localhost,
+            from,
+            reply,
+        })
+        .await?
+}
+
+pub async fn accept(channel: &FileTransferObject, from: Resume) -> Result<SocketAddress, Error> {
+    channel
+        .address
+        .ask(|reply| FileTransferMessage::Accept {
+            address_type: AddressType::Unix,
+            access: AccessRule::Localhost,
+            from,
+            reply,
+        })
+        .await?
+}
+
+pub async fn close(channel: &FileTransferObject) {
+    channel
+        .address
+        .ask_first(|reply| FileTransferMessage::Close { reply })
+        .await
+        .unwrap();
+}
+
+pub async fn wait_state(channel: &FileTransferObject, state: FileTransferState) {
+    channel.view.wait_for(|view| view.state >= state).await;
+    assert_eq!(channel.view.get().state, state, "{:?}", channel.view.get());
+}
+
+/// The same, and that it was announced.
+pub async fn wait_said(world: &World, channel: &FileTransferObject, state: FileTransferState) {
+    wait_state(channel, state).await;
+    world
+        .tree
+        .wait_for(|log| {
+            log.iter().any(|event| {
+                matches!(event, TreeEvent::Signal(of, ChannelSignal::FileTransfer(FileTransferSignal::StateChanged(said, _)))
+                    if *of == channel.id && *said == state)
+            })
+        })
+        .await;
+}
+
+/// Waits until it is cancelled, and gives the reason.
+pub async fn wait_cancelled(channel: &FileTransferObject) -> FileTransferReason {
+    wait_state(channel, FileTransferState::Cancelled).await;
+    let view = channel.view.get();
+    assert!(view.error.is_some());
+    view.reason
+}
+
+/// Writes it all and closes.
+pub async fn pour(mut stream: FakeStream, bytes: &[u8]) {
+    stream.write_all(bytes).await.unwrap();
+    stream.close().await.unwrap();
+    // Until the other side has read it all, as a program that exits has its bytes read.
+    stream.read(&mut [0]).await.ok();
+}
+
+/// Reads to the orderly end.
+pub async fn drain(stream: &mut FakeStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    all
+}
