@@ -58,6 +58,11 @@ pub const TUBE: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube";
 pub const STREAM_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube";
 /// `Channel.Type.FileTransfer`
 pub const FILE_TRANSFER: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer";
+/// `Channel.Interface.FileTransfer.Metadata`
+pub const FILE_TRANSFER_METADATA: &str =
+    "org.freedesktop.Telepathy.Channel.Interface.FileTransfer.Metadata";
+/// Ours: a transfer that lasts longer than its channel.
+pub const TRANSFER: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Transfer1";
 /// Ours: what went through a tube.
 pub const STATISTICS: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Statistics1";
 /// Ours: a channel that closes when whoever claimed it vanishes.

@@ -178,7 +178,7 @@ fn class_lines(class: &ChannelClass) -> Vec<String> {
             Given::Uint(number) => Some(format!("{property} u={number}")),
             Given::Bool(value) => Some(format!("{property} b={value}")),
             // No class of ours has others; a test sees to it.
-            Given::Integer(_) | Given::Texts(_) | Given::Other(_) => None,
+            Given::Integer(_) | Given::Texts(_) | Given::TextLists(_) | Given::Other(_) => None,
         })
         .collect();
     lines.push(format!("allowed={}", list(&class.allowed)));

@@ -378,6 +378,22 @@ impl ChannelObject {
         }
     }
 
+    /// The object of a stream tube, if it is one.
+    pub fn stream_tube(&self) -> Option<&StreamTubeObject> {
+        match self {
+            ChannelObject::StreamTube(tube) => Some(tube),
+            ChannelObject::FileTransfer(_) => None,
+        }
+    }
+
+    /// The object of a file transfer, if it is one.
+    pub fn file_transfer(&self) -> Option<&FileTransferObject> {
+        match self {
+            ChannelObject::FileTransfer(transfer) => Some(transfer),
+            ChannelObject::StreamTube(_) => None,
+        }
+    }
+
     /// `Channel.Close`: waits until the object is gone. One that is gone already is fine.
     pub fn close(&self) -> BoxFuture<'static, ()> {
         match self.clone() {

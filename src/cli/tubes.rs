@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// One tube at one moment.
 enum Row {
     /// It is there, and may be kept.
-    There(There),
+    There(Box<There>),
     /// It is kept, and not there.
     Waits(KeptTube),
 }
@@ -40,13 +40,11 @@ impl Row {
     /// What it is called on the command line: `k3` if it is kept, else the number of its channel.
     fn id(&self) -> String {
         match self {
-            Row::There(There {
-                tube, kept: None, ..
-            }) => channel_id(tube),
-            Row::There(There {
-                kept: Some(kept), ..
-            })
-            | Row::Waits(kept) => kept_id(kept.number),
+            Row::There(there) => match &there.kept {
+                Some(kept) => kept_id(kept.number),
+                None => channel_id(&there.tube),
+            },
+            Row::Waits(kept) => kept_id(kept.number),
         }
     }
 
@@ -74,15 +72,11 @@ impl Row {
     /// Where the service is for local programs: the address that was chosen, where one was.
     fn address(&self) -> &str {
         match self {
-            Row::There(There {
-                kept: None,
-                statistics,
-                ..
-            }) => &statistics.address,
-            Row::There(There {
-                kept: Some(kept), ..
-            })
-            | Row::Waits(kept) => &kept.address,
+            Row::There(there) => match &there.kept {
+                Some(kept) => &kept.address,
+                None => &there.statistics.address,
+            },
+            Row::Waits(kept) => &kept.address,
         }
     }
 
@@ -214,7 +208,7 @@ async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec
         }
     }
     kept.sort_by_key(|kept| kept.number);
-    let there = all.into_iter().map(Row::There);
+    let there = all.into_iter().map(|there| Row::There(Box::new(there)));
     Ok(there.chain(kept.into_iter().map(Row::Waits)).collect())
 }
 
@@ -347,13 +341,11 @@ pub async fn close(app: &App, wanted: &str) -> Outcome {
         let (id, contact, service) = (row.id(), safe(row.contact()), safe(row.service()));
         confirm_closing(app, row).await?;
         match row {
-            Row::There(There {
-                tube, kept: None, ..
-            }) => tube.close().await?,
-            Row::There(There {
-                kept: Some(kept), ..
-            })
-            | Row::Waits(kept) => connection.close_kept(kept.number).await?,
+            Row::There(there) => match &there.kept {
+                Some(kept) => connection.close_kept(kept.number).await?,
+                None => there.tube.close().await?,
+            },
+            Row::Waits(kept) => connection.close_kept(kept.number).await?,
         }
         app.out.record(&json!({
             "closed": id,

@@ -41,7 +41,7 @@ use super::{
     policy::Enforced,
     ports::ChannelOpener,
     protocol::MAX_ALIAS,
-    tubes::Tubes,
+    table::Table,
     view::{
         ChannelDetails, ConnectionSignal, ConnectionView, ContactListState, Status, StatusReason,
     },
@@ -86,7 +86,7 @@ pub(super) struct Connection {
     /// Contacts changed in a way that is told of by itself.
     pub(super) changed_quietly: bool,
     pub(super) channels: BTreeMap<ChannelId, Arc<ChannelDetails>>,
-    pub(super) tubes: Tubes,
+    pub(super) table: Table,
     pub(super) offer_rate: OfferRate,
     pub(super) enforced: Enforced,
     pub(super) presence: Presence,
@@ -129,6 +129,7 @@ pub(super) enum Event {
 impl Connection {
     pub(super) fn new(parts: Parts) -> Self {
         let alias = parts.account.nickname.clone();
+        let plaintext = !parts.account.require_encryption;
         let socket_types = parts.handle.sockets.supported();
         let enforced = Enforced::new(parts.handle.session.policy());
         Connection {
@@ -136,11 +137,11 @@ impl Connection {
             socket_types,
             status: Status::Disconnected,
             self_handle: None,
-            contacts: Contacts::default(),
+            contacts: Contacts::new(plaintext),
             touched: BTreeSet::new(),
             changed_quietly: false,
             channels: BTreeMap::new(),
-            tubes: Tubes::default(),
+            table: Table::default(),
             offer_rate: OfferRate::default(),
             enforced,
             presence: Presence {
@@ -217,10 +218,10 @@ impl Connection {
                 request,
                 ensure,
                 reply,
-            } => self.request_channel(&request, ensure, reply),
+            } => self.request_channel(request, ensure, reply),
             ConnectionMessage::PolicyChanged { reply } => self.policy_changed(reply),
-            ConnectionMessage::Tube { channel, reply } => {
-                reply.answer(self.tubes.object(channel).cloned());
+            ConnectionMessage::Channel { channel, reply } => {
+                reply.answer(self.table.object(channel).cloned());
             }
             ConnectionMessage::ChannelClosed(id) => self.channel_closed(id),
             ConnectionMessage::Opened { ticket, outcome } => self.opened(ticket, outcome),

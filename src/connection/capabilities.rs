@@ -1,15 +1,17 @@
 //! Features of service discovery and classes of channels, in both directions.
 //!
 //! A contact that announces the tubes' namespace and ours can be offered tubes, and one that also
-//! announces a service has somebody waiting for it. What our own handlers wait for arrives by
-//! UpdateCapabilities and leaves as features.
+//! announces a service has somebody waiting for it. Files can be offered to whoever announces that it
+//! takes them. What our own handlers wait for arrives by UpdateCapabilities and leaves as features.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use actors::model::ServiceName;
 
 use super::{
-    protocol::{ChannelClass, HANDLE_TYPE_CONTACT, property, stream_tube_class},
+    protocol::{
+        ChannelClass, HANDLE_TYPE_CONTACT, file_transfer_classes, property, stream_tube_class,
+    },
     value::{Given, GivenMap},
 };
 use crate::names;
@@ -28,14 +30,24 @@ pub struct Capabilities {
     pub stream_tubes: bool,
     /// Services it announces.
     pub services: BTreeSet<String>,
+    /// Files can be offered.
+    pub files: bool,
+    /// It speaks our namespace: files whose size nobody knows can be offered too.
+    pub pneuma: bool,
 }
 
 impl Capabilities {
     /// Reads a contact's features. Services count only beside the tubes themselves.
     pub fn of_features(features: &BTreeSet<String>) -> Self {
-        let stream_tubes = features.contains(ns::TUBES) && features.contains(ns::PNEUMA);
+        let pneuma = features.contains(ns::PNEUMA);
+        let others = Capabilities {
+            files: features.contains(ns::SI_FILE_TRANSFER),
+            pneuma,
+            ..Capabilities::default()
+        };
+        let stream_tubes = features.contains(ns::TUBES) && pneuma;
         if !stream_tubes {
-            return Capabilities::default();
+            return others;
         }
         let prefix = service_feature("");
         let services = features
@@ -48,21 +60,32 @@ impl Capabilities {
         Capabilities {
             stream_tubes,
             services,
+            ..others
         }
     }
 
-    /// The channel classes they mean: the generic one and one for each service.
-    pub fn classes(&self) -> Vec<ChannelClass> {
-        if !self.stream_tubes {
-            return Vec::new();
+    /// Those of a program that answers no questions, which is Pidgin's way on a link-local network: it
+    /// takes files, and no tubes.
+    pub fn of_the_silent() -> Self {
+        Capabilities {
+            files: true,
+            ..Capabilities::default()
         }
-        std::iter::once(stream_tube_class(None))
-            .chain(
-                self.services
-                    .iter()
-                    .map(|service| stream_tube_class(Some(service))),
-            )
-            .collect()
+    }
+
+    /// The channel classes they mean: for tubes the generic one and one for each service, then those
+    /// of files.
+    pub fn classes(&self) -> Vec<ChannelClass> {
+        let mut classes = Vec::new();
+        if self.stream_tubes {
+            classes.push(stream_tube_class(None));
+            let services = self.services.iter();
+            classes.extend(services.map(|service| stream_tube_class(Some(service))));
+        }
+        if self.files {
+            classes.extend(file_transfer_classes());
+        }
+        classes
     }
 }
 
@@ -79,22 +102,28 @@ pub struct ClientCapabilities {
     pub filters: Vec<GivenMap>,
 }
 
+/// What one client waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Awaited {
+    services: BTreeSet<String>,
+    files: bool,
+}
+
 /// What our own clients can do, by client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnCapabilities(BTreeMap<String, BTreeSet<String>>);
+pub struct OwnCapabilities(BTreeMap<String, Awaited>);
 
 impl OwnCapabilities {
-    /// Replaces what these clients can do. A client without services is forgotten.
+    /// Replaces what these clients can do. A client that waits for nothing is forgotten.
     pub fn update(&mut self, clients: Vec<ClientCapabilities>) {
         for client in clients {
-            let services: BTreeSet<String> = client
-                .filters
-                .iter()
-                .filter_map(announced_service)
-                .take(MAX_SERVICES)
-                .collect();
+            let services = client.filters.iter().filter_map(announced_service);
+            let awaited = Awaited {
+                services: services.take(MAX_SERVICES).collect(),
+                files: client.filters.iter().any(takes_files),
+            };
             self.0.remove(&client.client);
-            if services.is_empty() {
+            if awaited == Awaited::default() {
                 continue;
             }
             if self.0.len() >= MAX_CLIENTS {
@@ -104,7 +133,7 @@ impl OwnCapabilities {
                 );
                 continue;
             }
-            self.0.insert(client.client, services);
+            self.0.insert(client.client, awaited);
         }
     }
 
@@ -115,35 +144,51 @@ impl OwnCapabilities {
             services: self
                 .0
                 .values()
-                .flatten()
+                .flat_map(|awaited| &awaited.services)
                 .take(MAX_SERVICES)
                 .cloned()
                 .collect(),
+            files: self.0.values().any(|awaited| awaited.files),
+            pneuma: true,
         }
     }
 
     /// The features to announce beside the built-in ones.
     pub fn features(&self) -> BTreeSet<String> {
-        self.together()
-            .services
-            .iter()
+        let together = self.together();
+        let services = together.services.iter();
+        services
             .map(|service| service_feature(service))
+            .chain(together.files.then(|| ns::SI_FILE_TRANSFER.to_owned()))
             .collect()
     }
 }
 
-/// The service that a handler's filter waits for. `Requested` true means tubes that we offer, which
-/// is no reason to tell others.
-fn announced_service(filter: &GivenMap) -> Option<String> {
+/// Whether a handler's filter waits for channels of this type that contacts offer. `Requested` true means
+/// those that we offer, which is no reason to tell others.
+fn waits_for(filter: &GivenMap, channel_type: &str) -> bool {
     let is = |name: &str, wanted: &Given| filter.get(name).is_none_or(|given| given == wanted);
-    let stream_tube =
-        filter.get(property::CHANNEL_TYPE) == Some(&Given::Text(names::STREAM_TUBE.into()));
+    let of_type = filter.get(property::CHANNEL_TYPE) == Some(&Given::Text(channel_type.into()));
     let to_contacts = filter
         .get(property::TARGET_HANDLE_TYPE)
         .is_none_or(|given| {
             given.number::<u32>("TargetHandleType").ok() == Some(HANDLE_TYPE_CONTACT)
         });
-    if !stream_tube || !to_contacts || !is(property::REQUESTED, &Given::Bool(false)) {
+    of_type && to_contacts && is(property::REQUESTED, &Given::Bool(false))
+}
+
+/// Whether a handler's filter waits for files. One for a certain service's does not take those that
+/// people send each other.
+fn takes_files(filter: &GivenMap) -> bool {
+    let any_service = filter
+        .get(property::METADATA_SERVICE)
+        .is_none_or(|given| *given == Given::Text(String::new()));
+    waits_for(filter, names::FILE_TRANSFER) && any_service
+}
+
+/// The service that a handler's filter waits for.
+fn announced_service(filter: &GivenMap) -> Option<String> {
+    if !waits_for(filter, names::STREAM_TUBE) {
         return None;
     }
     match filter.get(property::SERVICE) {
@@ -228,5 +273,51 @@ mod tests {
         own.update(client("A", vec![]));
         assert_eq!(own.features().len(), 1);
         assert!(own.together().stream_tubes);
+    }
+
+    #[test]
+    fn files_are_announced_while_somebody_takes_them() {
+        let files = |more: &[(&str, Given)]| {
+            let mut filter = GivenMap::from([(
+                property::CHANNEL_TYPE.to_owned(),
+                Given::Text(names::FILE_TRANSFER.into()),
+            )]);
+            let more = more.iter().cloned();
+            filter.extend(more.map(|(name, value)| (name.to_owned(), value)));
+            filter
+        };
+        let no_reasons = vec![
+            files(&[(property::REQUESTED, Given::Bool(true))]),
+            files(&[(property::TARGET_HANDLE_TYPE, Given::Uint(2))]),
+            files(&[(
+                property::METADATA_SERVICE,
+                Given::Text("com.example.X".into()),
+            )]),
+        ];
+        let mut own = OwnCapabilities::default();
+        own.update(client("A", no_reasons));
+        assert!(own.features().is_empty() && !own.together().files);
+        assert_eq!(own.together().classes().len(), 1);
+        own.update(client("A", vec![files(&[])]));
+        own.update(client("B", vec![filter("rfb", None)]));
+        assert!(own.features().contains(ns::SI_FILE_TRANSFER));
+        assert_eq!(own.features().len(), 2);
+        let again = Capabilities::of_features(&own.features());
+        assert!(again.files && !again.pneuma && !again.stream_tubes);
+        own.update(client("A", vec![]));
+        assert!(!own.features().contains(ns::SI_FILE_TRANSFER));
+    }
+
+    #[test]
+    fn clients_find_the_class_of_files_that_they_look_for() {
+        let classes = Capabilities::of_the_silent().classes();
+        // telepathy-glib wants one with exactly two fixed properties; the others are one for each hash.
+        let (plain, hashed): (Vec<_>, Vec<_>) =
+            classes.iter().partition(|class| class.fixed.len() == 2);
+        assert_eq!(plain.len(), 1);
+        assert!(plain[0].allowed.contains(&property::CONTENT_HASH_TYPE));
+        let types: Vec<_> = hashed.iter().map(|class| class.fixed[2].clone()).collect();
+        let hash = |number| (property::CONTENT_HASH_TYPE, Given::Uint(number));
+        assert_eq!(types, [hash(1), hash(2), hash(3)]);
     }
 }

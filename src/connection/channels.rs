@@ -4,42 +4,48 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use actors::{
-    model::{ChannelId, ContactHandle, Error, Result, ServiceName, TubeParameters},
-    ports::{ChannelDescription, Parties, StreamTubeDescription, StreamTubeObject},
-    runtime::{Failure, Reply, TellError},
+    file_transfer::FileTransferMessage,
+    limits::Limits,
+    model::{ChannelId, Error, Result, ServiceName, TubeParameters},
+    ports::{
+        ChannelObject, FileTransferDescription, FileTransferObject, Parties, StreamTubeDescription,
+        StreamTubeObject,
+    },
+    runtime::{Address, BoxFuture, Failure, Reply, TellError},
     stream_tube::StreamTubeMessage,
-    supervisor::StreamTubeRequest,
+    supervisor::{FileTransferRequest, FileWay, StreamTubeRequest},
 };
 use futures_lite::FutureExt as _;
 
 use super::{
     actor::Connection,
-    message::{ConnectionMessage, CreatedChannel, can_be_offered_tubes},
+    contacts::Contact,
+    message::{ConnectionMessage, CreatedChannel, can_be_offered},
     outgoing::Outgoing,
     policy, protocol,
-    requests::{ChannelRequest, Target},
-    tubes::{Opening, Waiter, WireId},
+    requests::{ChannelRequest, Wanted, file::FileRequest},
+    table::{Place, Waiter},
     view::{ChannelDetails, ConnectionSignal, Status},
 };
-use crate::session::PeerId;
+use crate::session::{PeerId, TubeId};
 
 impl Connection {
     /// CreateChannel and EnsureChannel.
     pub(super) fn request_channel(
         &mut self,
-        request: &ChannelRequest,
+        request: ChannelRequest,
         ensure: bool,
         reply: Reply<Result<CreatedChannel>>,
     ) {
-        let contact = match self.requestable(request) {
+        let contact = match self.requestable(&request, ensure) {
             Ok(contact) => contact,
             Err(error) => {
                 reply.answer(Err(error));
                 return;
             }
         };
-        if ensure {
-            if let Some(details) = self.tubes.ours(contact, &request.service) {
+        if ensure && let Wanted::StreamTube(service) = &request.wanted {
+            if let Some(details) = self.table.our_tube(contact.handle, service) {
                 reply.answer(Ok(CreatedChannel {
                     details: details.clone(),
                     yours: false,
@@ -47,7 +53,7 @@ impl Connection {
                 }));
                 return;
             }
-            if let Some(opening) = self.tubes.ours_opening(contact, &request.service) {
+            if let Some(opening) = self.table.our_tube_opening(contact.handle, service) {
                 opening.waiters.push(Waiter {
                     reply,
                     yours: false,
@@ -55,90 +61,104 @@ impl Connection {
                 return;
             }
         }
-        let begun = self.begin_request(contact, request.service.clone());
-        let (peer, wire, description) = match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                reply.answer(Err(error));
-                return;
-            }
-        };
-        let waiters = vec![Waiter { reply, yours: true }];
-        self.open(&peer, wire, description, waiters);
+        if let Err(error) = self.table.room() {
+            reply.answer(Err(error));
+            return;
+        }
+        let waiter = Waiter { reply, yours: true };
+        match request.wanted {
+            Wanted::StreamTube(service) => match self.table.fresh_id(contact.handle) {
+                Ok(tube) => self.request_tube(&contact, tube, service, waiter),
+                Err(error) => waiter.reply.answer(Err(error)),
+            },
+            Wanted::File(file) => self.request_file(&contact, *file, waiter),
+        }
     }
 
-    /// The contact a request is for, if a tube can be offered to it.
-    fn requestable(&self, request: &ChannelRequest) -> Result<ContactHandle> {
+    /// The contact a request is for, if there can be such a channel with it.
+    fn requestable(&self, request: &ChannelRequest, ensure: bool) -> Result<Arc<Contact>> {
         if self.status != Status::Connected {
             return Err(Error::Disconnected("the connection is not online".into()));
         }
-        let contact = match &request.target {
-            Target::Handle(handle) => self.contacts.get(*handle)?,
-            Target::Id(id) => self.contacts.by_id(id)?,
-        };
+        let contact = self.contacts.named(&request.target)?;
         if Some(contact.handle) == self.self_handle {
             return Err(Error::NotAvailable(
-                "a tube to oneself leads nowhere".into(),
+                "a channel to oneself leads nowhere".into(),
             ));
         }
-        can_be_offered_tubes(contact)?;
-        Ok(contact.handle)
+        can_be_offered(contact, &request.wanted)?;
+        if let Wanted::File(_) = request.wanted {
+            if ensure {
+                return Err(Error::NotImplemented(
+                    "each file transfer is one of its own: use CreateChannel".into(),
+                ));
+            }
+            // It is offered as soon as it is there.
+            policy::permitted(&self.session().policy(), contact, &ServiceName::of_files())?;
+        }
+        Ok(contact.clone())
     }
 
-    fn begin_request(
-        &self,
-        target: ContactHandle,
+    fn request_tube(
+        &mut self,
+        contact: &Contact,
+        tube: TubeId,
         service: ServiceName,
-    ) -> Result<(PeerId, WireId, StreamTubeDescription)> {
-        self.tubes.room()?;
-        let contact = self.contacts.get(target)?;
-        let myself = self.contacts.get(self.self_handle.unwrap_or(target))?;
-        let wire = (target, self.tubes.fresh_id(target)?);
-        let peer = PeerId {
-            contact: contact.contact_id(),
-            resource: None,
-        };
+        waiter: Waiter,
+    ) {
         let description = StreamTubeDescription {
-            parties: Parties {
-                target,
-                target_id: contact.id.as_ref().to_owned(),
-                initiator: myself.handle,
-                initiator_id: myself.id.as_ref().to_owned(),
-                requested: true,
-            },
+            parties: self.parties(contact, true),
             service,
             sockets: self.socket_types.clone(),
             parameters: TubeParameters::default(),
         };
-        Ok((peer, wire, description))
+        self.open_tube(&peer(contact), tube, description, vec![waiter]);
     }
 
-    /// Asks the supervisor for a channel. Its answer arrives as [`ConnectionMessage::Opened`].
-    pub(super) fn open(
+    fn request_file(&mut self, contact: &Contact, request: FileRequest, waiter: Waiter) {
+        let sending = self.session().file(&peer(contact), request.file.clone());
+        let description = FileTransferDescription {
+            parties: self.parties(contact, true),
+            file: request.file,
+            sockets: self.socket_types.clone(),
+            uri: request.uri,
+            has_ranges: true,
+        };
+        self.open_file(description, FileWay::Send(sending), vec![waiter]);
+    }
+
+    /// With whom a channel is, and whose wish it is.
+    pub(super) fn parties(&self, contact: &Contact, requested: bool) -> Parties {
+        let myself = self.self_handle.and_then(|me| self.contacts.get(me).ok());
+        let initiator = match myself {
+            Some(myself) if requested => myself,
+            _ => contact,
+        };
+        Parties {
+            target: contact.handle,
+            target_id: contact.id.as_ref().to_owned(),
+            initiator: initiator.handle,
+            initiator_id: initiator.id.as_ref().to_owned(),
+            requested,
+        }
+    }
+
+    /// Asks the supervisor for a tube.
+    pub(super) fn open_tube(
         &mut self,
         peer: &PeerId,
-        wire: WireId,
+        tube: TubeId,
         description: StreamTubeDescription,
         waiters: Vec<Waiter>,
     ) {
-        let ports = self.session().tube(peer, wire.1);
-        let terms = self.contacts.get(wire.0).map(|contact| {
-            policy::terms_of(&self.session().policy(), contact, &description.service)
-        });
-        let limits = self.enforced.limits(
-            &self.parts.clock,
-            wire.0,
-            &description.service,
-            terms.unwrap_or_default(),
-        );
-        let ticket = self.tubes.begin(Opening {
-            wire,
+        let ports = self.session().tube(peer, tube);
+        let place = Place {
+            contact: description.parties.target,
+            tube: Some(tube),
             service: description.service.clone(),
             requested: description.parties.requested,
-            waiters,
-            closed: false,
-            task: None,
-        });
+        };
+        let limits = self.limits(&place);
         let opening = self.parts.opener.open_stream_tube(StreamTubeRequest {
             owner: self.parts.handle.id,
             description,
@@ -147,6 +167,56 @@ impl Connection {
             sockets: self.parts.handle.sockets.clone(),
             limits,
         });
+        let opening = async move { opening.await.map(ChannelObject::from) };
+        self.open(place, waiters, Box::pin(opening));
+    }
+
+    /// Asks the supervisor for a file transfer.
+    pub(super) fn open_file(
+        &mut self,
+        description: FileTransferDescription,
+        way: FileWay,
+        waiters: Vec<Waiter>,
+    ) {
+        let place = Place {
+            contact: description.parties.target,
+            tube: None,
+            service: ServiceName::of_files(),
+            requested: description.parties.requested,
+        };
+        let limits = self.limits(&place);
+        let opening = self.parts.opener.open_file_transfer(FileTransferRequest {
+            owner: self.parts.handle.id,
+            description,
+            way,
+            sockets: self.parts.handle.sockets.clone(),
+            limits,
+        });
+        let opening = async move { opening.await.map(ChannelObject::from) };
+        self.open(place, waiters, Box::pin(opening));
+    }
+
+    fn limits(&mut self, place: &Place) -> Limits {
+        let terms = self
+            .contacts
+            .get(place.contact)
+            .map(|contact| policy::terms_of(&self.session().policy(), contact, &place.service));
+        self.enforced.limits(
+            &self.parts.clock,
+            place.contact,
+            &place.service,
+            terms.unwrap_or_default(),
+        )
+    }
+
+    /// Waits for the supervisor's answer, which arrives as [`ConnectionMessage::Opened`].
+    fn open(
+        &mut self,
+        place: Place,
+        waiters: Vec<Waiter>,
+        opening: BoxFuture<'static, Result<ChannelObject>>,
+    ) {
+        let ticket = self.table.begin(place, waiters);
         let address = self.parts.handle.address.clone();
         let task = self
             .parts
@@ -165,11 +235,11 @@ impl Connection {
                     .await
                     .ok();
             });
-        self.tubes.opens_by(ticket, task);
+        self.table.opens_by(ticket, task);
     }
 
-    pub(super) fn opened(&mut self, ticket: u64, outcome: Result<StreamTubeObject>) {
-        let Some(opening) = self.tubes.ended(ticket) else {
+    pub(super) fn opened(&mut self, ticket: u64, outcome: Result<ChannelObject>) {
+        let Some(opening) = self.table.ended(ticket) else {
             return;
         };
         let object = match outcome {
@@ -178,21 +248,22 @@ impl Connection {
                 for waiter in opening.waiters {
                     waiter.reply.answer(Err(error.clone()));
                 }
-                self.done_with(opening.wire.0, &opening.service);
+                self.done_with(&opening.place);
                 return;
             }
         };
-        let description = ChannelDescription::StreamTube(object.description.clone());
+        let (id, description) = (object.id(), object.description());
         let details = Arc::new(ChannelDetails {
-            id: object.id,
-            path: protocol::channel_path(&self.parts.handle.path, object.id, &description),
+            id,
+            path: protocol::channel_path(&self.parts.handle.path, id, &description),
             description,
         });
+        let place = opening.place;
         if !self
-            .tubes
-            .opened(opening.wire, object.clone(), details.clone())
+            .table
+            .opened(place.clone(), object.clone(), details.clone())
         {
-            self.done_with(opening.wire.0, &opening.service);
+            self.done_with(&place);
             let gone = Error::Cancelled("the channel closed before it was there".into());
             for waiter in opening.waiters {
                 waiter.reply.answer(Err(gone.clone()));
@@ -200,10 +271,17 @@ impl Connection {
             return;
         }
         if opening.closed {
-            self.tell_tube(&object, StreamTubeMessage::RemoteClosed);
+            match &object {
+                ChannelObject::StreamTube(tube) => {
+                    self.tell_tube(tube, StreamTubeMessage::RemoteClosed);
+                }
+                ChannelObject::FileTransfer(transfer) => {
+                    self.tell_transfer(transfer, FileTransferMessage::ContactGone);
+                }
+            }
         }
-        self.deny_what_opened(&object);
-        self.channels.insert(object.id, details.clone());
+        self.deny_what_opened(&place, &object);
+        self.channels.insert(id, details.clone());
         self.publish();
         let mut announced = false;
         for waiter in opening.waiters {
@@ -228,35 +306,55 @@ impl Connection {
     }
 
     pub(super) fn channel_closed(&mut self, id: ChannelId) {
-        if let Some(closed) = self.tubes.closed(id) {
-            if let Some(contact) = closed.taken_up {
-                self.offer_rate.give_back(contact);
+        if let Some(closed) = self.table.closed(id) {
+            if closed.taken_up {
+                self.offer_rate.give_back(closed.place.contact);
             }
             self.channels.remove(&id);
-            if let Some(tube) = closed.details.stream_tube() {
-                self.done_with(tube.parties.target, &tube.service);
-            }
+            self.done_with(&closed.place);
             self.signal(ConnectionSignal::ChannelClosed(closed.details));
         }
     }
 
     /// One channel of this contact and service is gone.
-    fn done_with(&mut self, contact: ContactHandle, service: &ServiceName) {
-        let more = self.tubes.has(contact, service);
-        self.enforced.closed(contact, service, more);
+    fn done_with(&mut self, place: &Place) {
+        let more = self.table.has(place.contact, &place.service);
+        self.enforced.closed(place.contact, &place.service, more);
     }
 
-    /// Tells a tube something that must reach it. If it is busy, a task waits for room.
-    pub(super) fn tell_tube(&self, channel: &StreamTubeObject, message: StreamTubeMessage) {
-        if let Err(TellError::Full(message)) = channel.address.try_tell_first(message) {
-            let address = channel.address.clone();
+    /// Tells a tube something that must reach it.
+    pub(super) fn tell_tube(&self, tube: &StreamTubeObject, message: StreamTubeMessage) {
+        self.tell(&tube.address, message);
+    }
+
+    /// The same of a transfer.
+    pub(super) fn tell_transfer(
+        &self,
+        transfer: &FileTransferObject,
+        message: FileTransferMessage,
+    ) {
+        self.tell(&transfer.address, message);
+    }
+
+    /// If it is busy, a task waits for room.
+    fn tell<Message: Send + 'static>(&self, address: &Address<Message>, message: Message) {
+        if let Err(TellError::Full(message)) = address.try_tell_first(message) {
+            let address = address.clone();
             self.parts
                 .spawner
-                .spawn("message to a busy tube", async move {
-                    // A tube that has gone meanwhile needs no telling.
+                .spawn("message to a busy channel", async move {
+                    // A channel that has gone meanwhile needs no telling.
                     address.tell_first(message).await.ok();
                 })
                 .detach();
         }
+    }
+}
+
+/// A contact as the session takes it.
+fn peer(contact: &Contact) -> PeerId {
+    PeerId {
+        contact: contact.contact_id(),
+        resource: None,
     }
 }

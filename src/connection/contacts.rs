@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actors::model::{ContactHandle, Error};
 
-use super::capabilities::Capabilities;
+use super::{capabilities::Capabilities, requests::Target};
 use crate::session::{self, ContactId, Presence, Show, Trust, trust::KeyId};
 
 /// Most handles one connection gives out.
@@ -83,11 +83,21 @@ pub struct Contacts {
     /// By handle; handle 1 is at index 0, so numbers are never reused and never 0.
     by_handle: Vec<Arc<Contact>>,
     by_id: BTreeMap<Arc<str>, ContactHandle>,
+    /// Whoever has no key is spoken to all the same, without encryption.
+    plaintext: bool,
     /// The log was told that there is no room for more; once is enough.
     full: bool,
 }
 
 impl Contacts {
+    /// Nobody yet. `plaintext`: the account allows it with those who have no key.
+    pub fn new(plaintext: bool) -> Self {
+        Contacts {
+            plaintext,
+            ..Contacts::default()
+        }
+    }
+
     /// The contact behind a handle.
     ///
     /// # Errors
@@ -111,6 +121,17 @@ impl Contacts {
             ))
         })?;
         self.get(*handle)
+    }
+
+    /// The contact that a request names.
+    ///
+    /// # Errors
+    /// `InvalidHandle`.
+    pub fn named(&self, target: &Target) -> Result<&Arc<Contact>, Error> {
+        match target {
+            Target::Handle(handle) => self.get(*handle),
+            Target::Id(id) => self.by_id(id),
+        }
     }
 
     /// The contacts on the contact list.
@@ -168,6 +189,9 @@ impl Contacts {
     /// `ResourceUnavailable` when the table is full.
     pub fn update(&mut self, seen: session::Contact) -> Result<ContactHandle, Error> {
         let handle = self.ensure(&seen.id.0, is_pinned(&seen.trust))?;
+        // Programs that have no key and answer no questions take files, and clients look for that in the
+        // capabilities.
+        let silent = self.plaintext && seen.key.is_none() && seen.trust == Trust::NoKey;
         self.change(handle, |contact| {
             contact.alias = if seen.alias.is_empty() {
                 seen.id.0
@@ -176,11 +200,13 @@ impl Contacts {
             };
             // Whoever is not there can do nothing: programs such as ssh-contact list whom they can reach by
             // capabilities alone.
-            contact.capabilities = seen
-                .features
-                .as_deref()
+            let known = match seen.features.as_deref() {
+                Some(features) => Some(Capabilities::of_features(features)),
+                None => silent.then(Capabilities::of_the_silent),
+            };
+            contact.capabilities = known
                 .filter(|_| seen.presence.show != Show::Offline)
-                .map(|features| Arc::new(Capabilities::of_features(features)));
+                .map(Arc::new);
             contact.presence = seen.presence;
             contact.key = seen.key;
             contact.trust = seen.trust;
@@ -283,6 +309,33 @@ mod tests {
         // What it can do is known once more as soon as it is back.
         contacts.update(capable()).unwrap();
         assert!(can(&contacts).unwrap().stream_tubes);
+    }
+
+    #[test]
+    fn who_has_no_key_and_says_nothing_takes_files_where_plaintext_is_allowed() {
+        let takes = |plaintext, seen: session::Contact| {
+            let mut contacts = Contacts::new(plaintext);
+            let handle = contacts.update(seen).unwrap();
+            let capabilities = contacts.get(handle).unwrap().capabilities.clone();
+            capabilities.map(|can| (can.files, can.stream_tubes))
+        };
+        let pidgin = || seen("pidgin@p", Trust::NoKey);
+        assert_eq!(takes(true, pidgin()), Some((true, false)));
+        assert_eq!(takes(false, pidgin()), None);
+        let key = Some(KeyId([1; 32]));
+        let ours = session::Contact {
+            key,
+            ..seen("bob@b", Trust::Unpinned)
+        };
+        assert_eq!(takes(true, ours), None);
+        let says_no = session::Contact {
+            features: Some(Arc::default()),
+            ..pidgin()
+        };
+        assert_eq!(takes(true, says_no), Some((false, false)));
+        let mut gone = pidgin();
+        gone.presence.show = Show::Offline;
+        assert_eq!(takes(true, gone), None);
     }
 
     #[test]

@@ -1,19 +1,25 @@
 //! What a connection does about its session's events: it goes online, contacts come and change, they
-//! offer tubes and open connections through them. Channels are asked for in `channels`.
+//! offer tubes and files, and open connections through tubes. Channels are asked for in `channels`.
 
 use std::sync::Arc;
 
 use actors::{
-    model::{Error, Result, ServiceName, TubeParameters},
-    ports::{IncomingBytestream, Parties, StreamTubeDescription, StreamTubeObject},
+    file_transfer::FileTransferMessage,
+    model::{ContactHandle, Error, FileOffer, Result, ServiceName, TubeParameters},
+    ports::{
+        ChannelObject, FileTransferDescription, IncomingBytestream, IncomingFile,
+        StreamTubeDescription,
+    },
     runtime::{Flow, TellError},
     stream_tube::StreamTubeMessage,
+    supervisor::FileWay,
 };
 
 use super::{
     actor::Connection,
+    contacts::Contact,
     policy,
-    tubes::WireId,
+    table::WireId,
     view::{ConnectionSignal, ContactListState, Status, StatusReason},
 };
 use crate::session::{ContactId, PeerId, SessionEvent, Trust, TubeId};
@@ -44,8 +50,8 @@ impl Connection {
             } => self.offered(&from, tube, service, parameters),
             SessionEvent::TubeClosed { from, tube } => {
                 if let Some(wire) = self.wire(&from, tube)
-                    && !self.tubes.close_opening(wire)
-                    && let Some(channel) = self.tubes.on_wire(wire)
+                    && !self.table.close_opening(wire)
+                    && let Some(channel) = self.table.on_wire(wire)
                 {
                     self.tell_tube(&channel.clone(), StreamTubeMessage::RemoteClosed);
                 }
@@ -53,10 +59,11 @@ impl Connection {
             SessionEvent::StreamOffered { from, tube, stream } => {
                 self.stream_offered(&from, tube, stream);
             }
-            SessionEvent::FileOffered { incoming, .. } => {
-                let why = Error::NotImplemented("file transfers are not there yet".into());
-                incoming.decline(why);
-            }
+            SessionEvent::FileOffered {
+                from,
+                file,
+                incoming,
+            } => self.file_offered(&from, file, incoming),
             SessionEvent::Disconnected(error) => {
                 return self.end(StatusReason::of(&error), Some(error), Vec::new());
             }
@@ -129,10 +136,16 @@ impl Connection {
         let Ok(contact) = self.contacts.by_id(&id.0).cloned() else {
             return;
         };
-        self.tubes.close_openings_with(contact.handle);
-        let channels: Vec<StreamTubeObject> = self.tubes.with(contact.handle).cloned().collect();
-        for channel in channels {
-            self.tell_tube(&channel, StreamTubeMessage::ContactGone);
+        self.table.close_openings_with(contact.handle);
+        for channel in self.table.with(contact.handle) {
+            match channel {
+                ChannelObject::StreamTube(tube) => {
+                    self.tell_tube(tube, StreamTubeMessage::ContactGone);
+                }
+                ChannelObject::FileTransfer(transfer) => {
+                    self.tell_transfer(transfer, FileTransferMessage::ContactGone);
+                }
+            }
         }
     }
 
@@ -151,11 +164,17 @@ impl Connection {
     ) {
         let refusal = match self.wire(from, tube) {
             // A stream broke before the contact knew that its offer had arrived: it offered again.
-            Some(wire) if self.tubes.is_theirs(wire, &service) => return,
+            Some(wire) if self.table.is_theirs(wire, &service) => return,
             None => "somebody we do not see offers it".to_owned(),
-            Some(wire) => match self.room_for_offer(wire, &service) {
-                Ok(()) => {
-                    self.open_offered(from, wire, service, parameters);
+            Some(wire) => match self.room_for_tube(wire, &service) {
+                Ok(contact) => {
+                    let description = StreamTubeDescription {
+                        parties: self.parties(&contact, false),
+                        service,
+                        sockets: self.socket_types.clone(),
+                        parameters,
+                    };
+                    self.open_tube(from, tube, description, Vec::new());
                     return;
                 }
                 Err(error) => error.to_string(),
@@ -177,9 +196,21 @@ impl Connection {
         }
     }
 
-    fn room_for_offer(&mut self, wire: WireId, service: &ServiceName) -> Result<()> {
-        let contact = self.contacts.get(wire.0)?;
-        if matches!(contact.trust, Trust::Blocked { .. }) {
+    fn room_for_tube(&mut self, wire: WireId, service: &ServiceName) -> Result<Arc<Contact>> {
+        if self.table.knows(wire) {
+            return Err(Error::NotAvailable("its id is taken".into()));
+        }
+        self.room_for_offer(wire.0, service)
+    }
+
+    /// Whether a contact's offer becomes a channel; counts it then.
+    fn room_for_offer(
+        &mut self,
+        contact: ContactHandle,
+        service: &ServiceName,
+    ) -> Result<Arc<Contact>> {
+        let offering = self.contacts.get(contact)?.clone();
+        if matches!(offering.trust, Trust::Blocked { .. }) {
             return Err(Error::CertFingerprintMismatch(
                 "the contact is blocked".into(),
             ));
@@ -187,52 +218,43 @@ impl Connection {
         if self.status != Status::Connected {
             return Err(Error::Disconnected("we are not online yet".into()));
         }
-        policy::permitted(&self.session().policy(), contact, service)?;
-        if self.tubes.knows(wire) {
-            return Err(Error::NotAvailable("its id is taken".into()));
-        }
+        policy::permitted(&self.session().policy(), &offering, service)?;
         let pinned = |contact| {
             let contact = self.contacts.get(contact);
             contact.is_ok_and(|contact| contact.is_pinned())
         };
-        self.tubes.room_for_offer(wire.0, pinned)?;
+        self.table.room_for_offer(contact, pinned)?;
         let now = self.parts.clock.now();
-        self.offer_rate.take(wire.0, pinned(wire.0), now)
+        self.offer_rate.take(contact, offering.is_pinned(), now)?;
+        Ok(offering)
     }
 
-    fn open_offered(
-        &mut self,
-        from: &PeerId,
-        wire: WireId,
-        service: ServiceName,
-        parameters: TubeParameters,
-    ) {
-        let Ok(contact) = self.contacts.get(wire.0).cloned() else {
-            return;
-        };
-        self.open(
-            from,
-            wire,
-            StreamTubeDescription {
-                parties: Parties {
-                    target: contact.handle,
-                    target_id: contact.id.as_ref().to_owned(),
-                    initiator: contact.handle,
-                    initiator_id: contact.id.as_ref().to_owned(),
-                    requested: false,
-                },
-                service,
-                sockets: self.socket_types.clone(),
-                parameters,
-            },
-            Vec::new(),
-        );
+    fn file_offered(&mut self, from: &PeerId, file: FileOffer, incoming: Box<dyn IncomingFile>) {
+        let handle = self.contacts.by_id(&from.contact.0).map(|who| who.handle);
+        let offering =
+            handle.and_then(|handle| self.room_for_offer(handle, &ServiceName::of_files()));
+        match offering {
+            Ok(contact) => {
+                let description = FileTransferDescription {
+                    parties: self.parties(&contact, false),
+                    file,
+                    sockets: self.socket_types.clone(),
+                    uri: String::new(),
+                    has_ranges: incoming.has_ranges(),
+                };
+                self.open_file(description, FileWay::Receive(incoming), Vec::new());
+            }
+            Err(refusal) => {
+                tracing::debug!(from = %from.contact, %refusal, "an offered file is declined");
+                incoming.decline(refusal);
+            }
+        }
     }
 
     fn stream_offered(&self, from: &PeerId, tube: TubeId, stream: Box<dyn IncomingBytestream>) {
         let channel = self
             .wire(from, tube)
-            .and_then(|wire| self.tubes.on_wire(wire))
+            .and_then(|wire| self.table.on_wire(wire))
             .filter(|channel| channel.description.parties.requested);
         let Some(channel) = channel else {
             stream.refuse(Error::NotAvailable("there is no such tube".into()));

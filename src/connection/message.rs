@@ -11,11 +11,12 @@ use std::{
 };
 
 use actors::{
+    file_transfer::FileTransferMessage,
     model::{
-        AccessControl, AccessRule, AddressType, ChannelId, ContactHandle, Error, OwnerId, Result,
-        SocketAddress, TubeParameters, TubeState,
+        AccessControl, AccessRule, AddressType, ChannelId, ContactHandle, Error, FileTransferState,
+        OwnerId, Result, Resume, ServiceName, SocketAddress, TubeParameters, TubeState,
     },
-    ports::StreamTubeObject,
+    ports::{ChannelObject, FileTransferObject, StreamTubeObject},
     runtime::{Address, Reply, Snapshot},
     stream_tube::StreamTubeMessage,
     supervisor::LocalSockets,
@@ -29,7 +30,7 @@ use super::{
     contacts::Contact,
     parameters::Account,
     policy,
-    requests::ChannelRequest,
+    requests::{ChannelRequest, Target, Wanted},
     view::{ChannelDetails, ConnectionView},
 };
 use crate::session::{
@@ -96,11 +97,11 @@ pub enum ConnectionMessage {
         reply: Reply<()>,
     },
     /// The channel's object, if it is open.
-    Tube {
+    Channel {
         /// Which.
         channel: ChannelId,
         /// Nothing where there is none any more.
-        reply: Reply<Option<StreamTubeObject>>,
+        reply: Reply<Option<ChannelObject>>,
     },
     /// The tree: a channel's object is gone.
     ChannelClosed(ChannelId),
@@ -109,7 +110,7 @@ pub enum ConnectionMessage {
         /// Which opening.
         ticket: u64,
         /// What it answered.
-        outcome: Result<StreamTubeObject>,
+        outcome: Result<ChannelObject>,
     },
     /// Our own chore: the session has done what it was asked.
     ChoreDone(Result<()>),
@@ -210,8 +211,12 @@ impl ConnectionHandle {
     ) -> Result<()> {
         self.sockets.check(&address, access)?;
         if channel.view.get().state == TubeState::NotOffered {
-            let contact = self.capable(channel.description.parties.target)?;
-            self.permitted(channel, &contact)?;
+            let description = &channel.description;
+            let contact = self.capable(
+                &Target::Handle(description.parties.target),
+                &Wanted::StreamTube(description.service.clone()),
+            )?;
+            self.permitted(&description.service, &contact)?;
             self.session.pin(&contact.contact_id(), None).await?;
         }
         channel
@@ -238,7 +243,7 @@ impl ConnectionHandle {
         if channel.view.get().state == TubeState::LocalPending {
             let view = self.view.get();
             let contact = view.contacts.get(channel.description.parties.target)?;
-            self.permitted(channel, contact)?;
+            self.permitted(&channel.description.service, contact)?;
             self.session.pin(&contact.contact_id(), None).await?;
         }
         channel
@@ -251,22 +256,120 @@ impl ConnectionHandle {
             .await?
     }
 
-    /// Whether our user's rules have this tube.
-    fn permitted(&self, channel: &StreamTubeObject, contact: &Contact) -> Result<()> {
-        policy::permitted(
-            &self.session.policy(),
-            contact,
-            &channel.description.service,
-        )
+    /// CreateChannel and EnsureChannel. A file is offered as soon as its channel is there, so this is
+    /// where our user deals with the contact, whose key is pinned.
+    ///
+    /// # Errors
+    /// What the session says of the contact, as for an offer; what the connection answers.
+    pub async fn request(&self, request: ChannelRequest, ensure: bool) -> Result<CreatedChannel> {
+        if let Wanted::File(_) = request.wanted
+            && !ensure
+        {
+            let contact = self.capable(&request.target, &request.wanted)?;
+            self.permitted(&ServiceName::of_files(), &contact)?;
+            self.session.pin(&contact.contact_id(), None).await?;
+        }
+        self.ask(|reply| ConnectionMessage::RequestChannel {
+            request,
+            ensure,
+            reply,
+        })
+        .await?
     }
 
-    /// A contact that tubes can be offered to.
-    fn capable(&self, handle: ContactHandle) -> Result<Arc<Contact>> {
+    /// `FileTransfer.ProvideFile`, and `Transfer1.ProvideFrom` where `from` says where the application
+    /// begins. The contact is pinned since the channel was requested.
+    ///
+    /// # Errors
+    /// `NotAvailable` for a file that comes from the contact, and what the transfer answers.
+    pub async fn provide_file(
+        &self,
+        channel: &FileTransferObject,
+        address_type: AddressType,
+        access: AccessRule,
+        from: Option<u64>,
+    ) -> Result<SocketAddress> {
+        if !channel.description.parties.requested {
+            return Err(Error::NotAvailable(
+                "this file comes from the contact: accept it".into(),
+            ));
+        }
+        channel
+            .address
+            .ask(|reply| FileTransferMessage::Provide {
+                address_type,
+                access,
+                from,
+                reply,
+            })
+            .await?
+    }
+
+    /// `FileTransfer.AcceptFile` and `Transfer1.AcceptFrom`: our user deals with the contact, so its key
+    /// is pinned; then the transfer is asked.
+    ///
+    /// # Errors
+    /// `NotAvailable` for a file that we send, `InvalidArgument` for an offset beyond its end,
+    /// `PermissionDenied` by our user's rules, before anybody is pinned for it; what the session says of
+    /// the contact, as for an offer, and what the transfer answers.
+    pub async fn accept_file(
+        &self,
+        channel: &FileTransferObject,
+        address_type: AddressType,
+        access: AccessRule,
+        from: Resume,
+    ) -> Result<SocketAddress> {
+        let description = &channel.description;
+        if description.parties.requested {
+            return Err(Error::NotAvailable(
+                "this file goes to the contact: provide it".into(),
+            ));
+        }
+        if let Some(size) = description.file.size
+            && from.offset > size
+        {
+            return Err(Error::InvalidArgument(format!(
+                "the file has {size} bytes and cannot begin at {}",
+                from.offset
+            )));
+        }
+        if channel.view.get().state == FileTransferState::Pending {
+            let view = self.view.get();
+            let contact = view.contacts.get(description.parties.target)?;
+            self.permitted(&ServiceName::of_files(), contact)?;
+            self.session.pin(&contact.contact_id(), None).await?;
+        }
+        channel
+            .address
+            .ask(|reply| FileTransferMessage::Accept {
+                address_type,
+                access,
+                from,
+                reply,
+            })
+            .await?
+    }
+
+    /// Whether our user's rules have this service with this contact.
+    fn permitted(&self, service: &ServiceName, contact: &Contact) -> Result<()> {
+        policy::permitted(&self.session.policy(), contact, service)
+    }
+
+    /// A contact that this can be offered to.
+    fn capable(&self, target: &Target, wanted: &Wanted) -> Result<Arc<Contact>> {
         let view = self.view.get();
         view.connected()?;
-        let contact = view.contacts.get(handle)?;
-        can_be_offered_tubes(contact)?;
+        let contact = view.contacts.named(target)?;
+        can_be_offered(contact, wanted)?;
         Ok(contact.clone())
+    }
+
+    /// Whether our user has dealt with a contact, which is then never spoken to without encryption.
+    pub fn is_pinned(&self, contact: ContactHandle) -> bool {
+        let view = self.view.get();
+        view.contacts
+            .get(contact)
+            .is_ok_and(|contact| contact.is_pinned())
     }
 
     /// `Trust1.OwnFingerprint`
@@ -336,12 +439,12 @@ impl ConnectionHandle {
     }
 }
 
-/// Whether tubes can be offered to a contact now.
+/// Whether this can be offered to a contact now.
 ///
 /// # Errors
 /// `CertFingerprintMismatch` for a blocked contact, `Offline`, `NotCapable` for one that cannot
 /// or has not yet said what it can.
-pub fn can_be_offered_tubes(contact: &Contact) -> Result<()> {
+pub fn can_be_offered(contact: &Contact, wanted: &Wanted) -> Result<()> {
     if let Trust::Blocked { pinned } = &contact.trust {
         let shown = contact
             .key
@@ -357,15 +460,22 @@ pub fn can_be_offered_tubes(contact: &Contact) -> Result<()> {
             contact.id
         )));
     }
-    match &contact.capabilities {
-        Some(capabilities) if capabilities.stream_tubes => Ok(()),
-        Some(_) => Err(Error::NotCapable(format!(
-            "the program {} uses cannot take tubes",
-            contact.id
-        ))),
-        None => Err(Error::NotCapable(format!(
+    let Some(capabilities) = &contact.capabilities else {
+        return Err(Error::NotCapable(format!(
             "{} has not said yet what it can do",
             contact.id
-        ))),
-    }
+        )));
+    };
+    let cannot = match wanted {
+        Wanted::StreamTube(_) if !capabilities.stream_tubes => "cannot take tubes",
+        Wanted::File(_) if !capabilities.files => "does not take files now",
+        Wanted::File(request) if request.file.size.is_none() && !capabilities.pneuma => {
+            "cannot take a file whose size nobody knows"
+        }
+        Wanted::StreamTube(_) | Wanted::File(_) => return Ok(()),
+    };
+    Err(Error::NotCapable(format!(
+        "the program {} uses {cannot}",
+        contact.id
+    )))
 }

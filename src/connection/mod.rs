@@ -32,7 +32,7 @@ pub mod ports;
 pub(crate) mod protocol;
 pub(crate) mod requests;
 pub(crate) mod sessions;
-mod tubes;
+mod table;
 pub(crate) mod value;
 pub(crate) mod view;
 

@@ -1,9 +1,9 @@
-//! How often contacts may offer tubes: buckets of tokens, one for each contact and one for all those
+//! How often contacts may offer tubes and files: buckets of tokens, one for each contact and one for all those
 //! our user never dealt with together.
 //!
-//! [`super::tubes`] bounds how many offers wait at once. Whoever offers and closes in turn stays within
+//! [`super::table`] bounds how many offers wait at once. Whoever offers and closes in turn stays within
 //! that, and yet each offer makes a channel, two signals and work for every client on the bus. An offer
-//! that our user took up was welcome, so the token comes back when that tube has closed.
+//! that our user took up was welcome, so the token comes back when that channel has closed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use actors::{
     runtime::Time,
 };
 
-use super::tubes::{MAX_OFFERS_OF_ONE, MAX_OFFERS_OF_STRANGERS};
+use super::table::{MAX_OFFERS_OF_ONE, MAX_OFFERS_OF_STRANGERS};
 
 /// How fast a bucket empties and fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,10 @@
 //! | --- | --- | --- |
 //! | ask | a channel appears, and a client decides | as our client wants |
 //! | allow | the same; a client that asks [`ConnectionHandle::terms`] need not ask a person | the same |
-//! | deny | closed at once; no channel appears | Offer is answered `PermissionDenied` |
+//! | deny | closed at once; no channel appears | Offer is answered `PermissionDenied`, and so is CreateChannel for a file |
+//!
+//! Files are a service of their own here ([`ServiceName::of_files`]), whatever the sender says that they
+//! are for: who may send what is not for the sender to choose.
 //!
 //! A deny that comes later closes what is open or on offer, in order, and Accept is answered
 //! `PermissionDenied` meanwhile. The caps are those of the [`Limits`] that every channel of one contact
@@ -20,9 +23,10 @@ use std::{
 };
 
 use actors::{
+    file_transfer::FileTransferMessage,
     limits::{Caps, Limits},
-    model::{ContactHandle, Error, Result, ServiceName, TubeState},
-    ports::StreamTubeObject,
+    model::{ContactHandle, Error, FileTransferState, Result, ServiceName, TubeState},
+    ports::ChannelObject,
     runtime::{Clock, Reply},
     stream_tube::StreamTubeMessage,
 };
@@ -31,6 +35,7 @@ use super::{
     actor::Connection,
     contacts::Contact,
     message::{ConnectionHandle, ConnectionMessage},
+    table::Place,
     view::ConnectionSignal,
 };
 use crate::session::trust::{Decision, KeyId, Policy, Scope, Terms, Who};
@@ -40,7 +45,7 @@ pub(super) fn terms_of(policy: &Policy, contact: &Contact, service: &ServiceName
     policy.terms(contact.key, contact.is_pinned(), Some(service))
 }
 
-/// Whether there may be tubes with this contact for this service.
+/// Whether there may be channels with this contact for this service.
 ///
 /// # Errors
 /// `PermissionDenied`.
@@ -164,37 +169,49 @@ impl Connection {
             }
         }
         for (handle, service) in denied {
-            let channels: Vec<StreamTubeObject> = self
-                .tubes
-                .with(handle)
-                .filter(|channel| channel.description.service == service)
-                .cloned()
-                .collect();
-            for channel in channels {
-                self.deny(&channel);
+            for channel in self.table.of_service(handle, &service) {
+                self.deny(channel);
             }
         }
     }
 
-    /// Closes a channel that has opened, if it has been denied meanwhile. One of ours that is not
+    /// Closes a channel that has opened, if it has been denied meanwhile. A tube of ours that is not
     /// offered yet stays: its Offer is refused.
-    pub(super) fn deny_what_opened(&mut self, channel: &StreamTubeObject) {
+    pub(super) fn deny_what_opened(&self, place: &Place, channel: &ChannelObject) {
         let policy = self.session().policy();
-        let description = &channel.description;
         let denied = self
             .contacts
-            .get(description.parties.target)
-            .is_ok_and(|contact| permitted(&policy, contact, &description.service).is_err());
-        if denied && channel.view.get().state != TubeState::NotOffered {
+            .get(place.contact)
+            .is_ok_and(|contact| permitted(&policy, contact, &place.service).is_err());
+        let offered = channel
+            .stream_tube()
+            .is_none_or(|tube| tube.view.get().state != TubeState::NotOffered);
+        if denied && offered {
             self.deny(channel);
         }
     }
 
-    fn deny(&self, channel: &StreamTubeObject) {
-        tracing::info!(channel = channel.id.0, "closed: the policy denies it");
+    fn deny(&self, channel: &ChannelObject) {
         // Nobody waits for the end.
         let (reply, _) = Reply::new();
-        self.tell_tube(channel, StreamTubeMessage::Close { reply });
+        match channel {
+            ChannelObject::StreamTube(tube) => {
+                self.tell_tube(tube, StreamTubeMessage::Close { reply });
+            }
+            // One that is over says only what has become of it.
+            ChannelObject::FileTransfer(transfer)
+                if matches!(
+                    transfer.view.get().state,
+                    FileTransferState::Completed | FileTransferState::Cancelled
+                ) =>
+            {
+                return;
+            }
+            ChannelObject::FileTransfer(transfer) => {
+                self.tell_transfer(transfer, FileTransferMessage::Close { reply });
+            }
+        }
+        tracing::info!(channel = channel.id().0, "closed: the policy denies it");
     }
 }
 

@@ -2,7 +2,10 @@
 //! checks against them, Protocol answers from them, and `pneuma.manager`, the activation file and
 //! the systemd unit are made from them, so nothing is said twice.
 
-use actors::{model::ChannelId, ports::ChannelDescription};
+use actors::{
+    model::{ChannelId, HashKind},
+    ports::ChannelDescription,
+};
 
 use super::value::Given;
 use crate::names;
@@ -61,7 +64,8 @@ pub const ATTRIBUTE_INTERFACES: &[&str] = &[
 pub const STREAM_TUBE_INTERFACES: &[&str] = &[names::TUBE, names::STATISTICS, names::CLAIM];
 
 /// `Channel.Interfaces` of a file transfer.
-pub const FILE_TRANSFER_INTERFACES: &[&str] = &[names::CLAIM];
+pub const FILE_TRANSFER_INTERFACES: &[&str] =
+    &[names::FILE_TRANSFER_METADATA, names::TRANSFER, names::CLAIM];
 
 /// Names of channel properties, as requests and channel classes carry them.
 pub mod property {
@@ -88,6 +92,45 @@ pub mod property {
         "org.freedesktop.Telepathy.Channel.Type.StreamTube.SupportedSocketTypes";
     /// Channel.Interface.Tube.Parameters
     pub const TUBE_PARAMETERS: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube.Parameters";
+    /// Channel.Type.FileTransfer.ContentType
+    pub const CONTENT_TYPE: &str =
+        "org.freedesktop.Telepathy.Channel.Type.FileTransfer.ContentType";
+    /// Channel.Type.FileTransfer.Filename
+    pub const FILENAME: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer.Filename";
+    /// Channel.Type.FileTransfer.Size
+    pub const SIZE: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer.Size";
+    /// Channel.Type.FileTransfer.ContentHashType
+    pub const CONTENT_HASH_TYPE: &str =
+        "org.freedesktop.Telepathy.Channel.Type.FileTransfer.ContentHashType";
+    /// Channel.Type.FileTransfer.ContentHash
+    pub const CONTENT_HASH: &str =
+        "org.freedesktop.Telepathy.Channel.Type.FileTransfer.ContentHash";
+    /// Channel.Type.FileTransfer.Description
+    pub const DESCRIPTION: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer.Description";
+    /// Channel.Type.FileTransfer.Date
+    pub const DATE: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer.Date";
+    /// Channel.Type.FileTransfer.AvailableSocketTypes
+    pub const AVAILABLE_SOCKET_TYPES: &str =
+        "org.freedesktop.Telepathy.Channel.Type.FileTransfer.AvailableSocketTypes";
+    /// Channel.Type.FileTransfer.InitialOffset
+    pub const INITIAL_OFFSET: &str =
+        "org.freedesktop.Telepathy.Channel.Type.FileTransfer.InitialOffset";
+    /// Channel.Type.FileTransfer.URI
+    pub const URI: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer.URI";
+    /// Channel.Type.FileTransfer.FileCollection
+    pub const FILE_COLLECTION: &str =
+        "org.freedesktop.Telepathy.Channel.Type.FileTransfer.FileCollection";
+    /// Channel.Interface.FileTransfer.Metadata.ServiceName
+    pub const METADATA_SERVICE: &str =
+        "org.freedesktop.Telepathy.Channel.Interface.FileTransfer.Metadata.ServiceName";
+    /// Channel.Interface.FileTransfer.Metadata.Metadata
+    pub const METADATA: &str =
+        "org.freedesktop.Telepathy.Channel.Interface.FileTransfer.Metadata.Metadata";
+    /// Channel.Interface.Pneuma.Transfer1.ID, ours
+    pub const TRANSFER_ID: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Transfer1.ID";
+    /// Channel.Interface.Pneuma.Transfer1.HasRanges, ours
+    pub const HAS_RANGES: &str =
+        "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Transfer1.HasRanges";
 }
 
 /// `Handle_Type_Contact`, the only type of handle there is here.
@@ -102,28 +145,64 @@ pub struct ChannelClass {
     pub allowed: Vec<&'static str>,
 }
 
-/// What can be asked of any connection: a stream tube to a contact. telepathy-glib wants the fixed
-/// properties to be exactly these two.
+/// What can be asked of any connection: a stream tube and a file transfer to a contact. telepathy-glib
+/// wants the fixed properties to be exactly these two.
 pub fn requestable_channel_classes() -> Vec<ChannelClass> {
-    vec![stream_tube_class(None)]
+    std::iter::once(stream_tube_class(None))
+        .chain(file_transfer_classes())
+        .collect()
 }
 
-/// The class of stream tubes, or that of stream tubes for one service, which some clients want
-/// beside the other one in a contact's capabilities.
-pub fn stream_tube_class(service: Option<&str>) -> ChannelClass {
-    let mut class = ChannelClass {
+/// The classes of file transfers: with a hash of any type or none, and beside it, as the specification
+/// of ContentHashType asks, one for each type.
+pub fn file_transfer_classes() -> Vec<ChannelClass> {
+    std::iter::once(file_transfer_class(None))
+        .chain(HashKind::ALL.map(|kind| file_transfer_class(Some(kind))))
+        .collect()
+}
+
+fn file_transfer_class(hash: Option<HashKind>) -> ChannelClass {
+    let mut class = class_of(names::FILE_TRANSFER);
+    match hash {
+        Some(kind) => class
+            .fixed
+            .push((property::CONTENT_HASH_TYPE, Given::Uint(kind.number()))),
+        None => class.allowed.push(property::CONTENT_HASH_TYPE),
+    }
+    class.allowed.extend([
+        property::CONTENT_HASH,
+        property::CONTENT_TYPE,
+        property::FILENAME,
+        property::SIZE,
+        property::DESCRIPTION,
+        property::DATE,
+        property::INITIAL_OFFSET,
+        property::URI,
+        property::METADATA_SERVICE,
+        property::METADATA,
+        property::TRANSFER_ID,
+    ]);
+    class
+}
+
+/// The class of all channels of a type to a contact.
+fn class_of(channel_type: &str) -> ChannelClass {
+    ChannelClass {
         fixed: vec![
-            (
-                property::CHANNEL_TYPE,
-                Given::Text(names::STREAM_TUBE.into()),
-            ),
+            (property::CHANNEL_TYPE, Given::Text(channel_type.into())),
             (
                 property::TARGET_HANDLE_TYPE,
                 Given::Uint(HANDLE_TYPE_CONTACT),
             ),
         ],
         allowed: vec![property::TARGET_HANDLE, property::TARGET_ID],
-    };
+    }
+}
+
+/// The class of stream tubes, or that of stream tubes for one service, which some clients want
+/// beside the other one in a contact's capabilities.
+pub fn stream_tube_class(service: Option<&str>) -> ChannelClass {
+    let mut class = class_of(names::STREAM_TUBE);
     match service {
         Some(service) => class
             .fixed

@@ -1,13 +1,17 @@
-//! What CreateChannel and EnsureChannel are asked for, checked and typed.
+//! What CreateChannel and EnsureChannel are asked for, checked and typed. What is said of a file is read
+//! in [`file`].
 
 use actors::model::{ContactHandle, Error, ServiceName};
 
+use self::file::FileRequest;
 use super::{
     contacts::shortened,
-    protocol::{HANDLE_TYPE_CONTACT, STREAM_TUBE_INTERFACES, property},
-    value::GivenMap,
+    protocol::{FILE_TRANSFER_INTERFACES, HANDLE_TYPE_CONTACT, STREAM_TUBE_INTERFACES, property},
+    value::{Given, GivenMap},
 };
 use crate::names;
+
+pub mod file;
 
 /// Whom a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,13 +22,65 @@ pub enum Target {
     Id(String),
 }
 
-/// A request for a stream tube.
+/// What a request is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A stream tube, for this `StreamTube.Service`.
+    StreamTube(ServiceName),
+    /// A file transfer to the contact.
+    File(Box<FileRequest>),
+}
+
+/// A request for a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelRequest {
     /// To whom.
     pub target: Target,
-    /// `StreamTube.Service`
-    pub service: ServiceName,
+    /// What.
+    pub wanted: Wanted,
+}
+
+/// The types of channels that can be requested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    StreamTube,
+    File,
+}
+
+impl Kind {
+    fn of(channel_type: &str) -> Result<Self, Error> {
+        match channel_type {
+            names::STREAM_TUBE => Ok(Kind::StreamTube),
+            names::FILE_TRANSFER => Ok(Kind::File),
+            other => Err(Error::NotImplemented(format!(
+                "channels of type '{}' cannot be requested here",
+                shortened(other)
+            ))),
+        }
+    }
+
+    fn interfaces(self) -> &'static [&'static str] {
+        match self {
+            Kind::StreamTube => STREAM_TUBE_INTERFACES,
+            Kind::File => FILE_TRANSFER_INTERFACES,
+        }
+    }
+
+    /// Properties that say more of a channel of this type.
+    fn requestable(self) -> &'static [&'static str] {
+        match self {
+            Kind::StreamTube => &[property::SERVICE],
+            Kind::File => file::REQUESTABLE,
+        }
+    }
+
+    /// Properties of its that no request may have.
+    fn never(self) -> &'static [&'static str] {
+        match self {
+            Kind::StreamTube => &[property::TUBE_PARAMETERS, property::SUPPORTED_SOCKET_TYPES],
+            Kind::File => &[property::FILE_COLLECTION, property::HAS_RANGES],
+        }
+    }
 }
 
 impl ChannelRequest {
@@ -40,27 +96,21 @@ impl ChannelRequest {
                 "a channel request must say which ChannelType it wants".into(),
             ));
         };
-        let channel_type = channel_type.text("ChannelType")?;
-        if channel_type != names::STREAM_TUBE {
-            return Err(Error::NotImplemented(format!(
-                "channels of type '{}' cannot be requested here",
-                shortened(channel_type)
-            )));
-        }
+        let kind = Kind::of(channel_type.text("ChannelType")?)?;
         for (name, value) in request {
             match name.as_str() {
                 property::CHANNEL_TYPE
                 | property::TARGET_HANDLE_TYPE
                 | property::TARGET_HANDLE
-                | property::TARGET_ID
-                | property::SERVICE => {}
+                | property::TARGET_ID => {}
                 property::REQUESTED if value.bool("Requested")? => {}
                 // A demand that can be met, by the specification of Channel.Interfaces.
                 property::INTERFACES
-                    if matches!(value, super::value::Given::Texts(names) if names
+                    if matches!(value, Given::Texts(names) if names
                         .iter()
-                        .all(|name| STREAM_TUBE_INTERFACES.contains(&name.as_str()))) => {}
-                property::TUBE_PARAMETERS | property::SUPPORTED_SOCKET_TYPES => {
+                        .all(|name| kind.interfaces().contains(&name.as_str()))) => {}
+                name if kind.requestable().contains(&name) => {}
+                name if kind.never().contains(&name) => {
                     return Err(Error::InvalidArgument(format!(
                         "{name} cannot be part of a request"
                     )));
@@ -73,51 +123,59 @@ impl ChannelRequest {
                 }
             }
         }
+        Ok(ChannelRequest {
+            target: Target::of(request)?,
+            wanted: match kind {
+                Kind::StreamTube => Wanted::StreamTube(service(request)?),
+                Kind::File => Wanted::File(Box::new(FileRequest::new(request)?)),
+            },
+        })
+    }
+}
+
+impl Target {
+    fn of(request: &GivenMap) -> Result<Self, Error> {
         match request.get(property::TARGET_HANDLE_TYPE) {
             None => {
                 return Err(Error::InvalidArgument(
-                    "a tube's request must have TargetHandleType Contact (1)".into(),
+                    "a channel request must have TargetHandleType Contact (1)".into(),
                 ));
             }
             Some(kind) if kind.number::<u32>("TargetHandleType")? != HANDLE_TYPE_CONTACT => {
                 return Err(Error::NotImplemented(
-                    "tubes go to contacts only (TargetHandleType 1)".into(),
+                    "tubes and files go to contacts only (TargetHandleType 1)".into(),
                 ));
             }
             Some(_) => {}
         }
-        let target = match (
+        match (
             request.get(property::TARGET_HANDLE),
             request.get(property::TARGET_ID),
         ) {
             (Some(handle), None) => match handle.number::<u32>("TargetHandle")? {
-                0 => return Err(Error::InvalidHandle("0 is nobody's handle".into())),
-                handle => Target::Handle(ContactHandle(handle)),
+                0 => Err(Error::InvalidHandle("0 is nobody's handle".into())),
+                handle => Ok(Target::Handle(ContactHandle(handle))),
             },
-            (None, Some(id)) => Target::Id(id.text("TargetID")?.to_owned()),
-            _ => {
-                return Err(Error::InvalidArgument(
-                    "a tube's request must have either TargetHandle or TargetID".into(),
-                ));
-            }
-        };
-        let Some(service) = request.get(property::SERVICE) else {
-            return Err(Error::InvalidArgument(
-                "a stream tube's request must name its Service".into(),
-            ));
-        };
-        Ok(ChannelRequest {
-            target,
-            service: ServiceName::new(service.text("Service")?)?,
-        })
+            (None, Some(id)) => Ok(Target::Id(id.text("TargetID")?.to_owned())),
+            _ => Err(Error::InvalidArgument(
+                "a channel request must have either TargetHandle or TargetID".into(),
+            )),
+        }
     }
+}
+
+fn service(request: &GivenMap) -> Result<ServiceName, Error> {
+    let Some(service) = request.get(property::SERVICE) else {
+        return Err(Error::InvalidArgument(
+            "a stream tube's request must name its Service".into(),
+        ));
+    };
+    ServiceName::new(service.text("Service")?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::value::Given;
-
     fn request(changes: &[(&str, Option<Given>)]) -> Result<ChannelRequest, Error> {
         let mut request = GivenMap::from([
             (

@@ -19,6 +19,8 @@ pub enum Given {
     Integer(i128),
     /// `as`
     Texts(Vec<String>),
+    /// `a{sas}`
+    TextLists(BTreeMap<String, Vec<String>>),
     /// Anything else: its signature.
     Other(String),
 }
@@ -63,12 +65,24 @@ impl Given {
             .map_err(|_| Error::InvalidArgument(format!("{what} cannot be {number}")))
     }
 
+    /// The lists of texts.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming `what` when it is none.
+    pub fn text_lists(&self, what: &str) -> Result<&BTreeMap<String, Vec<String>>, Error> {
+        match self {
+            Given::TextLists(lists) => Ok(lists),
+            other => Err(other.is_not(what, "a map of lists of texts (a{sas})")),
+        }
+    }
+
     fn is_not(&self, what: &str, wanted: &str) -> Error {
         let kind = match self {
             Given::Text(_) => "text",
             Given::Bool(_) => "a truth value",
             Given::Uint(_) | Given::Integer(_) => "a number",
             Given::Texts(_) => "a list of texts",
+            Given::TextLists(_) => "a map of lists of texts",
             Given::Other(signature) => {
                 return Error::InvalidArgument(format!(
                     "{what} must be {wanted}, not of type '{signature}'"

@@ -2,13 +2,16 @@
 
 use actors::{
     model::Error,
-    ports::{ChannelDescription, ChannelObject, Parties, StreamTubeDescription, StreamTubeObject},
+    ports::{
+        ChannelDescription, ChannelObject, FileTransferDescription, Parties, StreamTubeDescription,
+        StreamTubeObject,
+    },
 };
 use zbus::{Variant, object_server::SignalEmitter};
 
 use super::{
     error::{Result, answered, read},
-    sockets,
+    file_transfer, sockets,
     values::{self, Map},
 };
 use crate::connection::protocol::{self, property};
@@ -46,7 +49,7 @@ pub fn immutable_properties(description: &ChannelDescription) -> Map {
     );
     match description {
         ChannelDescription::StreamTube(tube) => of_stream_tube(tube, &mut set),
-        ChannelDescription::FileTransfer(_) => {}
+        ChannelDescription::FileTransfer(transfer) => of_file_transfer(transfer, &mut set),
     }
     map
 }
@@ -70,6 +73,46 @@ fn of_stream_tube(
             Variant::new(values::tube_parameters(&description.parameters)),
         );
     }
+}
+
+fn of_file_transfer(
+    description: &FileTransferDescription,
+    set: &mut impl FnMut(&str, Variant<'static>),
+) {
+    let file = &description.file;
+    let (hash_type, hash) = file_transfer::content_hash(file);
+    set(
+        property::CONTENT_TYPE,
+        Variant::new(file.content_type.clone()),
+    );
+    set(property::FILENAME, Variant::new(file.name.clone()));
+    set(property::SIZE, Variant::new(file_transfer::size(file)));
+    set(property::CONTENT_HASH_TYPE, Variant::new(hash_type));
+    set(property::CONTENT_HASH, Variant::new(hash));
+    set(
+        property::DESCRIPTION,
+        Variant::new(file.description.clone()),
+    );
+    set(property::DATE, Variant::new(file.date.unwrap_or_default()));
+    set(
+        property::AVAILABLE_SOCKET_TYPES,
+        Variant::new(sockets::socket_types(&description.sockets)),
+    );
+    set(
+        property::FILE_COLLECTION,
+        Variant::new(file.collection.clone()),
+    );
+    // That of an incoming file may be set later.
+    if description.parties.requested {
+        set(property::URI, Variant::new(description.uri.clone()));
+    }
+    set(
+        property::METADATA_SERVICE,
+        Variant::new(file.service.clone()),
+    );
+    set(property::METADATA, Variant::new(file.metadata.clone()));
+    set(property::TRANSFER_ID, Variant::new(file_transfer::id(file)));
+    set(property::HAS_RANGES, Variant::new(description.has_ranges));
 }
 
 /// The interface `Channel`.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use actors::ports::{ChannelSignal, StreamTubeSignal};
+use actors::ports::{ChannelSignal, FileTransferSignal, StreamTubeSignal};
 use zbus::{ObjectPath, Variant, object_server::SignalEmitter};
 
 use super::{
@@ -13,12 +13,14 @@ use super::{
     connection::Connection,
     contact_list::ContactList,
     error,
+    file_transfer::FileTransfer,
     manager::ConnectionManager,
     policy::{self, Policy},
     presence::SimplePresence,
     requests::Requests,
     sockets,
     stream_tube::StreamTube,
+    transfer::{self, Transfer},
     trust::Trust,
     values::Map,
 };
@@ -152,16 +154,48 @@ async fn channel_signal(
     signal: ChannelSignal,
 ) -> zbus::Result<()> {
     let emitter = SignalEmitter::new(bus, path)?;
-    let signal = match signal {
-        ChannelSignal::StreamTube(signal) => signal,
-        ChannelSignal::FileTransfer(_) => return Ok(()),
-    };
+    match signal {
+        ChannelSignal::StreamTube(signal) => stream_tube_signal(&emitter, signal).await,
+        ChannelSignal::FileTransfer(signal) => file_transfer_signal(&emitter, signal).await,
+    }
+}
+
+async fn file_transfer_signal(
+    emitter: &SignalEmitter<'_>,
+    signal: FileTransferSignal,
+) -> zbus::Result<()> {
+    match signal {
+        FileTransferSignal::StateChanged(state, reason) => {
+            let (state, reason) = (state.number(), reason.number());
+            FileTransfer::file_transfer_state_changed(emitter, state, reason).await
+        }
+        FileTransferSignal::TransferredBytesChanged(count) => {
+            FileTransfer::transferred_bytes_changed(emitter, count).await
+        }
+        FileTransferSignal::InitialOffsetDefined(offset) => {
+            FileTransfer::initial_offset_defined(emitter, offset).await
+        }
+        FileTransferSignal::UriDefined(uri) => FileTransfer::uri_defined(emitter, &uri).await,
+        FileTransferSignal::AskedDefined(resume) => {
+            let (offset, stored) = transfer::asked(Some(&resume));
+            Transfer::asked_defined(emitter, offset, &stored).await
+        }
+        FileTransferSignal::StoredChanged(stored) => {
+            Transfer::stored_changed(emitter, stored).await
+        }
+    }
+}
+
+async fn stream_tube_signal(
+    emitter: &SignalEmitter<'_>,
+    signal: StreamTubeSignal,
+) -> zbus::Result<()> {
     match signal {
         StreamTubeSignal::TubeStateChanged(state) => {
-            Tube::tube_channel_state_changed(&emitter, state.number()).await
+            Tube::tube_channel_state_changed(emitter, state.number()).await
         }
         StreamTubeSignal::NewLocalConnection(id) => {
-            StreamTube::new_local_connection(&emitter, id.0).await
+            StreamTube::new_local_connection(emitter, id.0).await
         }
         StreamTubeSignal::NewRemoteConnection {
             contact,
@@ -169,11 +203,11 @@ async fn channel_signal(
             id,
         } => {
             let parameter = sockets::connection_parameter(&parameter);
-            StreamTube::new_remote_connection(&emitter, contact.0, parameter, id.0).await
+            StreamTube::new_remote_connection(emitter, contact.0, parameter, id.0).await
         }
         StreamTubeSignal::ConnectionClosed { id, why } => {
             let (name, text) = (error::name(&why), why.to_string());
-            StreamTube::connection_closed(&emitter, id.0, name, &text).await
+            StreamTube::connection_closed(emitter, id.0, name, &text).await
         }
     }
 }

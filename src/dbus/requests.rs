@@ -10,10 +10,7 @@ use super::{
     values::{self, Class, Map, ReceivedMap},
 };
 use crate::connection::{
-    ConnectionHandle,
-    message::{ConnectionMessage, CreatedChannel},
-    protocol,
-    requests::ChannelRequest,
+    ConnectionHandle, message::CreatedChannel, protocol, requests::ChannelRequest,
 };
 
 /// The interface.
@@ -30,13 +27,7 @@ impl Requests {
 
     async fn request(&self, request: &ReceivedMap, ensure: bool) -> Outcome<CreatedChannel> {
         let request = ChannelRequest::new(&values::given_map(request))?;
-        self.connection
-            .ask(|reply| ConnectionMessage::RequestChannel {
-                request,
-                ensure,
-                reply,
-            })
-            .await?
+        self.connection.request(request, ensure).await
     }
 }
 

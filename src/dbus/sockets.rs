@@ -70,6 +70,30 @@ pub fn access_control(number: u32) -> Result<AccessControl> {
     }
 }
 
+/// The combination, if these have it.
+///
+/// # Errors
+/// `NotImplemented` when they do not; `InvalidArgument` for numbers that mean nothing.
+pub fn supported(
+    sockets: &[(AddressType, Vec<AccessControl>)],
+    address_type_number: u32,
+    access_number: u32,
+) -> Result<(AddressType, AccessControl)> {
+    let (kind, access) = (
+        address_type(address_type_number)?,
+        access_control(access_number)?,
+    );
+    let supported = sockets
+        .iter()
+        .any(|(listed, with)| *listed == kind && with.contains(&access));
+    if supported {
+        return Ok((kind, access));
+    }
+    Err(Error::NotImplemented(format!(
+        "sockets of type {address_type_number} with access control {access_number} are not supported"
+    )))
+}
+
 /// What Accept demands of those who connect: `access_control` with `access_control_param`.
 ///
 /// The parameter means something for Port only; elsewhere clients send all sorts of things. It is an

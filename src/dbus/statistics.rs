@@ -4,7 +4,7 @@
 use actors::ports::StreamTubeObject;
 
 use super::error::{Result, read};
-use crate::{connection::ConnectionHandle, session::Trust};
+use crate::connection::ConnectionHandle;
 
 /// The interface.
 #[derive(Debug)]
@@ -62,14 +62,9 @@ impl Statistics {
     #[zbus(property(emits_changed_signal = "false"))]
     fn encrypted(&self) -> Result<bool> {
         read("Encrypted", || {
-            self.object.view.get().encrypted.unwrap_or_else(|| {
-                let view = self.connection.view.get();
-                view.contacts
-                    .get(self.object.description.parties.target)
-                    .is_ok_and(|contact| {
-                        matches!(contact.trust, Trust::Pinned { .. } | Trust::Verified { .. })
-                    })
-            })
+            let target = self.object.description.parties.target;
+            let encrypted = self.object.view.get().encrypted;
+            encrypted.unwrap_or_else(|| self.connection.is_pinned(target))
         })
     }
 }

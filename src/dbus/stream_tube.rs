@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use actors::{
-    model::{AccessControl, Error, Result as Outcome},
+    model::{AccessControl, AddressType, Result as Outcome},
     ports::StreamTubeObject,
 };
 use zbus::{OwnedVariant, Variant, object_server::SignalEmitter};
@@ -33,21 +33,12 @@ impl StreamTube {
         &self,
         address_type: u32,
         access_control: u32,
-    ) -> Outcome<(actors::model::AddressType, AccessControl)> {
-        let kind = sockets::address_type(address_type)?;
-        let access = sockets::access_control(access_control)?;
-        let supported = self
-            .object
-            .description
-            .sockets
-            .iter()
-            .any(|(listed, with)| *listed == kind && with.contains(&access));
-        if supported {
-            return Ok((kind, access));
-        }
-        Err(Error::NotImplemented(format!(
-            "sockets of type {address_type} with access control {access_control} are not supported"
-        )))
+    ) -> Outcome<(AddressType, AccessControl)> {
+        sockets::supported(
+            &self.object.description.sockets,
+            address_type,
+            access_control,
+        )
     }
 }
 

@@ -5,7 +5,7 @@
 //!  /org/freedesktop/Telepathy/ConnectionManager/pneuma             the manager
 //!  /org/freedesktop/Telepathy/ConnectionManager/pneuma/local_xmpp  the protocol
 //!  /org/freedesktop/Telepathy/Connection/pneuma/local_xmpp/NAME    a connection
-//!  .../NAME/StreamTubeN                                            a channel
+//!  .../NAME/StreamTubeN, .../NAME/FileTransferN                    a channel
 //! ```
 //!
 //! The maps in here only say where things are; who may be there, and how many, is decided by the
@@ -28,6 +28,8 @@ use super::{
     contacts::Contacts,
     discovery::Discovery,
     emit,
+    file_transfer::FileTransfer,
+    file_transfer_metadata::FileTransferMetadata,
     kept::Kept,
     lease::{self, Lease},
     outlet::{Outlet, Outlets},
@@ -36,6 +38,7 @@ use super::{
     requests::Requests,
     statistics::Statistics,
     stream_tube::StreamTube,
+    transfer::Transfer,
     trust::Trust,
 };
 use crate::connection::{
@@ -63,7 +66,22 @@ struct Shared {
 #[derive(Default)]
 struct Places {
     connections: BTreeMap<OwnerId, ConnectionHandle>,
-    channels: BTreeMap<ChannelId, (OwnerId, String)>,
+    channels: BTreeMap<ChannelId, ChannelPlace>,
+}
+
+/// Where a channel is, and what it is there.
+#[derive(Clone)]
+struct ChannelPlace {
+    owner: OwnerId,
+    path: String,
+    kind: ChannelKind,
+}
+
+/// Which interfaces a channel has beside those that all have.
+#[derive(Clone, Copy)]
+enum ChannelKind {
+    StreamTube,
+    FileTransfer,
 }
 
 impl std::fmt::Debug for Tree {
@@ -109,7 +127,7 @@ impl Tree {
         self.places().connections.get(&id).cloned()
     }
 
-    fn channel(&self, id: ChannelId) -> Option<(OwnerId, String)> {
+    fn channel(&self, id: ChannelId) -> Option<ChannelPlace> {
         self.places().channels.get(&id).cloned()
     }
 
@@ -174,9 +192,15 @@ impl Tree {
             .connection(object.owner())
             .ok_or_else(|| Error::Disconnected("the channel's connection is closed".into()))?;
         let path = protocol::channel_path(&connection.path, object.id(), &object.description());
-        self.places()
-            .channels
-            .insert(object.id(), (object.owner(), path.clone()));
+        let place = ChannelPlace {
+            owner: object.owner(),
+            path: path.clone(),
+            kind: match object {
+                ChannelObject::StreamTube(_) => ChannelKind::StreamTube,
+                ChannelObject::FileTransfer(_) => ChannelKind::FileTransfer,
+            },
+        };
+        self.places().channels.insert(object.id(), place);
         let claims = claim::State::new(object.clone(), self.0.spawner.clone());
         for outlet in &*self.0.outlets {
             let claim = Claim::new(claims.clone(), outlet.clone());
@@ -191,7 +215,7 @@ impl Tree {
     }
 
     async fn withdraw_channel(&self, id: ChannelId) {
-        let Some((owner, path)) = self.channel(id) else {
+        let Some(ChannelPlace { owner, path, .. }) = self.channel(id) else {
             return;
         };
         tracing::debug!(path, "a channel is gone");
@@ -211,15 +235,24 @@ impl Tree {
     }
 
     async fn remove_channel(&self, id: ChannelId) {
-        let Some((_, path)) = self.places().channels.remove(&id) else {
+        let Some(ChannelPlace { path, kind, .. }) = self.places().channels.remove(&id) else {
             return;
         };
         for outlet in &*self.0.outlets {
             let server = outlet.connection().object_server();
-            take::<StreamTube>(server, &path).await;
+            match kind {
+                ChannelKind::StreamTube => {
+                    take::<StreamTube>(server, &path).await;
+                    take::<Statistics>(server, &path).await;
+                    take::<Tube>(server, &path).await;
+                }
+                ChannelKind::FileTransfer => {
+                    take::<FileTransfer>(server, &path).await;
+                    take::<Transfer>(server, &path).await;
+                    take::<FileTransferMetadata>(server, &path).await;
+                }
+            }
             take::<Claim>(server, &path).await;
-            take::<Statistics>(server, &path).await;
-            take::<Tube>(server, &path).await;
             take::<Channel>(server, &path).await;
         }
     }
@@ -264,9 +297,14 @@ async fn put_channel(
             let stream_tube = StreamTube::new(tube.clone(), connection.clone());
             put(server, path, stream_tube).await
         }
-        ChannelObject::FileTransfer(_) => Err(Error::NotImplemented(
-            "file transfers are not there yet".into(),
-        )),
+        ChannelObject::FileTransfer(transfer) => {
+            let metadata = FileTransferMetadata::new(transfer.clone());
+            put(server, path, metadata).await?;
+            let ours = Transfer::new(transfer.clone(), connection.clone());
+            put(server, path, ours).await?;
+            let file_transfer = FileTransfer::new(transfer.clone(), connection.clone());
+            put(server, path, file_transfer).await
+        }
     }
 }
 
@@ -333,7 +371,7 @@ impl ObjectTree for Tree {
     fn emit(&self, id: ChannelId, signal: ChannelSignal) -> BoxFuture<'static, ()> {
         let tree = self.clone();
         Box::pin(async move {
-            if let Some((_, path)) = tree.channel(id) {
+            if let Some(ChannelPlace { path, .. }) = tree.channel(id) {
                 tracing::debug!(path, ?signal, "something happens on a channel");
                 for outlet in &*tree.0.outlets {
                     emit::of_channel(outlet.connection(), &path, signal.clone()).await;

@@ -43,20 +43,44 @@ pub fn given(value: &Variant<'_>) -> Given {
         Variant::I64(number) => Given::Integer((*number).into()),
         Variant::U64(number) => Given::Integer((*number).into()),
         Variant::Variant(inner) if !matches!(**inner, Variant::Variant(_)) => given(inner),
-        Variant::Array(array) if array.element_signature() == &zbus::Signature::Str => {
-            Given::Texts(
-                array
-                    .inner()
-                    .iter()
-                    .filter_map(|item| match item {
-                        Variant::Str(text) => Some(text.as_str().to_owned()),
-                        _ => None,
-                    })
-                    .collect(),
-            )
-        }
-        other => Given::Other(other.value_signature().to_string()),
+        Variant::Dict(dict) => text_lists(dict).map_or_else(
+            || Given::Other(value.value_signature().to_string()),
+            Given::TextLists,
+        ),
+        other => texts(other).map_or_else(
+            || Given::Other(other.value_signature().to_string()),
+            Given::Texts,
+        ),
     }
+}
+
+/// A list of texts (`as`), if it is one.
+fn texts(value: &Variant<'_>) -> Option<Vec<String>> {
+    match value {
+        Variant::Array(array) if array.element_signature() == &zbus::Signature::Str => array
+            .inner()
+            .iter()
+            .map(|item| match item {
+                Variant::Str(text) => Some(text.as_str().to_owned()),
+                _ => None,
+            })
+            .collect(),
+        _ => None,
+    }
+}
+
+/// Lists of texts by name (`a{sas}`), if that is what it is. Some bindings make `a{sv}` of it, and of
+/// every map that is empty.
+fn text_lists(dict: &zbus::Dict<'_, '_>) -> Option<BTreeMap<String, Vec<String>>> {
+    dict.iter()
+        .map(|(name, value)| match (name, value) {
+            (Variant::Str(name), Variant::Variant(inner)) => {
+                Some((name.as_str().to_owned(), texts(inner)?))
+            }
+            (Variant::Str(name), value) => Some((name.as_str().to_owned(), texts(value)?)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A value to send.
@@ -68,6 +92,7 @@ pub fn variant(given: &Given) -> Variant<'static> {
         // We send none of the other kinds; an i64 holds what a table could say.
         Given::Integer(number) => Variant::new(i64::try_from(*number).unwrap_or_default()),
         Given::Texts(texts) => Variant::new(texts.clone()),
+        Given::TextLists(lists) => Variant::new(lists.clone()),
         Given::Other(signature) => Variant::new(signature.clone()),
     }
 }

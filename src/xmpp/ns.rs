@@ -12,6 +12,9 @@ pub const STANZA_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
 /// Stream initiation (XEP-0095).
 pub const SI: &str = "http://jabber.org/protocol/si";
+/// File transfer by stream initiation: its `profile`, its element, and the feature of who takes files
+/// (XEP-0096).
+pub const SI_FILE_TRANSFER: &str = "http://jabber.org/protocol/si/profile/file-transfer";
 /// Feature negotiation (XEP-0020).
 pub const FEATURE_NEG: &str = "http://jabber.org/protocol/feature-neg";
 /// Data forms (XEP-0004).

@@ -4,6 +4,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU8, Ordering},
     time::Instant,
 };
 
@@ -33,6 +34,15 @@ fn flows(address: &Address) {
 
 fn tcp(address: &str) -> Address {
     address.parse::<SocketAddr>().expect("an IP address").into()
+}
+
+/// A port of the kernel's choice at a loopback address of this test's own: at 127.0.0.1 any program's
+/// connection may be given the port while nobody listens.
+fn door() -> String {
+    static DOORS: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let number = DOORS.fetch_add(1, Ordering::Relaxed);
+    format!("127.{}.{high}.{low}:0", 100 + number)
 }
 
 /// Bob's service, kept on both sides; where it is for Alice.
@@ -72,7 +82,7 @@ fn kept(two: &Two, service: &Echo, listen: &str) -> Address {
 /// The same, at a port of the kernel's choice, with bytes flowing.
 fn flowing(two: &Two) -> (Echo, Address) {
     let service = Echo::ipv4();
-    let address = kept(two, &service, "127.0.0.1:0");
+    let address = kept(two, &service, &door());
     flows(&address);
     (service, address)
 }
@@ -198,7 +208,7 @@ fn closed_is_for_good() {
 fn one_that_is_used_is_closed_after_a_confirmation_and_one_of_several_by_its_id() {
     let two = Two::verified();
     let service = Echo::ipv4();
-    let address = kept(&two, &service, "127.0.0.1:0");
+    let address = kept(&two, &service, &door());
     let Address::Ipv4(at) = &address else {
         panic!("another address");
     };
@@ -260,7 +270,7 @@ fn the_same_is_kept_once_and_an_address_that_is_taken_costs_nothing() {
         ])
         .failed(1, &[&taken.to_string()]);
     two.bob.run(&["tubes", "--close", "k1"]).succeeded();
-    let address = kept(&two, &service, "127.0.0.1:0");
+    let address = kept(&two, &service, &door());
     flows(&address);
     two.bob
         .run(&["offer", "x-test", "9", "--to", "alice", "--detach"])
@@ -324,7 +334,7 @@ fn a_record_that_cannot_be_understood_is_put_aside() {
 fn a_record_that_others_may_write_is_neither_believed_nor_written_over() {
     let two = Two::verified();
     let service = Echo::ipv4();
-    kept(&two, &service, "127.0.0.1:0");
+    kept(&two, &service, &door());
     let bob = two.bob.person();
     bob.kill_manager();
     let loose = std::os::unix::fs::PermissionsExt::from_mode(0o666);

@@ -13,7 +13,7 @@ use zbus::{Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::{
     fake::{OWN_KEY, capable, offer, peer, pinned, plain},
-    world::{Account, Map, World, get},
+    world::{Account, Map, World, announced, get},
 };
 
 const CLAIM: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1";
@@ -23,15 +23,6 @@ fn offer_at<'a>(
     kind: u32,
 ) -> (u32, &'a Variant<'a>, u32, HashMap<&'a str, Variant<'a>>) {
     (kind, address, 0, HashMap::new())
-}
-
-/// The object path of the next channel that NewChannels announces.
-fn announced(world: &World) -> (String, Map) {
-    world.wait("NewChannels", |event| {
-        let (channels,) = event.arguments::<(Vec<(OwnedObjectPath, Map)>,)>()?;
-        let (path, properties) = channels.into_iter().next()?;
-        Some((path.to_string(), properties))
-    })
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use actors::{
     model::{Error, FileOffer, Result, ServiceName, TubeParameters},
-    ports::FileSending,
+    ports::{AgreedFile, FileSending},
     runtime::BoxFuture,
     testing::{FakeConnector, FakeSending, FakeSignalling, StreamCounter},
 };
@@ -54,6 +54,7 @@ impl SessionFactory for FakeNetwork {
             events: sender,
             log: Mutex::default(),
             signalling: Mutex::default(),
+            files: Mutex::default(),
             policy: Mutex::default(),
             refuse_pin: Mutex::default(),
             refuse_connect: Mutex::new(self.refuse_connect.lock().unwrap().take()),
@@ -67,12 +68,16 @@ impl SessionFactory for FakeNetwork {
     }
 }
 
+/// Where a contact's answer to the offer of a file is given.
+pub type Answers = Sender<Result<AgreedFile>>;
+
 /// A session; what it was asked is in its log.
 pub struct FakeSession {
     name: String,
     events: Sender<SessionEvent>,
     log: Mutex<Vec<String>>,
     signalling: Mutex<BTreeMap<(String, u32), Arc<FakeSignalling>>>,
+    files: Mutex<Vec<(FileOffer, Answers)>>,
     policy: Mutex<Arc<Policy>>,
     /// The next pin fails with this.
     pub refuse_pin: Mutex<Option<Error>>,
@@ -102,6 +107,11 @@ impl FakeSession {
             .iter()
             .map(|(id, tube)| (id.clone(), tube.clone()))
             .collect()
+    }
+
+    /// The files sent since it was last asked, with what the contact says to each.
+    pub fn files(&self) -> Vec<(FileOffer, Answers)> {
+        std::mem::take(&mut self.files.lock().unwrap())
     }
 
     fn note(&self, what: impl Into<String>) {
@@ -169,8 +179,10 @@ impl Session for FakeSession {
         }
     }
 
-    fn file(&self, _: &PeerId, _: FileOffer) -> Arc<dyn FileSending> {
-        FakeSending::new().0
+    fn file(&self, _: &PeerId, file: FileOffer) -> Arc<dyn FileSending> {
+        let (sending, contact) = FakeSending::new();
+        self.files.lock().unwrap().push((file, contact));
+        sending
     }
 
     fn self_key(&self) -> KeyId {
@@ -234,6 +246,15 @@ pub fn capable(id: &str) -> Contact {
         key: Some(THEIR_KEY),
         trust: Trust::Unpinned,
         ..plain(id)
+    }
+}
+
+/// A contact that can take tubes and files.
+pub fn takes_files(id: &str) -> Contact {
+    let features = [ns::TUBES, ns::PNEUMA, ns::SI_FILE_TRANSFER];
+    Contact {
+        features: Some(Arc::new(features.map(str::to_owned).into())),
+        ..capable(id)
     }
 }
 

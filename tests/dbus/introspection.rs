@@ -5,7 +5,10 @@ use std::path::Path;
 
 use support::CM_PATH;
 
-use crate::{fake::capable, world::World};
+use crate::{
+    fake::{capable, takes_files},
+    world::World,
+};
 
 /// The object's own Telepathy interfaces, member by member, sorted. What the library adds
 /// (Properties, Peer, Introspectable) and children are left out.
@@ -58,7 +61,7 @@ fn compare(name: &str, xml: &str) {
 #[test]
 fn every_object_is_what_it_was() {
     let world = World::new();
-    let account = world.online(vec![capable("bob@there")]);
+    let account = world.online(vec![capable("bob@there"), takes_files("carol@there")]);
     let (channel, _) = account.create(account.handle("bob@there"), "http").unwrap();
     compare("connection_manager", &world.introspect(CM_PATH).unwrap());
     compare(
@@ -67,4 +70,7 @@ fn every_object_is_what_it_was() {
     );
     compare("connection", &world.introspect(&account.path).unwrap());
     compare("stream_tube", &world.introspect(&channel).unwrap());
+    let request = account.file_request(account.handle("carol@there"), 5);
+    let (channel, _) = account.send_file(request);
+    compare("file_transfer", &world.introspect(&channel).unwrap());
 }

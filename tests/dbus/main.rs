@@ -6,6 +6,7 @@ mod channels;
 mod contacts;
 mod debug;
 mod fake;
+mod files;
 mod introspection;
 mod lifecycle;
 mod manager;

@@ -135,12 +135,17 @@ impl World {
 
     /// A connection that is not online yet.
     pub fn account(&self, published: &str) -> Account<'_> {
-        let (bus_name, path) = self
-            .request(&[
-                ("published-name", Variant::new(published.to_owned())),
-                ("pneuma-profile", Variant::new(format!("of-{published}"))),
-            ])
-            .unwrap();
+        self.account_with(published, &[])
+    }
+
+    /// The same with other parameters.
+    pub fn account_with(&self, published: &str, others: &[(&str, Variant<'_>)]) -> Account<'_> {
+        let mut parameters = vec![
+            ("published-name", Variant::new(published.to_owned())),
+            ("pneuma-profile", Variant::new(format!("of-{published}"))),
+        ];
+        parameters.extend(others.iter().cloned());
+        let (bus_name, path) = self.request(&parameters).unwrap();
         self.wait("NewConnection", |event| {
             let (name, ..) = event.arguments::<(String, OwnedObjectPath, String)>()?;
             (name == bus_name).then_some(())
@@ -155,37 +160,7 @@ impl World {
 
     /// One that is, with these contacts.
     pub fn online(&self, contacts: Vec<pneuma::session::Contact>) -> Account<'_> {
-        let account = self.account("ada");
-        account.call(name::CONNECTION, "Connect", &()).unwrap();
-        self.wait("StatusChanged", |event| {
-            (event.arguments::<(u32, u32)>()? == (0, 1)).then_some(())
-        });
-        let count = contacts.len();
-        for contact in contacts {
-            account
-                .session
-                .happens(pneuma::session::SessionEvent::Contact(contact));
-        }
-        self.until("the contacts are there", || {
-            (account.contacts().len() == count).then_some(())
-        });
-        // What was told of them until now is in front of this.
-        account
-            .call(
-                name::SIMPLE_PRESENCE,
-                "SetPresence",
-                &("available", "ready"),
-            )
-            .unwrap();
-        self.wait("PresencesChanged", |event| {
-            let (presences,) = event.arguments::<(HashMap<u32, (u32, String, String)>,)>()?;
-            presences
-                .values()
-                .any(|told| told.2 == "ready")
-                .then_some(())
-        });
-        self.events.clear();
-        account
+        self.account("ada").goes_online(contacts)
     }
 
     pub fn has_owner(&self, bus_name: &str) -> bool {
@@ -294,6 +269,39 @@ impl Drop for World {
 }
 
 impl Account<'_> {
+    /// Online, with these contacts.
+    pub fn goes_online(self, contacts: Vec<pneuma::session::Contact>) -> Self {
+        let world = self.world;
+        self.call(name::CONNECTION, "Connect", &()).unwrap();
+        world.wait("StatusChanged", |event| {
+            (event.arguments::<(u32, u32)>()? == (0, 1)).then_some(())
+        });
+        let count = contacts.len();
+        for contact in contacts {
+            self.session
+                .happens(pneuma::session::SessionEvent::Contact(contact));
+        }
+        world.until("the contacts are there", || {
+            (self.contacts().len() == count).then_some(())
+        });
+        // What was told of them until now is in front of this.
+        self.call(
+            name::SIMPLE_PRESENCE,
+            "SetPresence",
+            &("available", "ready"),
+        )
+        .unwrap();
+        world.wait("PresencesChanged", |event| {
+            let (presences,) = event.arguments::<(HashMap<u32, (u32, String, String)>,)>()?;
+            presences
+                .values()
+                .any(|told| told.2 == "ready")
+                .then_some(())
+        });
+        world.events.clear();
+        self
+    }
+
     pub fn call<B>(
         &self,
         interface: &str,
@@ -388,6 +396,15 @@ impl Account<'_> {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The next channel that NewChannels announces: its object path and its properties.
+pub fn announced(world: &World) -> (String, Map) {
+    world.wait("NewChannels", |event| {
+        let (channels,) = event.arguments::<(Vec<(OwnedObjectPath, Map)>,)>()?;
+        let (path, properties) = channels.into_iter().next()?;
+        Some((path.to_string(), properties))
+    })
 }
 
 pub fn get<T>(world: &World, path: &str, interface: &str, property: &str) -> T

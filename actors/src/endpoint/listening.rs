@@ -429,12 +429,19 @@ fn bind_ip(address: SocketAddr) -> io::Result<(OwnedFd, SocketAddress)> {
         // Never a second way in for IPv4, whatever the machine's default is.
         set_ipv6_v6only(&descriptor, true)?;
     }
-    if address.port() != 0 {
-        // A port that was in use a minute ago may be taken again; one in use now may not.
+    // A port that was in use a minute ago may be taken again; one in use now may not. Not while the kernel
+    // chooses: it could choose what another socket has, and does not listen at yet.
+    let chosen = address.port() != 0;
+    if chosen {
         set_socket_reuseaddr(&descriptor, true)?;
     }
     bind(&descriptor, &address)?;
     listen(&descriptor, BACKLOG)?;
+    if !chosen {
+        // Those accepted from it inherit this, too: what is left of them keeps the port from nobody who
+        // binds it by its number, as we do after a restart.
+        set_socket_reuseaddr(&descriptor, true)?;
+    }
     let address = match SocketAddr::try_from(getsockname(&descriptor)?)? {
         SocketAddr::V4(address) => SocketAddress::Ipv4(address),
         SocketAddr::V6(address) => SocketAddress::Ipv6(address),

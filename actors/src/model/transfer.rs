@@ -145,6 +145,25 @@ impl fmt::Debug for Sha256Digest {
     }
 }
 
+impl std::str::FromStr for Sha256Digest {
+    type Err = Error;
+
+    /// Takes 64 hexadecimal digits of either case; everything else is `InvalidArgument`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || Error::InvalidArgument("a SHA-256 has 64 hexadecimal digits".into());
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return Err(wrong());
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |c: u8| char::from(c).to_digit(16).ok_or_else(wrong);
+            *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+        }
+        Ok(Sha256Digest(digest))
+    }
+}
+
 /// The random 128-bit id of a transfer. It lasts: a transfer that was broken and is offered again
 /// carries it again, so that the receiver knows what it has stored of it.
 pub type TransferId = BytestreamId;

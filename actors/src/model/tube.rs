@@ -137,6 +137,11 @@ impl ServiceName {
         Ok(ServiceName(name))
     }
 
+    /// The service that our user's rules know file transfers by, whatever a file says that it is for.
+    pub fn of_files() -> Self {
+        ServiceName("file-transfer".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -32,7 +32,7 @@ mod handle;
 mod keeper;
 pub(crate) mod record;
 mod store;
-mod tend;
+pub(super) mod tend;
 #[cfg(test)]
 mod tests;
 

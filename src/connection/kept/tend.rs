@@ -18,10 +18,10 @@ use std::{sync::Arc, time::Duration};
 use actors::{
     bridge::Bridge,
     model::{
-        AccessControl, AccessRule, AddressType, ChannelId, ContactHandle, Error, Result,
-        ServiceName, SocketAddress, TubeParameters, TubeState,
+        AccessControl, AccessRule, AddressType, ChannelId, ContactHandle, Error, FileTransferState,
+        Result, ServiceName, SocketAddress, TubeParameters, TubeState,
     },
-    ports::StreamTubeObject,
+    ports::{ChannelObject, StreamTubeDescription, StreamTubeObject},
     runtime::{Address, Clock, Exit, Snapshot, Spawner, Stopper},
     stream_tube::StreamTubeMessage,
 };
@@ -33,9 +33,9 @@ use super::{
 };
 use crate::connection::{
     ConnectionHandle,
-    message::{ConnectionMessage, can_be_offered_tubes},
+    message::{ConnectionMessage, can_be_offered},
     policy,
-    requests::{ChannelRequest, Target},
+    requests::{ChannelRequest, Target, Wanted},
     view::{ConnectionView, Status},
 };
 
@@ -45,6 +45,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const GROWTH: u32 = 4;
 /// And never longer.
 const LONGEST: Duration = Duration::from_secs(300);
+/// The longest where nobody is bothered: between two attempts to listen at an address that is taken.
+const LONGEST_FOR_ADDRESS: Duration = Duration::from_secs(30);
 /// Before a connection that is not needed any more is ended: whoever closed its last tube is answered,
 /// and the tube has closed.
 const LINGER: Duration = Duration::from_secs(5);
@@ -93,16 +95,11 @@ pub(super) async fn offer(
     service: &ServiceName,
     address: &SocketAddress,
 ) -> Result<Held> {
-    let created = connection
-        .ask(|reply| ConnectionMessage::RequestChannel {
-            request: ChannelRequest {
-                target: Target::Handle(contact),
-                service: service.clone(),
-            },
-            ensure: false,
-            reply,
-        })
-        .await??;
+    let request = ChannelRequest {
+        target: Target::Handle(contact),
+        wanted: Wanted::StreamTube(service.clone()),
+    };
+    let created = connection.request(request, false).await?;
     // What waits for the answer to be sent may be told at once: nobody else gets one.
     let id = created.details.id;
     drop(created);
@@ -136,9 +133,9 @@ async fn hold(
     spawner: &Spawner,
     channel: ChannelId,
 ) -> Result<Held> {
-    let object = connection
-        .ask(|reply| ConnectionMessage::Tube { channel, reply })
+    let object = object(connection, channel)
         .await?
+        .and_then(|object| object.stream_tube().cloned())
         .ok_or_else(|| Error::NotAvailable("the tube is closed".into()))?;
     Ok(Held {
         object,
@@ -146,15 +143,37 @@ async fn hold(
     })
 }
 
-/// Whether a connection has tubes that somebody else made, or has taken.
-pub(super) async fn used_by_others(connection: &ConnectionHandle, kept: &[Kept]) -> bool {
+/// The channel's object, if it is still there.
+async fn object(
+    connection: &ConnectionHandle,
+    channel: ChannelId,
+) -> Result<Option<ChannelObject>> {
+    connection
+        .ask(|reply| ConnectionMessage::Channel { channel, reply })
+        .await
+}
+
+/// Whether somebody has a channel that a contact offered, or a file that is still to go.
+fn is_used(object: &ChannelObject) -> bool {
+    match object {
+        ChannelObject::StreamTube(tube) => tube.view.get().state == TubeState::Open,
+        ChannelObject::FileTransfer(transfer) => match transfer.view.get().state {
+            FileTransferState::Pending => transfer.description.parties.requested,
+            FileTransferState::Accepted | FileTransferState::Open => true,
+            FileTransferState::Completed | FileTransferState::Cancelled => false,
+        },
+    }
+}
+
+/// Whether a connection has channels that somebody else made, or has taken.
+pub(in crate::connection) async fn used_by_others(
+    connection: &ConnectionHandle,
+    kept: &[Kept],
+) -> bool {
     let view = connection.view.get();
     for channel in view.channels.values() {
-        let Some(description) = channel.stream_tube() else {
-            // Somebody's transfer.
-            return true;
-        };
-        let same = |one: &Kept| match &one.condition {
+        let tube = channel.stream_tube();
+        let same = |one: &Kept, description: &StreamTubeDescription| match &one.condition {
             Condition::Running(id) => *id == channel.id,
             // It may be there already, and we are about to hear of it.
             Condition::Waiting(_) => {
@@ -163,19 +182,17 @@ pub(super) async fn used_by_others(connection: &ConnectionHandle, kept: &[Kept])
                     && one.tube.contact == description.parties.target_id
             }
         };
-        if kept.iter().any(same) {
-            continue;
+        if let Some(description) = tube {
+            if kept.iter().any(|one| same(one, description)) {
+                continue;
+            }
+            if description.parties.requested {
+                return true;
+            }
         }
-        if description.parties.requested {
-            return true;
-        }
-        let channel = channel.id;
-        let tube = connection
-            .ask(|reply| ConnectionMessage::Tube { channel, reply })
-            .await;
         // Without an answer it is gone.
-        if let Ok(Some(tube)) = tube
-            && tube.view.get().state == TubeState::Open
+        if let Ok(Some(object)) = object(connection, channel.id).await
+            && is_used(&object)
         {
             return true;
         }
@@ -344,6 +361,7 @@ impl Tending {
                 Ok(bridge) => return bridge,
                 Err(error) => self.fails(&error, &mut pause).await,
             }
+            pause = pause.min(LONGEST_FOR_ADDRESS);
         }
     }
 
@@ -390,11 +408,11 @@ impl Tending {
                     break;
                 };
                 // One that somebody else has taken, or that has closed again, is not for us.
-                let held = connection
-                    .ask(|reply| ConnectionMessage::Tube { channel, reply })
-                    .await?;
-                let free =
-                    |object: &StreamTubeObject| object.view.get().state == TubeState::LocalPending;
+                let held = object(&connection, channel).await?;
+                let free = |object: &ChannelObject| {
+                    let tube = object.stream_tube();
+                    tube.is_some_and(|tube| tube.view.get().state == TubeState::LocalPending)
+                };
                 if held.as_ref().is_some_and(free) {
                     return accept(&connection, &self.spawner, channel).await;
                 }
@@ -465,7 +483,8 @@ impl Tending {
         if policy::permitted(&connection.policy(), contact, &self.tube.service).is_err() {
             return Look::Denied;
         }
-        match can_be_offered_tubes(contact) {
+        let wanted = Wanted::StreamTube(self.tube.service.clone());
+        match can_be_offered(contact, &wanted) {
             Ok(()) => Look::There(contact.handle),
             Err(Error::Offline(_)) => Look::Away,
             Err(_) => Look::Incapable,

@@ -10,15 +10,19 @@ use std::{
 
 use actors::{
     endpoint::EndpointConfig,
+    file_transfer::FileTransferMessage,
     limits::Limits,
     model::{
-        ChannelId, ContactHandle, Error, FileOffer, OwnerId, Result, ServiceName, TubeParameters,
-        TubeState,
+        ChannelId, ContactHandle, Error, FileOffer, FileTransferReason, FileTransferState, OwnerId,
+        Result, ServiceName, TubeParameters, TubeState,
     },
-    ports::{FileSending, FileTransferObject, StreamTubeObject, StreamTubeView},
+    ports::{
+        FileSending, FileTransferDescription, FileTransferObject, FileTransferView,
+        StreamTubeObject, StreamTubeView,
+    },
     runtime::{BoxFuture, Clock, Faults, Pending, Reply, Snapshot, SnapshotWriter, Stop, Stopper},
     stream_tube::StreamTubeMessage,
-    supervisor::{FileTransferRequest, StreamTubeRequest, SystemSockets},
+    supervisor::{FileTransferRequest, FileWay, StreamTubeRequest, SystemSockets},
     testing::{FakeConnector, FakeSending, FakeSignalling, Probe, Sim, StreamCounter},
 };
 use async_channel::Sender;
@@ -29,7 +33,7 @@ use crate::connection::{
     message::{ConnectionHandle, ConnectionMessage, CreatedChannel},
     parameters::Account,
     ports::{ChannelOpener, ConnectionTree, SessionFactory, StartedSession},
-    requests::{ChannelRequest, Target},
+    requests::{ChannelRequest, Target, Wanted},
     value::{Given, GivenMap},
     view::ConnectionSignal,
 };
@@ -128,12 +132,35 @@ pub struct TestOpener {
     /// Otherwise channels open at once, and these are their tubes.
     pub hold: Mutex<bool>,
     pub tubes: Mutex<Vec<Probe<StreamTubeMessage>>>,
+    /// The same of file transfers, with which way each goes.
+    pub files: Mutex<Vec<OpenedFile>>,
+    /// File transfers open when the test lets them.
+    pub held_files: Mutex<Vec<(FileTransferObject, Reply<Result<FileTransferObject>>)>>,
     pub objects: Mutex<Vec<StreamTubeObject>>,
     pub views: Mutex<Vec<SnapshotWriter<StreamTubeView>>>,
     pub limits: Mutex<Vec<Limits>>,
     pub next: Mutex<u64>,
     pub closed: Mutex<usize>,
     pub alive: Alive,
+}
+
+/// A file transfer that was opened.
+pub struct OpenedFile {
+    pub told: Probe<FileTransferMessage>,
+    pub description: FileTransferDescription,
+    pub way: FileWay,
+    pub limits: Limits,
+    /// Its state is the test's.
+    pub view: SnapshotWriter<FileTransferView>,
+}
+
+impl OpenedFile {
+    pub fn becomes(&self, state: FileTransferState) {
+        self.view.publish(FileTransferView {
+            state,
+            ..(*self.view.get()).clone()
+        });
+    }
 }
 
 /// A supervisor, until it is taken away.
@@ -209,8 +236,46 @@ impl ChannelOpener for OpenerHandle {
         &self,
         request: FileTransferRequest,
     ) -> BoxFuture<'static, Result<FileTransferObject>> {
-        drop(request);
-        Box::pin(async { Err(Error::NotImplemented("no transfers here".into())) })
+        let mut next = self.0.next.lock().unwrap();
+        *next += 1;
+        let (told, address) = Probe::new(4);
+        let (writer, view) = Snapshot::new(FileTransferView {
+            state: FileTransferState::Pending,
+            reason: FileTransferReason::None,
+            error: None,
+            transferred: 0,
+            initial_offset: None,
+            asked: None,
+            uri: request.description.uri.clone(),
+            address: None,
+            encrypted: None,
+            stored: 0,
+        });
+        self.0.files.lock().unwrap().push(OpenedFile {
+            told,
+            description: request.description.clone(),
+            way: request.way,
+            limits: request.limits,
+            view: writer,
+        });
+        let object = FileTransferObject {
+            id: ChannelId(*next),
+            owner: request.owner,
+            description: request.description,
+            address,
+            view,
+        };
+        if !*self.0.hold.lock().unwrap() {
+            return Box::pin(async move { Ok(object) });
+        }
+        let (answer, pending) = Reply::new();
+        self.0.held_files.lock().unwrap().push((object, answer));
+        Box::pin(async move {
+            pending
+                .wait()
+                .await
+                .unwrap_or_else(|_| Err(Error::unanswered()))
+        })
     }
 
     fn close_owner(&self, _: OwnerId) -> BoxFuture<'static, ()> {
@@ -227,6 +292,8 @@ impl ChannelOpener for OpenerHandle {
 pub struct TestSession {
     pub events: Sender<SessionEvent>,
     pub log: Mutex<Vec<String>>,
+    /// Whom it was asked to pin.
+    pub pinned: Mutex<Vec<ContactId>>,
     pub signalling: Arc<FakeSignalling>,
     pub policy: Mutex<Arc<Policy>>,
     /// Never says goodbye.
@@ -279,7 +346,9 @@ impl Session for TestSession {
         self.set()
     }
 
-    fn set_features(&self, _: BTreeSet<String>) -> BoxFuture<'static, ()> {
+    fn set_features(&self, features: BTreeSet<String>) -> BoxFuture<'static, ()> {
+        let features: Vec<String> = features.into_iter().collect();
+        self.note(format!("features {}", features.join(" ")));
         Box::pin(async {})
     }
 
@@ -290,7 +359,8 @@ impl Session for TestSession {
         }
     }
 
-    fn file(&self, _: &PeerId, _: FileOffer) -> Arc<dyn FileSending> {
+    fn file(&self, peer: &PeerId, file: FileOffer) -> Arc<dyn FileSending> {
+        self.note(format!("file {} to {}", file.name, peer.contact));
         FakeSending::new().0
     }
 
@@ -298,7 +368,8 @@ impl Session for TestSession {
         KeyId([1; 32])
     }
 
-    fn pin(&self, _: &ContactId, _: Option<KeyId>) -> BoxFuture<'static, Result<()>> {
+    fn pin(&self, contact: &ContactId, _: Option<KeyId>) -> BoxFuture<'static, Result<()>> {
+        self.pinned.lock().unwrap().push(contact.clone());
         Box::pin(async { Ok(()) })
     }
 
@@ -360,6 +431,7 @@ impl SessionFactory for NetworkHandle {
             let session = Arc::new(TestSession {
                 events: sender,
                 log: Mutex::default(),
+                pinned: Mutex::default(),
                 signalling: FakeSignalling::new(),
                 policy: Mutex::default(),
                 stuck: network.stuck,
@@ -484,7 +556,7 @@ impl World {
         let message = ConnectionMessage::RequestChannel {
             request: ChannelRequest {
                 target: Target::Handle(contact),
-                service: ServiceName::new("http").unwrap(),
+                wanted: Wanted::StreamTube(ServiceName::new("http").unwrap()),
             },
             ensure,
             reply,

@@ -2,6 +2,7 @@
 
 pub(super) mod fakes;
 mod faults;
+mod files;
 mod offers;
 mod policy;
 

@@ -10,7 +10,7 @@ use crate::{
     connection::{
         message::ConnectionMessage,
         offer_rate::OF_A_STRANGER,
-        tubes::{MAX_CHANNELS, MAX_OFFERS, MAX_OFFERS_OF_ONE, MAX_OFFERS_OF_STRANGERS},
+        table::{MAX_CHANNELS, MAX_OFFERS, MAX_OFFERS_OF_ONE, MAX_OFFERS_OF_STRANGERS},
     },
     session::{Contact, ContactId, Presence, SessionEvent, Show, Trust, TubeId, trust::KeyId},
 };

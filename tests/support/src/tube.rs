@@ -44,6 +44,13 @@ pub mod name {
     pub const TUBE: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube";
     /// `Channel.Type.StreamTube`
     pub const STREAM_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube";
+    /// `Channel.Type.FileTransfer`
+    pub const FILE_TRANSFER: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer";
+    /// `Channel.Interface.FileTransfer.Metadata`
+    pub const FILE_TRANSFER_METADATA: &str =
+        "org.freedesktop.Telepathy.Channel.Interface.FileTransfer.Metadata";
+    /// Our own: a transfer that outlives its channel.
+    pub const TRANSFER: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Transfer1";
     /// Our own: counts of a tube.
     pub const STATISTICS: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Statistics1";
 }

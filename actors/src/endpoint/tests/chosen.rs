@@ -91,3 +91,19 @@ fn only_this_machine_gets_an_address() {
         Err(Error::NotAvailable(_))
     ));
 }
+
+#[test]
+fn a_port_that_the_kernel_chose_can_be_had_again_at_once() {
+    let place = Place::new();
+    let any = SocketAddress::Ipv4("127.0.0.1:0".parse().unwrap());
+    let listening = Arc::new(Listening::bind_at(&any, &place.0).unwrap());
+    let address = listening.address().clone();
+    let clock = SystemClock::new();
+    let none = Introduction::None;
+    let _dialled = within(dial(&address, none, &place.0, &*clock)).unwrap();
+    // Whoever ends a connection first, as one who is killed does, has its port busy for a while.
+    drop(accept_one(&listening));
+    drop(listening);
+    let again = Listening::bind_at(&address, &place.0).unwrap();
+    assert_eq!(again.address(), &address);
+}

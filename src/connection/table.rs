@@ -1,7 +1,8 @@
-//! Which channel is which tube on the wire, and how many there may be.
+//! Which channels a connection has, which of them is which tube on the wire, and how many there may be.
 //!
 //! The ids of both sides' tubes with one contact share one table, as they do in other
-//! implementations: an offer whose id is taken is refused.
+//! implementations: an offer whose id is taken is refused. Files have no id there: each offer is one
+//! of its own.
 //!
 //! ```text
 //!  (nothing) ──begin──> Opening ──opened──> Open ──closed──> (nothing)
@@ -11,8 +12,8 @@
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use actors::{
-    model::{ChannelId, ContactHandle, Error, Result, ServiceName, TubeState},
-    ports::StreamTubeObject,
+    model::{ChannelId, ContactHandle, Error, FileTransferState, Result, ServiceName, TubeState},
+    ports::{ChannelObject, StreamTubeObject},
     runtime::{Reply, Task},
 };
 
@@ -22,7 +23,8 @@ use crate::session::TubeId;
 /// Most channels of one connection, those that are still opening counted. A request for one more
 /// is answered `ResourceUnavailable`; an offer of one more is closed again.
 pub const MAX_CHANNELS: usize = 512;
-/// Most tubes that one contact has offered and our user has not answered. One more is closed again.
+/// Most tubes and files that one contact has offered and our user has not answered. One more is closed
+/// again.
 pub const MAX_OFFERS_OF_ONE: usize = 16;
 /// The same over all contacts.
 pub const MAX_OFFERS: usize = 128;
@@ -41,14 +43,34 @@ pub struct Waiter {
     pub yours: bool,
 }
 
-/// A channel the supervisor was asked for.
-pub struct Opening {
-    /// What it will be on the wire.
-    pub wire: WireId,
-    /// Its service, which EnsureChannel looks for.
+/// Which channel it is to us and to the contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// With whom.
+    pub contact: ContactHandle,
+    /// Its number on the wire, if it is a tube.
+    pub tube: Option<TubeId>,
+    /// The service that our user's rules know it by.
     pub service: ServiceName,
     /// We asked for it; otherwise the contact did.
     pub requested: bool,
+}
+
+impl Place {
+    fn is_on_wire(&self, wire: WireId) -> bool {
+        (self.contact, self.tube) == (wire.0, Some(wire.1))
+    }
+
+    /// Whether it is a tube of ours that EnsureChannel can answer with.
+    fn is_our_tube(&self, contact: ContactHandle, service: &ServiceName) -> bool {
+        self.requested && self.contact == contact && self.tube.is_some() && self.service == *service
+    }
+}
+
+/// A channel the supervisor was asked for.
+pub struct Opening {
+    /// Which it will be.
+    pub place: Place,
     /// Nobody for an incoming one.
     pub waiters: Vec<Waiter>,
     /// The contact closed it before it was open, or is gone.
@@ -58,22 +80,24 @@ pub struct Opening {
 }
 
 /// What is left of a channel.
-pub struct ClosedTube {
+pub struct Closed {
     /// What it was.
     pub details: Arc<ChannelDetails>,
-    /// The contact, if it offered the tube and our user took it up.
-    pub taken_up: Option<ContactHandle>,
+    /// Which it was.
+    pub place: Place,
+    /// The contact offered it, and our user took it up.
+    pub taken_up: bool,
 }
 
 struct Open {
-    wire: WireId,
-    object: StreamTubeObject,
+    place: Place,
+    object: ChannelObject,
     details: Arc<ChannelDetails>,
 }
 
 /// The table.
 #[derive(Default)]
-pub struct Tubes {
+pub struct Table {
     opening: BTreeMap<u64, Opening>,
     open: BTreeMap<ChannelId, Open>,
     /// Channels that closed before we knew that they had opened.
@@ -81,7 +105,7 @@ pub struct Tubes {
     next_ticket: u64,
 }
 
-impl Tubes {
+impl Table {
     /// Whether one more channel may be opened.
     ///
     /// # Errors
@@ -110,21 +134,18 @@ impl Tubes {
         let opening = self
             .opening
             .values()
-            .filter(|opening| !opening.requested)
-            .map(|opening| opening.wire.0);
+            .map(|opening| &opening.place)
+            .filter(|place| !place.requested);
         let pending = self
             .open
             .values()
-            .filter(|open| {
-                !open.object.description.parties.requested
-                    && open.object.view.get().state == TubeState::LocalPending
-            })
-            .map(|open| open.wire.0);
+            .filter(|open| waits_for_our_user(&open.object))
+            .map(|open| &open.place);
         let (mut all, mut of_this, mut of_strangers) = (0, 0, 0);
         for one in opening.chain(pending) {
             all += 1;
-            of_this += usize::from(one == contact);
-            of_strangers += usize::from(!pinned(one));
+            of_this += usize::from(one.contact == contact);
+            of_strangers += usize::from(!pinned(one.contact));
         }
         let room = pinned(contact) || of_strangers < MAX_OFFERS_OF_STRANGERS;
         if room && all < MAX_OFFERS && of_this < MAX_OFFERS_OF_ONE {
@@ -135,20 +156,21 @@ impl Tubes {
         ))
     }
 
+    /// All channels' places, open or opening.
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        let opening = self.opening.values().map(|opening| &opening.place);
+        opening.chain(self.open.values().map(|open| &open.place))
+    }
+
     /// Whether a tube on the wire is known.
     pub fn knows(&self, wire: WireId) -> bool {
-        self.opening.values().any(|opening| opening.wire == wire)
-            || self.open.values().any(|open| open.wire == wire)
+        self.places().any(|place| place.is_on_wire(wire))
     }
 
     /// Whether a tube on the wire is one that the contact has offered, for this service.
     pub fn is_theirs(&self, wire: WireId, service: &ServiceName) -> bool {
-        self.opening.values().any(|opening| {
-            opening.wire == wire && !opening.requested && opening.service == *service
-        }) || self.on_wire(wire).is_some_and(|object| {
-            let description = &object.description;
-            !description.parties.requested && description.service == *service
-        })
+        self.places()
+            .any(|place| place.is_on_wire(wire) && !place.requested && place.service == *service)
     }
 
     /// An id for a tube of ours with this contact.
@@ -167,10 +189,18 @@ impl Tubes {
     }
 
     /// Notes that a channel is being opened; gives its ticket.
-    pub fn begin(&mut self, opening: Opening) -> u64 {
+    pub fn begin(&mut self, place: Place, waiters: Vec<Waiter>) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.opening.insert(ticket, opening);
+        self.opening.insert(
+            ticket,
+            Opening {
+                place,
+                waiters,
+                closed: false,
+                task: None,
+            },
+        );
         ticket
     }
 
@@ -190,18 +220,19 @@ impl Tubes {
     /// Notes a channel that is open. `false` when it has closed again in the meantime.
     pub fn opened(
         &mut self,
-        wire: WireId,
-        object: StreamTubeObject,
+        place: Place,
+        object: ChannelObject,
         details: Arc<ChannelDetails>,
     ) -> bool {
-        if let Some(index) = self.closed_early.iter().position(|id| *id == object.id) {
+        let id = object.id();
+        if let Some(index) = self.closed_early.iter().position(|early| *early == id) {
             self.closed_early.swap_remove(index);
             return false;
         }
         self.open.insert(
-            object.id,
+            id,
             Open {
-                wire,
+                place,
                 object,
                 details,
             },
@@ -210,22 +241,21 @@ impl Tubes {
     }
 
     /// Forgets a channel that has closed.
-    pub fn closed(&mut self, channel: ChannelId) -> Option<ClosedTube> {
+    pub fn closed(&mut self, channel: ChannelId) -> Option<Closed> {
         let open = self.open.remove(&channel);
         // Not more than there are openings: only one of those can be meant.
         if open.is_none() && self.closed_early.len() < self.opening.len() {
             self.closed_early.push(channel);
         }
-        open.map(|open| ClosedTube {
-            taken_up: (!open.object.description.parties.requested
-                && open.object.view.get().state == TubeState::Open)
-                .then_some(open.wire.0),
+        open.map(|open| Closed {
+            taken_up: !open.place.requested && was_taken_up(&open.object),
+            place: open.place,
             details: open.details,
         })
     }
 
     /// An open channel.
-    pub fn object(&self, channel: ChannelId) -> Option<&StreamTubeObject> {
+    pub fn object(&self, channel: ChannelId) -> Option<&ChannelObject> {
         self.open.get(&channel).map(|open| &open.object)
     }
 
@@ -233,61 +263,64 @@ impl Tubes {
     pub fn on_wire(&self, wire: WireId) -> Option<&StreamTubeObject> {
         self.open
             .values()
-            .find(|open| open.wire == wire)
-            .map(|open| &open.object)
+            .find(|open| open.place.is_on_wire(wire))
+            .and_then(|open| open.object.stream_tube())
     }
 
     /// The channels with a contact.
-    pub fn with(&self, contact: ContactHandle) -> impl Iterator<Item = &StreamTubeObject> {
+    pub fn with(&self, contact: ContactHandle) -> impl Iterator<Item = &ChannelObject> {
         self.open
             .values()
-            .filter(move |open| open.wire.0 == contact)
+            .filter(move |open| open.place.contact == contact)
+            .map(|open| &open.object)
+    }
+
+    /// Those of them that our user's rules know by this service.
+    pub fn of_service<'t>(
+        &'t self,
+        contact: ContactHandle,
+        service: &'t ServiceName,
+    ) -> impl Iterator<Item = &'t ChannelObject> {
+        self.open
+            .values()
+            .filter(move |open| open.place.contact == contact && open.place.service == *service)
             .map(|open| &open.object)
     }
 
     /// Whether there is a channel of this contact and service, open or opening.
     pub fn has(&self, contact: ContactHandle, service: &ServiceName) -> bool {
-        let opening = self.opening.values();
-        let mut opening = opening.filter(|opening| opening.wire.0 == contact);
-        opening.any(|opening| opening.service == *service)
-            || self
-                .with(contact)
-                .any(|object| object.description.service == *service)
+        self.places()
+            .any(|place| place.contact == contact && place.service == *service)
     }
 
-    /// A channel of ours that EnsureChannel can answer with.
-    pub fn ours(
+    /// A tube of ours that EnsureChannel can answer with.
+    pub fn our_tube(
         &self,
         contact: ContactHandle,
         service: &ServiceName,
     ) -> Option<&Arc<ChannelDetails>> {
         self.open
             .values()
-            .find(|open| {
-                let description = &open.object.description;
-                open.wire.0 == contact
-                    && description.parties.requested
-                    && description.service == *service
-            })
+            .find(|open| open.place.is_our_tube(contact, service))
             .map(|open| &open.details)
     }
 
     /// The same while it is opening.
-    pub fn ours_opening(
+    pub fn our_tube_opening(
         &mut self,
         contact: ContactHandle,
         service: &ServiceName,
     ) -> Option<&mut Opening> {
-        self.opening.values_mut().find(|opening| {
-            opening.wire.0 == contact && opening.requested && opening.service == *service
-        })
+        self.opening
+            .values_mut()
+            .find(|opening| opening.place.is_our_tube(contact, service))
     }
 
     /// The contact closed a tube that is not open yet; `false` if there is none such.
     pub fn close_opening(&mut self, wire: WireId) -> bool {
         let mut found = false;
         for opening in self.opening.values_mut() {
-            if opening.wire == wire {
+            if opening.place.is_on_wire(wire) {
                 opening.closed = true;
                 found = true;
             }
@@ -295,10 +328,38 @@ impl Tubes {
         found
     }
 
-    /// The same for all tubes with a contact.
+    /// The same for all channels with a contact.
     pub fn close_openings_with(&mut self, contact: ContactHandle) {
         for opening in self.opening.values_mut() {
-            opening.closed |= opening.wire.0 == contact;
+            opening.closed |= opening.place.contact == contact;
+        }
+    }
+}
+
+/// Whether it is an offer of the contact's that our user has not answered.
+fn waits_for_our_user(object: &ChannelObject) -> bool {
+    !object.parties().requested
+        && match object {
+            ChannelObject::StreamTube(tube) => tube.view.get().state == TubeState::LocalPending,
+            ChannelObject::FileTransfer(transfer) => {
+                transfer.view.get().state == FileTransferState::Pending
+            }
+        }
+}
+
+/// Whether our user has taken up what was offered. A file that ended badly after that had a socket.
+fn was_taken_up(object: &ChannelObject) -> bool {
+    match object {
+        ChannelObject::StreamTube(tube) => tube.view.get().state == TubeState::Open,
+        ChannelObject::FileTransfer(transfer) => {
+            let view = transfer.view.get();
+            match view.state {
+                FileTransferState::Pending => false,
+                FileTransferState::Cancelled => view.address.is_some(),
+                FileTransferState::Accepted
+                | FileTransferState::Open
+                | FileTransferState::Completed => true,
+            }
         }
     }
 }
