@@ -197,8 +197,8 @@ pub struct StreamTubeDescription {
 pub struct FileTransferDescription {
     /// With whom.
     pub parties: Parties,
-    /// The file.
-    pub file: FileOffer,
+    /// The file. Boxed: a description travels with descriptions of smaller things.
+    pub file: Box<FileOffer>,
     /// `FileTransfer.AvailableSocketTypes`.
     pub sockets: SocketTypes,
     /// `FileTransfer.URI` of a requested transfer; that of an incoming one is set later.
