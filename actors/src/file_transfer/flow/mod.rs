@@ -124,6 +124,3 @@ fn closed_half_way() -> FlowEnd {
         "the contact closed the transfer before its end".into(),
     ))
 }
-
-#[cfg(test)]
-mod tests;
