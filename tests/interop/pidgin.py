@@ -228,9 +228,10 @@ def pidgins_bonjour_receives_a_file_and_declines_one():
     in_a_thread(write)
     scene.finch.hears("FileRecvComplete")
     scene.becomes(channel, COMPLETED)
+    # It says so before it has closed its file.
+    until("finch has written all of it", lambda: os.path.getsize(target) == len(data), detail=scene.finch.process.output)
     with open(target, "rb") as file:
-        came = file.read()
-    assert came == data, (len(came), len(data))
+        assert file.read() == data
     scene.romeo.close_channel(channel)
     channel = scene.offer("spam", 5)
     transfer = scene.finch.hears("FileRecvRequest")
