@@ -35,13 +35,13 @@ pub(super) fn a_file(event: SessionEvent) -> ControlFlow<Offered, SessionEvent> 
 }
 
 async fn take_files(side: &Side) {
-    let features = BTreeSet::from([ns::FILE_TRANSFER.to_owned()]);
+    let features = BTreeSet::from([ns::SI_FILE_TRANSFER.to_owned()]);
     side.session.set_features(features).await;
 }
 
 fn takes_files(contact: &Contact) -> bool {
     let features = contact.features.as_ref();
-    features.is_some_and(|features| features.contains(ns::FILE_TRANSFER))
+    features.is_some_and(|features| features.contains(ns::SI_FILE_TRANSFER))
 }
 
 fn photo() -> FileOffer {

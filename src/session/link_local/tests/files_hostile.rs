@@ -70,8 +70,8 @@ impl Finch {
              <field var='stream-method' type='list-single'><option><value>{}</value></option></field>\
              </x></feature></si></iq>",
             ns::SI,
-            ns::FILE_TRANSFER,
-            ns::FILE_TRANSFER,
+            ns::SI_FILE_TRANSFER,
+            ns::SI_FILE_TRANSFER,
             ns::FEATURE_NEG,
             ns::IBB,
         );
@@ -294,7 +294,7 @@ fn an_answer_that_makes_no_sense_is_a_failure() {
     let range = |range: &str| {
         chosen(&format!(
             "<file xmlns='{}'><range {range}/></file>",
-            ns::FILE_TRANSFER
+            ns::SI_FILE_TRANSFER
         ))
     };
     let whole = answered(&Lan::new(), &range("offset='400' length='600'")).unwrap();
@@ -303,7 +303,7 @@ fn an_answer_that_makes_no_sense_is_a_failure() {
     assert_eq!(end.from.offset, 1000);
     let ours = format!(
         "<file xmlns='{}'/><transfer xmlns='{}' offset='5'/>",
-        ns::FILE_TRANSFER,
+        ns::SI_FILE_TRANSFER,
         ns::PNEUMA
     );
     for answer in [
