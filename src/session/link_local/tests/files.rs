@@ -295,28 +295,6 @@ fn offers_that_are_made_and_taken_back_leave_nothing() {
 }
 
 #[test]
-fn a_stream_that_was_just_closing_is_replaced_before_the_offer() {
-    let lan = lan_in_band();
-    let [romeo, juliet] = two(&lan);
-    // As the idle stream closes, whatever the moment.
-    for early in 115..125 {
-        lan.advance(240);
-        let (offering, incoming) = offered(&lan, &romeo, &juliet);
-        incoming.decline(Error::Cancelled("no".into()));
-        assert!(lan.sim.run(offering).is_err());
-        lan.advance(early);
-        let (offering, incoming) = offered(&lan, &romeo, &juliet);
-        incoming.decline(Error::Cancelled("no".into()));
-        let declined = lan.sim.run(offering);
-        assert!(
-            matches!(declined, Err(Error::Rejected(_))),
-            "{early}: {declined:?}"
-        );
-    }
-    gone(&lan, [romeo, juliet]);
-}
-
-#[test]
 fn a_peer_that_vanishes_without_a_word_is_noticed_while_an_offer_stands() {
     let lan = lan_in_band();
     let [romeo, juliet] = two(&lan);

@@ -382,3 +382,66 @@ fn a_client_that_answers_no_discovery_is_offered_a_file_at_once() {
     });
     assert!(lan.sim.run(future::poll_once(Box::pin(nothing))).is_none());
 }
+
+#[test]
+fn offers_that_are_never_answered_are_forgotten_when_nobody_waits() {
+    let lan = Lan::new();
+    let (romeo, host) = two(&lan);
+    let connections = host.accept_all();
+    // More than may wait for their answers at one time.
+    let offers = async {
+        let mut finch: Option<Finch> = None;
+        for _ in 0..400 {
+            let offering = sending(&romeo, FileOffer::new("a", Some(1))).offer();
+            let heard = async {
+                if finch.is_none() {
+                    let connection = connections.recv().await.unwrap();
+                    finch = Some(Finch::greeting(connection.carrier, &romeo).await);
+                }
+                finch.as_mut().unwrap().hears("</si></iq>").await;
+            };
+            let answered = async { Some(offering.await) };
+            let heard = async {
+                heard.await;
+                None
+            };
+            let outcome = future::or(answered, heard).await;
+            assert!(outcome.is_none(), "{outcome:?}");
+        }
+        finch
+    };
+    let _finch = lan.sim.run(offers);
+}
+
+#[test]
+fn a_stream_that_is_closing_is_replaced_before_the_offer() {
+    let lan = Lan::new();
+    let (romeo, host) = two(&lan);
+    let connections = host.accept_all();
+    let greeted = async {
+        let connection = connections.recv().await.unwrap();
+        Finch::greeting(connection.carrier, &romeo).await
+    };
+    let first = sending(&romeo, FileOffer::new("a", Some(1)));
+    let mut offering = first.offer();
+    let finch = async {
+        let mut finch = greeted.await;
+        finch.hears("</si></iq>").await;
+        finch
+    };
+    let answered = async { Err((&mut offering).await) };
+    let came = async { Ok(finch.await) };
+    let mut old = lan.sim.run(future::or(answered, came)).ok().unwrap();
+    drop(offering);
+    // It is idle, and closes; finch does not close its end.
+    lan.advance(121);
+    lan.sim.run(old.hears("</stream:stream>"));
+    let again = async {
+        let connection = connections.recv().await.unwrap();
+        let mut finch = Finch::greeting(connection.carrier, &romeo).await;
+        finch.answers(&refused("forbidden")).await;
+        finch
+    };
+    let (declined, _new) = lan.sim.run(future::zip(first.offer(), again));
+    assert!(matches!(declined, Err(Error::Rejected(_))), "{declined:?}");
+}
