@@ -546,7 +546,7 @@ impl Receiving<'_> {
                 let place = partial.place();
                 partial.leave();
                 return Err(match error.kind {
-                    Kind::Io | Kind::PermissionDenied => Ended::Failed(kept(error, &place)),
+                    Kind::Io => Ended::Failed(kept(error, &place)),
                     Kind::NotAvailable => {
                         return self
                             .broken(&sender, &offer, &error, 0)

@@ -61,7 +61,7 @@ impl Partial {
     /// Begins anew, in this folder, what `offer` says.
     ///
     /// # Errors
-    /// [`Kind::Io`] and [`Kind::PermissionDenied`], with a sentence.
+    /// [`Kind::Io`], with a sentence.
     pub fn begin(
         target: Target,
         offer: &Offer,

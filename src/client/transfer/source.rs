@@ -76,7 +76,7 @@ impl Source {
     /// A file or a folder; a link is what it leads to.
     ///
     /// # Errors
-    /// [`Kind::Io`] and [`Kind::PermissionDenied`] when it cannot be read, [`Kind::InvalidArgument`] when
+    /// [`Kind::Io`] when it cannot be read, [`Kind::InvalidArgument`] when
     /// it is neither.
     pub fn open(path: &Path) -> Result<Self> {
         let unreadable = |error| failed(format!("{} cannot be read", path.display()), error);
