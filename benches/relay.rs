@@ -24,7 +24,7 @@ use support::{
 };
 
 fn main() -> io::Result<()> {
-    let mib = mebibytes();
+    let mib = mebibytes(1024);
     let server = serve()?;
     let mut rows = vec![Measured::of("direct", &server.into(), mib)?];
     for (way, buffer) in [("socat", None), ("socat -b 65536", Some("65536"))] {

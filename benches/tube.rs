@@ -6,34 +6,27 @@
 //! until a new connection has answered. All on one machine, so that both ends share its processors.
 //! `PNEUMA_BENCH_MIB` changes how much is sent.
 
-use std::{
-    fs, io,
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, process::Command};
 
 use support::{
-    Person, Process, World,
+    Person, Process, Sshd, World,
     measure::{Measured, mebibytes, print, serve},
     service,
+    sshd::{free_port, wait_for_port},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
 fn main() -> io::Result<()> {
-    let mib = mebibytes();
+    let mib = mebibytes(1024);
     let server = serve()?;
     let mut rows = vec![Measured::of("direct", &server.into(), mib)?];
 
     let dir = tempfile::tempdir()?;
+    let sshd = Sshd::start(dir.path())?;
     for (way, cipher) in [
         ("ssh -L", None),
         ("ssh -L, aes128-gcm", Some("aes128-gcm@openssh.com")),
     ] {
-        let tunnel = Tunnel::start(dir.path(), server, cipher)?;
+        let tunnel = Tunnel::start(&sshd, server, cipher)?;
         rows.push(Measured::of(way, &tunnel.address.into(), mib)?);
     }
 
@@ -52,58 +45,27 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// An sshd and an ssh with `-L` to it, on loopback, with keys made for the moment.
+/// An ssh with `-L`, to the sshd, on loopback.
 struct Tunnel {
     address: SocketAddr,
-    _processes: [Process; 2],
+    _ssh: Process,
 }
 
 impl Tunnel {
-    fn start(dir: &Path, target: SocketAddr, cipher: Option<&str>) -> io::Result<Self> {
-        let at = |name: &str| dir.join(name).display().to_string();
-        for key in ["host", "user"] {
-            if !dir.join(key).exists() {
-                let made = Command::new("ssh-keygen")
-                    .args(["-q", "-t", "ed25519", "-N", "", "-f", &at(key)])
-                    .status()?;
-                if !made.success() {
-                    return Err(io::Error::other("ssh-keygen failed"));
-                }
-            }
-        }
-        fs::copy(dir.join("user.pub"), dir.join("authorized"))?;
-        // Where sshd runs as root it wants this directory; a packaged service would have made it.
-        if rustix::process::geteuid().is_root() {
-            fs::create_dir_all("/run/sshd")?;
-        }
-        let (server_port, port) = (free_port()?, free_port()?);
-        fs::write(
-            dir.join("sshd_config"),
-            format!(
-                "Port {server_port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\n\
-                 PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n",
-                at("host"),
-                at("authorized")
-            ),
-        )?;
-        let sshd = Process::start(
-            "sshd",
-            Command::new(find("sshd")?).args(["-D", "-e", "-f", &at("sshd_config")]),
-        );
-        wait_for(server_port)?;
+    fn start(sshd: &Sshd, target: SocketAddr, cipher: Option<&str>) -> io::Result<Self> {
+        let port = free_port()?;
         let mut command = Command::new("ssh");
         command
-            .args(["-N", "-F", "/dev/null", "-i", &at("user")])
-            .args(["-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"])
-            .args(["-o", &format!("UserKnownHostsFile={}", at("known"))])
-            .args(["-o", "ExitOnForwardFailure=yes", "-o", "IdentitiesOnly=yes"])
+            .arg("-N")
+            .args(sshd.options())
+            .args(["-o", "ExitOnForwardFailure=yes"])
             .args(["-L", &format!("127.0.0.1:{port}:{target}")])
-            .args(["-p", &server_port.to_string(), "127.0.0.1"]);
+            .args(["-p", &sshd.port().to_string(), "127.0.0.1"]);
         if let Some(cipher) = cipher {
             command.args(["-c", cipher]);
         }
         let ssh = Process::start("ssh", &mut command);
-        if let Err(error) = wait_for(port) {
+        if let Err(error) = wait_for_port(port) {
             return Err(io::Error::other(format!(
                 "{error}\n{}{}",
                 sshd.output(),
@@ -112,33 +74,7 @@ impl Tunnel {
         }
         Ok(Tunnel {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
-            _processes: [ssh, sshd],
+            _ssh: ssh,
         })
-    }
-}
-
-/// sshd insists on being started by its whole path.
-fn find(program: &str) -> io::Result<std::path::PathBuf> {
-    ["/usr/sbin", "/usr/bin", "/usr/local/sbin"]
-        .iter()
-        .map(|folder| Path::new(folder).join(program))
-        .find(|path| path.exists())
-        .ok_or_else(|| io::Error::other(format!("{program} is not installed")))
-}
-
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// Waits until somebody listens on a port of 127.0.0.1.
-fn wait_for(port: u16) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() > deadline => return Err(error),
-            // There is no event for "it listens now" in another process.
-            Err(_) => thread::yield_now(),
-        }
     }
 }

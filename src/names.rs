@@ -31,6 +31,8 @@ pub const REQUESTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Reque
 pub const CONTACTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Contacts";
 /// `Connection.Interface.ContactList`
 pub const CONTACT_LIST: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactList";
+/// `Connection.Interface.ContactGroups`
+pub const CONTACT_GROUPS: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactGroups";
 /// `Connection.Interface.SimplePresence`
 pub const SIMPLE_PRESENCE: &str = "org.freedesktop.Telepathy.Connection.Interface.SimplePresence";
 /// `Connection.Interface.Aliasing`

@@ -40,6 +40,7 @@ pub const CONNECTION_INTERFACES: &[&str] = &[
     names::REQUESTS,
     names::CONTACTS,
     names::CONTACT_LIST,
+    names::CONTACT_GROUPS,
     names::SIMPLE_PRESENCE,
     names::ALIASING,
     names::CONTACT_CAPABILITIES,
@@ -53,6 +54,7 @@ pub const CONNECTION_INTERFACES: &[&str] = &[
 pub const ATTRIBUTE_INTERFACES: &[&str] = &[
     names::CONNECTION,
     names::CONTACT_LIST,
+    names::CONTACT_GROUPS,
     names::SIMPLE_PRESENCE,
     names::ALIASING,
     names::CONTACT_CAPABILITIES,

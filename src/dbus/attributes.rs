@@ -117,6 +117,9 @@ pub fn of(contact: &Contact, interfaces: &[&'static str]) -> Map {
                 set(name, "subscribe", Variant::new(subscription(contact)));
                 set(name, "publish", Variant::new(subscription(contact)));
             }
+            name @ names::CONTACT_GROUPS => {
+                set(name, "groups", Variant::new(Vec::<String>::new()));
+            }
             name @ names::SIMPLE_PRESENCE => {
                 set(name, "presence", Variant::new(presence(contact)));
             }

@@ -16,6 +16,7 @@ mod channel;
 mod claim;
 mod connection;
 mod connections;
+mod contact_groups;
 mod contact_list;
 mod contacts;
 mod debug;

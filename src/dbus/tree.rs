@@ -23,6 +23,7 @@ use super::{
     channel::{Channel, Tube},
     claim::{self, Claim},
     connection::Connection,
+    contact_groups::ContactGroups,
     contact_list::ContactList,
     contacts::Contacts,
     discovery::Discovery,
@@ -177,6 +178,7 @@ impl Tree {
             take::<ContactCapabilities>(server, path).await;
             take::<Aliasing>(server, path).await;
             take::<SimplePresence>(server, path).await;
+            take::<ContactGroups>(server, path).await;
             take::<ContactList>(server, path).await;
             take::<Contacts>(server, path).await;
             take::<Requests>(server, path).await;
@@ -267,6 +269,7 @@ async fn put_connection(
     put(server, path, Requests::new(connection.clone())).await?;
     put(server, path, Contacts::new(connection.clone())).await?;
     put(server, path, ContactList::new(connection.clone())).await?;
+    put(server, path, ContactGroups::new(connection.clone())).await?;
     put(server, path, SimplePresence::new(connection.clone())).await?;
     put(server, path, Aliasing::new(connection.clone())).await?;
     put(server, path, ContactCapabilities::new(connection.clone())).await?;

@@ -327,6 +327,55 @@ fn presence_and_alias_are_ours_to_set() {
 }
 
 #[test]
+fn there_are_no_groups_and_none_can_be_made() {
+    let world = World::new();
+    let account = world.online(vec![plain("bob@there")]);
+    let bob = account.handle("bob@there");
+    let none = Vec::<String>::new();
+    assert_eq!(
+        account.property::<Vec<String>>(name::CONTACT_GROUPS, "Groups"),
+        none
+    );
+    // Contact_Metadata_Storage_Type_None
+    assert_eq!(
+        account.property::<u32>(name::CONTACT_GROUPS, "GroupStorage"),
+        0
+    );
+    assert!(!account.property::<bool>(name::CONTACT_GROUPS, "DisjointGroups"));
+    let all: HashMap<u32, HashMap<String, OwnedVariant>> = account
+        .call(
+            name::CONTACT_LIST,
+            "GetContactListAttributes",
+            &(vec![name::CONTACT_GROUPS], false),
+        )
+        .unwrap()
+        .body()
+        .deserialize()
+        .unwrap();
+    let groups = &all[&bob][&format!("{}/groups", name::CONTACT_GROUPS)];
+    assert_eq!(Vec::<String>::try_from(groups.clone()).unwrap(), none);
+    let refused = |method: &str, handle: u32| match method {
+        "SetContactGroups" => {
+            account.refused(name::CONTACT_GROUPS, method, &(handle, vec!["work"]))
+        }
+        _ => account.refused(name::CONTACT_GROUPS, method, &("work", vec![handle])),
+    };
+    for method in [
+        "SetContactGroups",
+        "SetGroupMembers",
+        "AddToGroup",
+        "RemoveFromGroup",
+    ] {
+        assert_eq!(refused(method, bob), "NotImplemented", "{method}");
+        assert_eq!(refused(method, 4711), "InvalidHandle", "{method}");
+    }
+    let refused = account.refused(name::CONTACT_GROUPS, "RemoveGroup", &"work");
+    assert_eq!(refused, "NotImplemented");
+    let refused = account.refused(name::CONTACT_GROUPS, "RenameGroup", &("work", "home"));
+    assert_eq!(refused, "NotImplemented");
+}
+
+#[test]
 fn trust_is_shown_compared_and_changed() {
     let world = World::new();
     let account = world.online(vec![capable("bob@there"), plain("eve@there")]);

@@ -9,7 +9,8 @@ REQUIRED = {
     "protocol": ["org.freedesktop.Telepathy.Protocol",
                  "org.freedesktop.Telepathy.Protocol.Interface.Presence"],
     "connection": ["org.freedesktop.Telepathy.Connection", REQUESTS,
-                   CONNECTION + ".Interface.Contacts", CONTACT_LIST, PRESENCE, ALIASING, CAPABILITIES],
+                   CONNECTION + ".Interface.Contacts", CONTACT_LIST,
+                   CONNECTION + ".Interface.ContactGroups", PRESENCE, ALIASING, CAPABILITIES],
     "channel": [CHANNEL, TUBE, STREAM_TUBE],
     "debug": [TP + "Debug"],
 }

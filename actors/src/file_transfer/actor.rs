@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Signal(FileTransferSignal),
     Listen(Arc<dyn ListeningSocket>),
     Start(Resume),
+    Flow,
     Attach(Token),
     Discard(Token),
     Report(u64),
@@ -163,6 +164,7 @@ impl FileTransfer {
             let command = match effect {
                 Effect::Signal(signal) => Command::Signal(signal),
                 Effect::Start(from) => Command::Start(from),
+                Effect::Flow => Command::Flow,
                 Effect::Attach(token) => Command::Attach(token),
                 Effect::Discard(token) => Command::Discard(token),
                 Effect::Report(offset) => Command::Report(offset),

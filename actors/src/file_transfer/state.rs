@@ -171,6 +171,8 @@ pub enum Effect {
     Listen(SocketAddress),
     /// Let the flow open the bytestream: the bytes are to begin there.
     Start(Resume),
+    /// Let the bytes flow.
+    Flow,
     /// Give the flow this application's socket.
     Attach(Token),
     /// Close this socket.
@@ -503,6 +505,7 @@ impl State {
         vec![
             Effect::Signal(FileTransferSignal::InitialOffsetDefined(offset)),
             self.state_changed(),
+            Effect::Flow,
         ]
     }
 

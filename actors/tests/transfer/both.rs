@@ -230,7 +230,7 @@ fn a_file_may_be_provided_before_the_contact_wants_it() {
         wait_state(&sender, FileTransferState::Open).await;
         let (_, got) = future::zip(pour(source, b"bytes"), drain(&mut contact)).await;
         assert_eq!(got, b"bytes");
-        drop(contact);
+        hang_up(contact).await;
         wait_state(&sender, FileTransferState::Completed).await;
         assert_eq!(
             world.tree.file_signals(sender.id)[2],

@@ -1,4 +1,8 @@
 //! A file transfer's channel from its request to its end, on a virtual clock, with every port faked.
 
 mod both;
+mod ending;
+mod killing;
+mod receiving;
+mod sending;
 mod support;

@@ -3,11 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use actors::{
-    file_transfer::FileTransferMessage,
+    file_transfer::{
+        FileTransferMessage,
+        frames::{self, AbortReason, Frame, FrameReader, Word, WordReader},
+    },
     limits::Limits,
     model::{
         AccessRule, AddressType, ChannelId, ContactHandle, Error, FileOffer, FileTransferReason,
-        FileTransferState, OwnerId, Resume, SocketAddress,
+        FileTransferState, OwnerId, Resume, Sha256Digest, SocketAddress,
     },
     ports::{
         AgreedFile, ChannelSignal, FileTransferDescription, FileTransferObject, FileTransferSignal,
@@ -338,4 +341,91 @@ pub async fn drain(stream: &mut FakeStream) -> Vec<u8> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).await.unwrap();
     all
+}
+
+/// What a sender wrote to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    pub offset: u64,
+    pub bytes: Vec<u8>,
+    /// With the digest of an end, or the reason of an abort.
+    pub last: Result<Sha256Digest, AbortReason>,
+}
+
+/// Closes its side and waits for the other one to be closed, as who has said its last does.
+pub async fn hang_up(mut contact: FakeStream) {
+    contact.close().await.unwrap();
+    drain(&mut contact).await;
+}
+
+/// Reads frames to the last.
+pub async fn read_frames(contact: &mut FakeStream) -> Written {
+    read_frames_slowly(contact, async || {}).await
+}
+
+/// The same, with a pause after each read.
+pub async fn read_frames_slowly(contact: &mut FakeStream, pause: impl AsyncFn()) -> Written {
+    let mut reader = FrameReader::default();
+    let (mut offset, mut bytes) = (None, Vec::new());
+    let mut buffer = vec![0; 8192];
+    loop {
+        let count = contact.read(&mut buffer).await.unwrap();
+        pause().await;
+        assert!(count > 0, "an end of file without a last frame");
+        let mut input = &buffer[..count];
+        while let Some(frame) = reader.next(&mut input).unwrap() {
+            let last = match frame {
+                Frame::Begin { offset: at } => {
+                    offset = Some(at);
+                    continue;
+                }
+                Frame::Bytes(more) => {
+                    bytes.extend(more);
+                    continue;
+                }
+                Frame::End(digest) => Ok(digest),
+                Frame::Abort(why) => Err(why),
+            };
+            let offset = offset.expect("a header");
+            return Written {
+                offset,
+                bytes,
+                last,
+            };
+        }
+    }
+}
+
+/// A word that a receiver says.
+pub async fn say(contact: &mut FakeStream, word: Word) {
+    let mut bytes = Vec::new();
+    word.write(&mut bytes);
+    contact.write_all(&bytes).await.unwrap();
+}
+
+/// Reads words to the end of file.
+pub async fn hear_words(contact: &mut FakeStream) -> Vec<Word> {
+    let all = drain(contact).await;
+    let mut input = &all[..];
+    let mut reader = WordReader::default();
+    let mut words = Vec::new();
+    while let Some(word) = reader.next(&mut input).unwrap() {
+        words.push(word);
+    }
+    words
+}
+
+/// A chunk of a file, on the wire.
+pub fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [&frames::chunk_length(bytes.len())[..], bytes].concat()
+}
+
+/// The end of a file of these bytes, on the wire.
+pub fn end_of(bytes: &[u8]) -> Vec<u8> {
+    frames::end(sha256(bytes)).to_vec()
+}
+
+pub fn sha256(bytes: &[u8]) -> Sha256Digest {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    Sha256Digest(digest.as_ref().try_into().unwrap())
 }

@@ -20,6 +20,7 @@ pub mod measure;
 mod person;
 mod process;
 mod server;
+pub mod sshd;
 mod tube;
 
 pub use access::{Access, Caller, PortForm, Seen, say_byte};
@@ -29,6 +30,7 @@ pub use events::{Event, Events};
 pub use person::{CM_NAME, CM_PATH, Options, Person, World};
 pub use process::{Process, Usage};
 pub use server::{Echo, Socket, Stalled, exchange, exchange_on};
+pub use sshd::Sshd;
 pub use tube::{Address, TubeState, name};
 
 use std::time::Duration;

@@ -173,10 +173,15 @@ pub fn print(mib: usize, rows: &[Measured]) {
     }
 }
 
-/// How much is sent: 1 GiB, or what `PNEUMA_BENCH_MIB` says.
-pub fn mebibytes() -> usize {
-    std::env::var("PNEUMA_BENCH_MIB")
+/// How much is sent, in MiB: so much, or what `PNEUMA_BENCH_MIB` says.
+pub fn mebibytes(usually: usize) -> usize {
+    number("PNEUMA_BENCH_MIB", usually)
+}
+
+/// What an environment variable says, or so many.
+pub fn number(variable: &str, usually: usize) -> usize {
+    std::env::var(variable)
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(1024)
+        .unwrap_or(usually)
 }

@@ -22,6 +22,8 @@ pub mod name {
     pub const CONTACTS: &str = "org.freedesktop.Telepathy.Connection.Interface.Contacts";
     /// `Connection.Interface.ContactList`
     pub const CONTACT_LIST: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactList";
+    /// `Connection.Interface.ContactGroups`
+    pub const CONTACT_GROUPS: &str = "org.freedesktop.Telepathy.Connection.Interface.ContactGroups";
     /// `Connection.Interface.ContactCapabilities`
     pub const CONTACT_CAPABILITIES: &str =
         "org.freedesktop.Telepathy.Connection.Interface.ContactCapabilities";

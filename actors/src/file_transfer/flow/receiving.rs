@@ -171,7 +171,9 @@ impl Receiving {
             // That the contact does not listen will show when it is read from.
             let said = self.poll_words(wire, context);
             // Always, so that its coming is noticed.
-            if let Poll::Ready(Err(end)) = self.seat.poll(context) {
+            if self.step != Step::Judging
+                && let Poll::Ready(Err(end)) = self.seat.poll(context)
+            {
                 return Ok(Some(end));
             }
             if !self.ready.is_empty() {
@@ -222,7 +224,7 @@ impl Receiving {
                         }
                         Poll::Pending => return Ok(None),
                     }
-                    self.seat.is_done = true;
+                    self.seat.leave();
                     self.step = Step::Judging;
                     if self.known.framed {
                         let mut word = Vec::new();

@@ -17,12 +17,11 @@ use crate::{
 };
 
 /// Empty until the application has connected. An application that is taken away before
-/// [`Seat::is_done`] is set is reset: an end of file would claim that everything has arrived.
+/// [`Seat::leave`] is reset: an end of file would claim that everything has arrived.
 pub(crate) struct Seat {
     socket: Option<Box<dyn Duplex>>,
     coming: Pin<Box<Receiver<Box<dyn Duplex>>>>,
     patience: BoxFuture<'static, ()>,
-    pub(super) is_done: bool,
 }
 
 impl Seat {
@@ -36,7 +35,6 @@ impl Seat {
             socket: None,
             coming: Box::pin(coming),
             patience: clock.sleep(patience),
-            is_done: false,
         }
     }
 
@@ -69,11 +67,16 @@ impl Seat {
             None => None,
         }
     }
+
+    /// The application has done all that it was for: its socket is closed.
+    pub(super) fn leave(&mut self) {
+        self.socket = None;
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(socket) = self.socket.as_mut().filter(|_| !self.is_done) {
+        if let Some(socket) = &mut self.socket {
             socket.reset();
         }
     }

@@ -158,7 +158,7 @@ impl Sending {
                 }
                 Step::Ending => {
                     self.faults.hit(FaultPoint::FlowClose)?;
-                    self.seat.is_done = true;
+                    self.seat.leave();
                     self.step = if self.known.framed {
                         let (digest, _) = self.hashes.finish();
                         wire.push_last(&frames::end(digest));

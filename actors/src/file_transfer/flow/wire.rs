@@ -24,8 +24,8 @@ pub(crate) struct Wire {
     end: usize,
     /// Something was written and not flushed.
     unflushed: bool,
-    /// The last that we have to say lies here or was written.
-    last: bool,
+    /// Where the last that we have to say begins here, once there is such.
+    last: Option<usize>,
 }
 
 impl Wire {
@@ -46,7 +46,7 @@ impl Wire {
             start: 0,
             end: 0,
             unflushed: false,
-            last: false,
+            last: None,
         }
     }
 
@@ -57,7 +57,15 @@ impl Wire {
 
     /// Whether our last word lies here or was written.
     pub(crate) fn is_last(&self) -> bool {
-        self.last
+        self.last.is_some()
+    }
+
+    /// Takes our last word back, if none of it was written, so that there can be another one.
+    pub(crate) fn take_last_back(&mut self) {
+        if let Some(place) = self.last.filter(|place| self.start <= *place) {
+            self.end = place;
+            self.last = None;
+        }
     }
 
     /// Where bytes may be put; only while it is empty. [`Wire::filled`] says how many they are.
@@ -84,7 +92,7 @@ impl Wire {
     /// The same for the last that we have to say.
     pub(crate) fn push_last(&mut self, bytes: &[u8]) {
         self.push(bytes);
-        self.last = true;
+        self.last = Some(self.end - bytes.len());
     }
 
     /// Writes what lies here.

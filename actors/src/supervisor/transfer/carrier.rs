@@ -44,6 +44,8 @@ pub(super) enum FlowNote {
 pub(super) struct Orders {
     /// The application is there, or will be: open the bytestream, the bytes begin there.
     pub(super) start: Receiver<Resume>,
+    /// That it is open is known: the bytes may flow.
+    pub(super) flow: Receiver<()>,
     /// The application.
     pub(super) socket: Receiver<Box<dyn Duplex>>,
     /// What the application has stored.
@@ -55,6 +57,7 @@ pub(super) struct Orders {
 /// The other end of [`Orders`].
 pub(super) struct Reins {
     pub(super) start: Sender<Resume>,
+    pub(super) flow: Sender<()>,
     pub(super) socket: Sender<Box<dyn Duplex>>,
     pub(super) reports: Sender<u64>,
     pub(super) stop: Sender<AbortReason>,
@@ -63,18 +66,21 @@ pub(super) struct Reins {
 /// Orders, and who gives them.
 pub(super) fn orders() -> (Reins, Orders) {
     let start = async_channel::bounded(1);
+    let flow = async_channel::bounded(1);
     let socket = async_channel::bounded(1);
     let reports = async_channel::bounded(1);
     let stop = async_channel::bounded(1);
     (
         Reins {
             start: start.0,
+            flow: flow.0,
             socket: socket.0,
             reports: reports.0,
             stop: stop.0,
         },
         Orders {
             start: start.1,
+            flow: flow.1,
             socket: socket.1,
             reports: reports.1,
             stop: stop.1,
@@ -131,6 +137,8 @@ impl Carrier {
             }
         };
         let outcome = stopped.or(flowing).await;
+        // Whether what the contact hears last is what it ended with.
+        let told = matches!(outcome, Outcome::Ended(_));
         let (note, why) = match outcome {
             Outcome::Ended(end) => {
                 let why = (end != FlowEnd::Completed).then_some(AbortReason::Failed);
@@ -140,9 +148,12 @@ impl Carrier {
             Outcome::Stopped(why) => (FlowNote::Ended(FlowEnd::Stopped), Some(why)),
         };
         self.tell(note).await;
-        let Some(open) = open else {
+        let Some(mut open) = open else {
             return;
         };
+        if !told {
+            open.wire.take_last_back();
+        }
         let parting = within(&*self.clock, self.farewell_limit, open.part(why));
         let parting = self.faults.survive(FaultPoint::FlowParting, parting);
         // It has been told how it ended; that the last word gets through is not its failure.
@@ -225,7 +236,10 @@ impl Carrier {
             encrypted,
         })
         .await;
-        let flowing = poll_fn(|context| sending.poll(&mut open.wire, context));
+        let flowing = async {
+            self.permission().await;
+            poll_fn(|context| sending.poll(&mut open.wire, context)).await
+        };
         let end = faults.survive(FaultPoint::FlowFlowing, flowing).await??;
         faults.hit(FaultPoint::FlowEnded)?;
         Ok(Ok(end))
@@ -289,10 +303,20 @@ impl Carrier {
             None => return Ok(Err(failed(not_in_time()))),
         };
         self.tell(FlowNote::Opened { offset, encrypted }).await;
-        let flowing = poll_fn(|context| receiving.poll(&mut open.wire, context));
+        let flowing = async {
+            self.permission().await;
+            poll_fn(|context| receiving.poll(&mut open.wire, context)).await
+        };
         let end = faults.survive(FaultPoint::FlowFlowing, flowing).await??;
         faults.hit(FaultPoint::FlowEnded)?;
         Ok(Ok(end))
+    }
+
+    /// Waits until others see that it is open. A channel that is gone stops the flow.
+    async fn permission(&self) {
+        if self.orders.flow.recv().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn seat(&self) -> Seat {

@@ -451,6 +451,11 @@ impl Channel {
                     drop(reins.start.try_send(from));
                 }
             }
+            Command::Flow => {
+                if let Some(reins) = &self.reins {
+                    reins.flow.try_send(()).ok();
+                }
+            }
             Command::Attach(token) => {
                 if let (Some(accepted), Some(reins)) = (self.waiting.remove(&token), &self.reins) {
                     drop(reins.socket.try_send(accepted.stream));

@@ -191,6 +191,7 @@ fn the_offset_is_defined_before_it_is_open() {
             [
                 Effect::Signal(FileTransferSignal::InitialOffsetDefined(10)),
                 said(Open, NoReason),
+                Effect::Flow,
             ]
         );
         assert_eq!(state.initial_offset(), Some(10));

@@ -202,6 +202,7 @@ impl Model {
                         self.flow = Flow::Opening(from.offset);
                     }
                 }
+                Effect::Flow => assert!(matches!(self.flow, Flow::Open | Flow::Over)),
                 Effect::Attach(_) => {
                     self.attached += 1;
                     assert_eq!(self.attached, 1, "one application");
