@@ -36,8 +36,8 @@ use super::{
 use crate::client::{
     Connection, Error, Expected, Kind, Trust, TrustLevel,
     transfer::{
-        Deliveries, End, Finished, Offer, Partial, Progress, Records, Shape, Target, Transfer,
-        receive,
+        Deliveries, End, FileTransferState, Finished, Offer, Partial, Progress, Records, Shape,
+        Target, Transfer, receive,
     },
 };
 
@@ -45,6 +45,8 @@ use crate::client::{
 const AT_ONCE: usize = 4;
 /// How long what arrives may take to be put away when the user ends the command.
 const LEAVING: Duration = Duration::from_secs(5);
+/// How often what was whole when something was killed is looked for.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long to wait before getting online again: the first time, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -181,13 +183,19 @@ impl Receiving<'_> {
 
     /// Gives what arrived whole before this program was killed the name it was to have.
     async fn unfinished(&self) -> Outcome {
-        let records = self.records.clone();
-        let found = smol::unblock(move || Partial::unfinished(&records)).await;
+        let (records, now) = (self.records.clone(), self.app.clock.wall());
+        let found = smol::unblock(move || Partial::unfinished(&records, now)).await;
         for partial in found {
             let finished = smol::unblock(move || partial.finish()).await?;
             self.finished(None, None, &finished)?;
+            self.one_less();
         }
         Ok(())
+    }
+
+    fn one_less(&self) {
+        self.left
+            .set(self.left.get().map(|left| left.saturating_sub(1)));
     }
 
     /// Everything that comes over one connection.
@@ -249,6 +257,7 @@ impl Receiving<'_> {
             Offered(Transfer),
             Decided(Outcome<Fate>),
             Ended(Result<(), Ended>),
+            Look,
             Stop,
         }
         let stop = &self.app.stop;
@@ -279,6 +288,10 @@ impl Receiving<'_> {
             .or(async { Ok(Next::Offered(deliveries.next().await?)) })
             .or(async { Ok(Next::Decided(deciding.next().await)) })
             .or(async { Ok(Next::Ended(crowd.next().await)) })
+            .or(async {
+                self.app.clock.sleep(LOOK).await;
+                Ok(Next::Look)
+            })
             .await
             .map_err(Ended::of)?;
             match next {
@@ -289,6 +302,7 @@ impl Receiving<'_> {
                     }
                 }
                 Next::Ended(ended) => ended?,
+                Next::Look => self.unfinished().await.map_err(Ended::Failed)?,
                 Next::Stop => break,
             }
         }
@@ -355,6 +369,17 @@ impl Receiving<'_> {
             }
             begun => begun,
         };
+        match transfer.state().await? {
+            FileTransferState::Pending => {}
+            FileTransferState::Completed => {
+                return self
+                    .left_behind(transfer, &sender, begun)
+                    .await
+                    .map(|()| None);
+            }
+            // Whoever took it sees to it, or it is over.
+            _ => return Ok(None),
+        }
         let have = match &begun {
             Some(partial) => partial.length()?,
             None => 0,
@@ -411,6 +436,30 @@ impl Receiving<'_> {
             }
         };
         Ok(Some((sender, partial)))
+    }
+
+    /// What had arrived, and was verified, when the command that took it was killed.
+    async fn left_behind(
+        &self,
+        transfer: &Transfer,
+        sender: &Sender,
+        begun: Option<Partial>,
+    ) -> Outcome {
+        let Some(mut partial) = begun else {
+            return Ok(());
+        };
+        let reached = transfer.reached().await?;
+        if partial.length()? != reached {
+            return Ok(());
+        }
+        let finished = smol::unblock(move || {
+            partial.verified(reached)?;
+            partial.finish()
+        })
+        .await?;
+        self.finished(Some(sender), Some(&transfer.description().offer), &finished)?;
+        self.one_less();
+        Ok(transfer.close().await?)
     }
 
     fn offered(&self, sender: &Sender, offer: &Offer) -> Outcome {
@@ -524,8 +573,7 @@ impl Receiving<'_> {
             Ok((partial, End::Completed)) => {
                 let finished = smol::unblock(move || partial.finish()).await;
                 let finished = finished.map_err(|error| Ended::Failed(error.into()))?;
-                self.left
-                    .set(self.left.get().map(|left| left.saturating_sub(1)));
+                self.one_less();
                 return self
                     .finished(Some(&sender), Some(&offer), &finished)
                     .map_err(Ended::Failed);

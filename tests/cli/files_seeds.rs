@@ -90,10 +90,10 @@ fn storm(files: &Files, seed: u64, mib: u64, kills: u64) {
         let deadline = Instant::now() + PATIENCE;
         let there = || fs::metadata(&part).is_ok_and(|metadata| metadata.len() > at);
         while !there() && !whole.exists() {
-            assert!(
-                Instant::now() < deadline,
-                "seed {seed}: {victims:?}, then nothing"
-            );
+            if Instant::now() > deadline {
+                let (sent, received) = (sending.interrupt(), receiving.interrupt());
+                panic!("seed {seed}: {victims:?}, then nothing\n{sent:?}\n{received:?}");
+            }
             std::thread::yield_now();
         }
         if whole.exists() {
@@ -119,9 +119,10 @@ fn storm(files: &Files, seed: u64, mib: u64, kills: u64) {
             }
         }
     }
+    receiving.event("completed");
+    let received = receiving.finish();
     // A sender that was killed when all had arrived finds nobody to send it to again.
     drop(sending);
-    let received = receiving.finish();
     assert_eq!(
         received.code,
         Some(0),
@@ -139,6 +140,7 @@ fn every_file_arrives_as_it_was_whoever_is_killed() {
     let kills = number("PNEUMA_STORM_KILLS", 1);
     let files = Files::new();
     for seed in 0..seeds {
+        eprintln!("seed {seed}");
         let before = sent();
         let begun = Instant::now();
         storm(&files, seed, mib, kills);

@@ -18,6 +18,7 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::PathBuf,
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{FallocateFlags, FlockOperation, Timespec, Timestamps};
@@ -33,6 +34,8 @@ use crate::client::error::{Error, Kind, Result};
 
 /// How many bytes are read at a time.
 const CHUNK: usize = 256 * 1024;
+/// How long what was ended in order waits to be offered again.
+const UNHEARD: Duration = Duration::from_secs(20);
 /// Most names that are tried for a file that is arriving.
 const MOST_PARTS: u32 = 1000;
 
@@ -120,6 +123,7 @@ impl Partial {
             inode: metadata.ino(),
             stored: 0,
             boot: boot(),
+            whole: false,
             verified: false,
         };
         let lasts = key.is_some() && offer.id.is_some();
@@ -148,14 +152,23 @@ impl Partial {
         }
     }
 
-    /// Everything that was there, whole and verified, when this program ended before it could give it
-    /// its name.
-    pub fn unfinished(records: &Records) -> Vec<Self> {
-        let verified = records.all_receiving().into_iter();
-        verified
-            .filter(|record| record.verified)
-            .filter_map(|record| Partial::of_record(records, record).ok()?)
-            .collect()
+    /// Everything that was all there when this program or the service was killed, before it could be given
+    /// its name: what was verified, and what was ended in order and is not offered again, which its sender
+    /// would do that had not heard that it was verified.
+    pub fn unfinished(records: &Records, now: SystemTime) -> Vec<Self> {
+        let all = records.all_receiving().into_iter();
+        all.filter(|(record, written)| {
+            let waited = now.duration_since(*written).unwrap_or_default() >= UNHEARD;
+            record.verified || record.whole && waited
+        })
+        .filter_map(|(record, _)| Partial::of_record(records, record).ok()?)
+        .filter_map(|mut partial| {
+            let length = partial.length().ok()?;
+            (partial.record.size == Some(length)).then_some(())?;
+            partial.verified(length).ok()?;
+            Some(partial)
+        })
+        .collect()
     }
 
     fn of_record(records: &Records, record: Receiving) -> Result<Option<Self>> {
@@ -292,6 +305,18 @@ impl Partial {
             self.keep()?;
         }
         Ok(())
+    }
+
+    /// Notes that all of it came and was ended in order, or that it was not what was sent.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn whole(&mut self, whole: bool) -> Result<()> {
+        if self.record.whole == whole {
+            return Ok(());
+        }
+        self.record.whole = whole;
+        self.keep()
     }
 
     /// Notes that it is all there and is what was sent; `length` is then its size.
@@ -610,15 +635,40 @@ mod tests {
             partial.clone().finish().unwrap_err().kind,
             Kind::InvalidArgument
         );
-        assert!(Partial::unfinished(&home.records).is_empty());
+        assert!(Partial::unfinished(&home.records, SystemTime::UNIX_EPOCH).is_empty());
         partial.begin_at(10).unwrap();
         partial.verified(10).unwrap();
         drop(partial);
         // Verified, and then we were killed.
-        let mut found = Partial::unfinished(&home.records);
+        let mut found = Partial::unfinished(&home.records, SystemTime::UNIX_EPOCH);
         let finished = found.pop().expect("it is whole").finish().unwrap();
         assert_eq!(fs::read(finished.path).unwrap(), b"half whole");
         assert_eq!((home.names(), home.records()), (vec!["a.txt".into()], 0));
+    }
+
+    #[test]
+    fn what_was_ended_in_order_waits_to_be_offered_again() {
+        let home = Home::new();
+        let mut partial = home.begin(&offer(3));
+        partial.begin_at(0).unwrap();
+        write(&partial, 0, b"123");
+        partial.sync(3).unwrap();
+        partial.whole(true).unwrap();
+        drop(partial);
+        let written = home.records.all_receiving()[0].1;
+        let found = |seconds| {
+            Partial::unfinished(&home.records, written + Duration::from_secs(seconds)).len()
+        };
+        assert_eq!((found(19), home.names()), (0, vec!["a.txt.part".into()]));
+        let mut partial = home.resume(&offer(3)).expect("it is offered again");
+        partial.whole(false).unwrap();
+        drop(partial);
+        assert_eq!(found(3600), 0, "it was not what was sent");
+        let mut partial = home.resume(&offer(3)).expect("it is offered again");
+        partial.whole(true).unwrap();
+        assert_eq!(found(3600), 0, "somebody is at it");
+        drop(partial);
+        assert_eq!(found(3600), 1);
     }
 
     #[test]
