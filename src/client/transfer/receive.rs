@@ -207,9 +207,14 @@ async fn through(
         following.verdict(connection.bus()).await?;
         return Err(error);
     }
+    // Before anybody is told: the service may be killed at this very moment.
+    let whole = partial.size() == Some(at);
+    blocking(partial, move |partial| {
+        partial.sync(at)?;
+        partial.whole(whole)
+    })
+    .await?;
     sync(transfer, partial, at, ended.is_none()).await?;
-    let whole = partial.size() == Some(at) && !stopped;
-    blocking(partial, move |partial| partial.whole(whole)).await?;
     let end = match ended {
         Some(end) => end,
         None => following.verdict(connection.bus()).await?,

@@ -65,7 +65,7 @@ pub(super) struct Receiving {
     /// written since then is there as long as it runs.
     pub stored: u64,
     pub boot: String,
-    /// It is all there, as the service ended it in order; that it was verified we have not heard.
+    /// It is all there; that it was verified we have not heard.
     #[serde(default)]
     pub whole: bool,
     /// It is all there and is what was sent; only its name is still to be given.
