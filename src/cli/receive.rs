@@ -184,8 +184,11 @@ impl Receiving<'_> {
         let records = self.records.clone();
         let found = smol::unblock(move || Partial::unfinished(&records)).await;
         for partial in found {
-            let finished = smol::unblock(move || partial.finish()).await?;
-            self.finished(None, None, &finished)?;
+            match smol::unblock(move || partial.finish()).await {
+                Ok(finished) => self.finished(None, None, &finished)?,
+                // What lies there from before must not keep anything else from arriving.
+                Err(error) => self.remark(format!("{}.", safe(&error.message))),
+            }
         }
         Ok(())
     }
@@ -380,6 +383,7 @@ impl Receiving<'_> {
             match asked.or(withdrawn).await? {
                 None => {
                     self.app.out.prompt("\nIt is not on offer any more.");
+                    transfer.close_if_cancelled().await?;
                     return Ok(None);
                 }
                 Some(Answer::No) => {
@@ -523,7 +527,16 @@ impl Receiving<'_> {
         let (partial, why) = match received {
             Ok((partial, End::Completed)) => {
                 let finished = smol::unblock(move || partial.finish()).await;
-                let finished = finished.map_err(|error| Ended::Failed(error.into()))?;
+                let finished = match finished {
+                    Ok(finished) => finished,
+                    // A folder that is none. It is as if it had never been, and the next one may do better.
+                    Err(error) if error.kind == Kind::BadAnswer => {
+                        return self
+                            .broken(&sender, &offer, &error, 0)
+                            .map_err(Ended::Failed);
+                    }
+                    Err(error) => return Err(Ended::Failed(error.into())),
+                };
                 self.left
                     .set(self.left.get().map(|left| left.saturating_sub(1)));
                 return self

@@ -83,9 +83,11 @@ pub async fn receive(
     mut watch: impl FnMut(Progress),
 ) -> Result<(Partial, End), (Partial, Error)> {
     let end = through(connection, transfer, &mut partial, most, stop, &mut watch).await;
-    if !matches!(&end, Err(error) if error.kind == Kind::NotAvailable)
-        && let Err(error) = transfer.close().await
-    {
+    let closed = match &end {
+        Err(error) if error.kind == Kind::NotAvailable => transfer.close_if_cancelled().await,
+        _ => transfer.close().await,
+    };
+    if let Err(error) = closed {
         tracing::debug!(%error, "a transfer's channel could not be closed");
     }
     match end {
@@ -212,7 +214,10 @@ async fn through(
         None => following.verdict(connection.bus()).await?,
     };
     if end == End::Completed {
-        blocking(partial, move |partial| partial.verified(at)).await?;
+        return match blocking(partial, move |partial| partial.verified(at)).await {
+            Err(error) if error.kind == Kind::ConnectionLost => Ok(End::Broken(error)),
+            verified => verified.map(|()| end),
+        };
     }
     Ok(end)
 }
