@@ -197,6 +197,7 @@ fn explain(kind: Kind) -> (Code, &'static str, &'static str) {
             "bad-answer",
             "the connection manager that runs may not fit this command; stop it and try again",
         ),
+        Kind::TooLarge => (Code::Refused, "too-large", ""),
         Kind::Io => (Code::Failed, "io", ""),
         Kind::Other => (Code::Failed, "other", ""),
     }

@@ -55,6 +55,8 @@ pub enum Kind {
     TimedOut,
     /// An answer that does not follow the specification.
     BadAnswer,
+    /// A contact sends more than it said, or than our user allows.
+    TooLarge,
     /// A local socket, file or process.
     Io,
     /// Everything else.

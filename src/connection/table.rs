@@ -337,13 +337,13 @@ impl Table {
 }
 
 /// Whether it is an offer of the contact's that our user has not answered.
+/// A file's channel stays when the contact takes its offer back, until somebody here closes it: it counts,
+/// or whoever offers and takes back would fill the table.
 fn waits_for_our_user(object: &ChannelObject) -> bool {
     !object.parties().requested
         && match object {
             ChannelObject::StreamTube(tube) => tube.view.get().state == TubeState::LocalPending,
-            ChannelObject::FileTransfer(transfer) => {
-                transfer.view.get().state == FileTransferState::Pending
-            }
+            ChannelObject::FileTransfer(_) => !was_taken_up(object),
         }
 }
 

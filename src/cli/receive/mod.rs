@@ -182,9 +182,14 @@ impl Receiving<'_> {
         let (records, now) = (self.records.clone(), self.app.clock.wall());
         let found = smol::unblock(move || Partial::unfinished(&records, now)).await;
         for partial in found {
-            let finished = smol::unblock(move || partial.finish()).await?;
-            self.finished(None, None, &finished)?;
-            self.one_less();
+            match smol::unblock(move || partial.finish()).await {
+                Ok(finished) => {
+                    self.finished(None, None, &finished)?;
+                    self.one_less();
+                }
+                // What lies there from before must not keep anything else from arriving.
+                Err(error) => self.remark(format!("{}.", safe(&error.message))),
+            }
         }
         Ok(())
     }
@@ -235,7 +240,7 @@ impl Receiving<'_> {
         deliveries: &mut Deliveries,
     ) -> Result<(), Ended> {
         enum Next {
-            Offered(Transfer),
+            Offered(Box<Transfer>),
             Decided(Outcome<Fate>),
             Ended(Result<(), Ended>),
             Look,
@@ -266,7 +271,7 @@ impl Receiving<'_> {
                 stop.stopped().await;
                 Ok(Next::Stop)
             }
-            .or(async { Ok(Next::Offered(deliveries.next().await?)) })
+            .or(async { Ok(Next::Offered(Box::new(deliveries.next().await?))) })
             .or(async { Ok(Next::Decided(deciding.next().await)) })
             .or(async { Ok(Next::Ended(crowd.next().await)) })
             .or(async {
@@ -276,7 +281,7 @@ impl Receiving<'_> {
             .await
             .map_err(Ended::of)?;
             match next {
-                Next::Offered(transfer) => waiting.push_back(transfer),
+                Next::Offered(transfer) => waiting.push_back(*transfer),
                 Next::Decided(fate) => {
                     if let Fate::Taken(taken) = fate.map_err(Ended::Failed)? {
                         let (transfer, sender, partial) = *taken;
@@ -313,12 +318,11 @@ impl Receiving<'_> {
         match self.decide_open(connection, &transfer, asker).await {
             Ok(Some((sender, partial))) => Ok(Fate::Taken(Box::new((transfer, sender, partial)))),
             Ok(None) => Ok(Fate::Gone),
-            // The next one may do better.
-            Err(Failure::Error {
-                word: "not-available" | "not-yours" | "invalid-argument",
-                message,
-                ..
-            }) => {
+            // This machine's own trouble would be the next one's, too.
+            Err(failure @ Failure::Error { word: "io", .. }) => Err(failure),
+            // Whatever a contact did: the next offer may do better. That the service is gone is told by
+            // what waits for offers.
+            Err(Failure::Error { message, .. }) => {
                 self.remark(format!("{}.", safe(&message)));
                 Ok(Fate::Gone)
             }
@@ -389,6 +393,7 @@ impl Receiving<'_> {
             match asked.or(withdrawn).await? {
                 None => {
                     self.app.out.prompt("\nIt is not on offer any more.");
+                    transfer.close_if_cancelled().await?;
                     return Ok(None);
                 }
                 Some(Answer::No) => {
@@ -542,7 +547,16 @@ impl Receiving<'_> {
         let (partial, why) = match received {
             Ok((partial, End::Completed)) => {
                 let finished = smol::unblock(move || partial.finish()).await;
-                let finished = finished.map_err(|error| Ended::Failed(error.into()))?;
+                let finished = match finished {
+                    Ok(finished) => finished,
+                    // A folder that is none. It is as if it had never been, and the next one may do better.
+                    Err(error) if error.kind == Kind::BadAnswer => {
+                        return self
+                            .broken(&sender, &offer, &error, 0)
+                            .map_err(Ended::Failed);
+                    }
+                    Err(error) => return Err(Ended::Failed(error.into())),
+                };
                 self.one_less();
                 return self
                     .finished(Some(&sender), Some(&offer), &finished)
@@ -554,7 +568,7 @@ impl Receiving<'_> {
             ),
             Ok((partial, End::Broken(error))) => (partial, error),
             // It is as if it had never been.
-            Err((partial, error)) if error.kind == Kind::ResourceUnavailable => {
+            Err((partial, error)) if error.kind == Kind::TooLarge => {
                 partial.discard();
                 return self
                     .broken(&sender, &offer, &error, 0)
@@ -565,12 +579,15 @@ impl Receiving<'_> {
                 partial.leave();
                 return Err(match error.kind {
                     Kind::Io => Ended::Failed(kept(error, &place)),
-                    Kind::NotAvailable => {
+                    Kind::ServiceGone | Kind::NoService | Kind::Disconnected | Kind::NoBus => {
+                        Ended::of(error)
+                    }
+                    // Whatever it was, the next one may do better, and this one when it is offered again.
+                    _ => {
                         return self
                             .broken(&sender, &offer, &error, 0)
                             .map_err(Ended::Failed);
                     }
-                    _ => Ended::of(error),
                 });
             }
         };

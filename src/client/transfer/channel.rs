@@ -382,6 +382,20 @@ impl Transfer {
         self.remote.call(names::CLAIM, "Claim", &()).await
     }
 
+    /// Closes the channel if the transfer was cancelled, which nobody else may do; one that another program
+    /// took stays.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn close_if_cancelled(&self) -> Result<()> {
+        match self.state().await {
+            Ok(FileTransferState::Cancelled) => self.close().await,
+            Ok(_) => Ok(()),
+            Err(error) if error.kind.is_gone() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Closes the channel: declines, takes back or stops what has not ended. One that is closed
     /// already counts as closed.
     ///

@@ -41,6 +41,11 @@ impl<'a> Following<'a> {
         Following { events, transfer }
     }
 
+    /// Whose events they are.
+    pub fn transfer(&self) -> &'a Transfer {
+        self.transfer
+    }
+
     /// The next. Cancel-safe.
     ///
     /// # Errors

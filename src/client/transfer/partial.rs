@@ -322,8 +322,13 @@ impl Partial {
     /// Notes that it is all there and is what was sent; `length` is then its size.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; [`Kind::ConnectionLost`] when it is not as long as the contact said: then
+    /// bytes went elsewhere.
     pub fn verified(&mut self, length: u64) -> Result<()> {
+        if self.record.size.is_some_and(|size| size != length) {
+            let why = "the transfer ended, and not all of it came here";
+            return Err(Error::new(Kind::ConnectionLost, why));
+        }
         self.file
             .sync_data()
             .map_err(|error| self.unwritable(error))?;
@@ -336,7 +341,8 @@ impl Partial {
     /// Gives what was verified its name, permissions and date.
     ///
     /// # Errors
-    /// What the system says; it is still there under the name it had.
+    /// What the system says; it is still there under the name it had. [`Kind::BadAnswer`] for a folder
+    /// that cannot be unpacked, now or later: it is thrown away.
     pub fn finish(self) -> Result<Finished> {
         if !self.record.verified {
             return Err(Error::new(
@@ -346,8 +352,13 @@ impl Partial {
         }
         let name = SafeName::of(&self.record.name);
         let (settled, unpacked) = if self.record.is_folder {
-            let (name, unpacked) = self.unpack(&name)?;
-            (name, Some(unpacked))
+            match self.unpack(&name) {
+                Err(error) if error.kind == Kind::BadAnswer => {
+                    self.discard();
+                    return Err(error);
+                }
+                unpacked => unpacked.map(|(name, unpacked)| (name, Some(unpacked)))?,
+            }
         } else {
             self.dress().map_err(|error| self.unwritable(error))?;
             let settled = self.target.settle(&self.record.part, &name);
@@ -519,6 +530,8 @@ pub(super) fn at(seconds: i64) -> Timestamps {
     }
 }
 
+#[cfg(test)]
+mod damaged;
 #[cfg(test)]
 #[path = "partial_tests.rs"]
 mod tests;

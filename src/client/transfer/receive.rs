@@ -83,9 +83,11 @@ pub async fn receive(
     mut watch: impl FnMut(Progress),
 ) -> Result<(Partial, End), (Partial, Error)> {
     let end = through(connection, transfer, &mut partial, most, stop, &mut watch).await;
-    if !matches!(&end, Err(error) if error.kind == Kind::NotAvailable)
-        && let Err(error) = transfer.close().await
-    {
+    let closed = match &end {
+        Err(error) if error.kind == Kind::NotAvailable => transfer.close_if_cancelled().await,
+        _ => transfer.close().await,
+    };
+    if let Err(error) = closed {
         tracing::debug!(%error, "a transfer's channel could not be closed");
     }
     match end {
@@ -197,7 +199,7 @@ async fn through(
         Ok(()) => None,
         Err(Cut::Disk(error)) => Some(partial.unwritable(error)),
         Err(Cut::TooMany) => Some(Error::new(
-            Kind::ResourceUnavailable,
+            Kind::TooLarge,
             "the contact sends more than it said, or than you allow with --max-size",
         )),
     };
@@ -219,12 +221,13 @@ async fn through(
         Some(end) => end,
         None => following.verdict(connection.bus()).await?,
     };
-    let good = end == End::Completed;
-    blocking(partial, move |partial| match good {
-        true => partial.verified(at),
-        false => partial.whole(false),
-    })
-    .await?;
+    if end == End::Completed {
+        return match blocking(partial, move |partial| partial.verified(at)).await {
+            Err(error) if error.kind == Kind::ConnectionLost => Ok(End::Broken(error)),
+            verified => verified.map(|()| end),
+        };
+    }
+    blocking(partial, |partial| partial.whole(false)).await?;
     Ok(end)
 }
 

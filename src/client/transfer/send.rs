@@ -181,7 +181,14 @@ async fn flow(
                 watch(Progress::Handed(outlet.at.load(Ordering::Relaxed) - offset));
                 return following.verdict(bus).await;
             }
-            Either::Copied(Err(Cut::Source(error))) => return Err(error),
+            Either::Copied(Err(Cut::Source(error))) => {
+                // Before the socket ends: what the service has read may be as long as the file, and would
+                // count as all of it.
+                if let Err(error) = following.transfer().close().await {
+                    tracing::debug!(%error, "a transfer's channel could not be closed");
+                }
+                return Err(error);
+            }
             Either::Step(step) => {
                 let step = step?;
                 if let Step::Transferred(count) = step {

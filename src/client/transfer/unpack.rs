@@ -8,15 +8,17 @@
 //! - Files, folders and such links: everything else (devices, pipes, hard links, sparse files) is left out.
 //! - Permissions are those of the sender, without those that run a program as somebody else, and less
 //!   what this user's umask takes; dates are the sender's.
-//! - Bounds: [`MOST_ENTRIES`], [`MOST_DEPTH`], and no more bytes than the archive has.
+//! - Bounds: [`MOST_ENTRIES`], [`MOST_DEPTH`], [`MOST_HEADERS`], and no more bytes than the archive has.
 //!
 //! What is left out is counted and told. An archive that is damaged or beyond the bounds makes no folder at
 //! all.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     io::{self, Read},
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    rc::Rc,
 };
 
 use rustix::{
@@ -37,6 +39,8 @@ use crate::client::error::{Error, Kind, Result};
 pub const MOST_ENTRIES: u64 = 1_000_000;
 /// Most folders in each other.
 pub const MOST_DEPTH: usize = 100;
+/// Most bytes that say what one thing in it is: headers, long names and whatever else is kept in memory.
+pub const MOST_HEADERS: u64 = 256 * 1024;
 /// Longest target of a link that is made.
 const MOST_LINK: usize = 4095;
 /// Most folders that are kept open, so that a file costs one call and not one for each part of its path.
@@ -124,17 +128,23 @@ impl Unpacking {
     }
 
     fn run(mut self, archive: impl Read, modified: Option<i64>) -> io::Result<Unpacked> {
-        let mut archive = tar::Archive::new(archive);
+        let left = Rc::new(Cell::new(MOST_HEADERS));
+        let mut archive = tar::Archive::new(Metered {
+            archive,
+            left: left.clone(),
+        });
         let mut seen = 0;
         for entry in archive.entries()? {
             let mut entry = entry?;
+            left.set(u64::MAX);
             seen += 1;
             if seen > MOST_ENTRIES {
                 return Err(io::Error::other(format!(
                     "it has more than {MOST_ENTRIES} files"
                 )));
             }
-            self.entry(&mut entry)?;
+            let unread = self.entry(&mut entry)?;
+            left.set(unread.saturating_add(MOST_HEADERS));
         }
         for (path, to) in std::mem::take(&mut self.links) {
             self.link(&path, &to)?;
@@ -157,11 +167,17 @@ impl Unpacking {
         Ok(self.done)
     }
 
-    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<()> {
+    /// Makes what an entry says. Gives how many bytes of it were not read.
+    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<u64> {
+        let unread = match entry.header().entry_type() {
+            // Of one with holes the other says how large it would be.
+            EntryType::GNUSparse => entry.header().entry_size()?,
+            _ => entry.size(),
+        };
         let given = entry.path_bytes().into_owned();
         let Some((path, renamed)) = path_of(&given) else {
             self.leave_out(&given);
-            return Ok(());
+            return Ok(unread);
         };
         if path.len() > MOST_DEPTH {
             return Err(io::Error::other(format!(
@@ -173,7 +189,7 @@ impl Unpacking {
         let modified = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
         match (header.entry_type(), path.split_last()) {
             // The folder itself.
-            (EntryType::Directory, None) => return Ok(()),
+            (EntryType::Directory, None) => return Ok(unread),
             (EntryType::Directory, _) => {
                 self.folder(&path)?;
                 self.folders.push((path, mode, modified));
@@ -192,30 +208,33 @@ impl Unpacking {
                     // The same name twice: the first stays.
                     Err(Errno::EXIST) => {
                         self.leave_out(&given);
-                        return Ok(());
+                        return Ok(unread);
                     }
                     Err(error) => return Err(error.into()),
                 };
                 let mut file = std::fs::File::from(file);
                 io::copy(entry, &mut file)?;
                 dress(&file, mode & !self.mask | 0o400, modified)?;
+                self.done.renamed += u64::from(renamed);
+                self.done.entries += 1;
+                return Ok(0);
             }
             (EntryType::Symlink, Some((_, parents))) => {
                 let to = entry.link_name_bytes().unwrap_or_default().into_owned();
                 if !stays_inside(&to, parents.len()) {
                     self.leave_out(&given);
-                    return Ok(());
+                    return Ok(unread);
                 }
                 self.links.push((path, to));
             }
             _ => {
                 self.leave_out(&given);
-                return Ok(());
+                return Ok(unread);
             }
         }
         self.done.renamed += u64::from(renamed);
         self.done.entries += 1;
-        Ok(())
+        Ok(unread)
     }
 
     fn link(&mut self, path: &[String], to: &[u8]) -> io::Result<()> {
@@ -279,6 +298,27 @@ impl Unpacking {
             let name = String::from_utf8_lossy(given).into_owned();
             self.done.examples.push(name);
         }
+    }
+}
+
+/// The archive, of which no more is read than is left: names are read into memory, however long they are.
+struct Metered<R> {
+    archive: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 {
+            return Err(io::Error::other("the names in it are too long"));
+        }
+        let most = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.archive.read(&mut buffer[..most])?;
+        self.left.set(left - read as u64);
+        Ok(read)
     }
 }
 
@@ -564,5 +604,31 @@ mod tests {
         home.unpack(&Hostile::new().file("a").bytes()).unwrap();
         assert_eq!(home.found(), ["new", "new/a"]);
         home.is_untouched();
+    }
+
+    #[test]
+    fn a_name_without_end_is_not_read_into_memory() {
+        let home = Home::new();
+        let long = vec![b'n'; 2 * usize::try_from(MOST_HEADERS).unwrap()];
+        for kind in [
+            EntryType::GNULongName,
+            EntryType::GNULongLink,
+            EntryType::XHeader,
+        ] {
+            let archive = Hostile::new()
+                .with(kind, "long", "", &long)
+                .file("a")
+                .bytes();
+            let error = home.unpack(&archive).unwrap_err();
+            assert!(error.message.contains("too long"), "{kind:?}: {error:?}");
+            assert_eq!((error.kind, home.found().len()), (Kind::BadAnswer, 0));
+        }
+        // What is left out may be as long as it likes.
+        let archive = Hostile::new()
+            .with(EntryType::Link, "link", "a", &long)
+            .file("a")
+            .bytes();
+        let unpacked = home.unpack(&archive).unwrap();
+        assert_eq!((unpacked.entries, unpacked.left_out), (1, 1));
     }
 }

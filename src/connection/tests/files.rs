@@ -320,6 +320,15 @@ fn files_and_tubes_on_offer_count_together() {
         [Some(Error::ResourceUnavailable(_))]
     ));
     assert_eq!(connection.view.get().channels.len(), MAX_OFFERS_OF_ONE);
+    // Taken back, its channel is there until somebody closes it.
+    world.opener.files.lock().unwrap()[0].becomes(FileTransferState::Cancelled);
+    world.sim.advance(OF_A_STRANGER.each);
+    let (event, withdrawn) = file_of("bob@there");
+    world.happens(event);
+    assert!(matches!(
+        withdrawn.lock().unwrap()[..],
+        [Some(Error::ResourceUnavailable(_))]
+    ));
     // Once it is answered it does not wait any more; how often one may offer is another question.
     world.opener.files.lock().unwrap()[0].becomes(FileTransferState::Accepted);
     world.sim.advance(OF_A_STRANGER.each);
