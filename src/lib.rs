@@ -1,4 +1,4 @@
-//! Pneuma: a Telepathy connection manager for tubes.
+//! Pneuma: a Telepathy connection manager for tubes and files.
 //!
 //! A program on smol can have the manager inside itself, on its own executor:
 //!

@@ -1,6 +1,6 @@
 //! What the actors need from the floors above them, as traits. `session/` implements
-//! [`BytestreamConnector`], [`TubeSignalling`] and [`IncomingBytestream`]; `dbus/` implements
-//! [`ObjectTree`]; `testing/` has a fake of each.
+//! [`BytestreamConnector`], [`TubeSignalling`] and [`IncomingBytestream`] for tubes, [`FileSending`] and
+//! [`IncomingFile`] for files; `dbus/` implements [`ObjectTree`]; `testing/` has a fake of each.
 //!
 //! All are object-safe and return boxed futures; dropping a future cancels what it does and leaves
 //! nothing behind.

@@ -119,7 +119,7 @@ pub struct AccountArgs {
     /// Let connections go these ways only: socks5 (direct), ibb (inside the stream) or both
     #[arg(long, global = true, env = "PNEUMA_BYTESTREAMS", value_name = "WAYS")]
     pub bytestreams: Option<String>,
-    /// Let other users of this machine use the sockets of your tubes
+    /// Let other users of this machine use the sockets of your tubes and files
     #[arg(long, global = true)]
     pub any_local_user: bool,
 }

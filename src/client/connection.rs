@@ -1,4 +1,5 @@
-//! A connection of our connection manager: going online and offline, contacts, tubes, trust, policy.
+//! A connection of our connection manager: going online and offline, contacts, tubes, files, trust,
+//! policy.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

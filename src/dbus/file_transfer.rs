@@ -39,20 +39,53 @@ pub fn id(file: &FileOffer) -> String {
     file.id.map(|id| id.to_string()).unwrap_or_default()
 }
 
-/// The socket that an application connects to, as AcceptFile and ProvideFile ask for it.
+/// The socket that an application asks for: its type, its access control, and that one's parameter.
+pub type Socket<'v> = (u32, u32, &'v Variant<'v>);
+
+/// What such a socket is.
 ///
 /// # Errors
 /// `NotImplemented` for a combination that `AvailableSocketTypes` does not have; `InvalidArgument` for
 /// what means nothing.
-pub fn socket(
+fn understood(
     object: &FileTransferObject,
-    address_type: u32,
-    access_control: u32,
-    parameter: &Variant<'_>,
+    socket: Socket<'_>,
 ) -> Outcome<(AddressType, AccessRule)> {
+    let (address_type, access_control, parameter) = socket;
     let available = &object.description.sockets;
     let (kind, access) = sockets::supported(available, address_type, access_control)?;
     Ok((kind, sockets::access_rule(kind, access, parameter)?))
+}
+
+/// AcceptFile and `Transfer1.AcceptFrom`; gives the address that listens.
+///
+/// # Errors
+/// Those of [`ConnectionHandle::accept_file`], and for a socket that cannot be had.
+pub async fn accept(
+    connection: &ConnectionHandle,
+    object: &FileTransferObject,
+    socket: Socket<'_>,
+    from: Resume,
+) -> Outcome<Variant<'static>> {
+    let (kind, rule) = understood(object, socket)?;
+    let address = connection.accept_file(object, kind, rule, from).await?;
+    Ok(sockets::address(&address))
+}
+
+/// ProvideFile and `Transfer1.ProvideFrom`, which says where the application begins; gives the address
+/// that listens.
+///
+/// # Errors
+/// Those of [`ConnectionHandle::provide_file`], and for a socket that cannot be had.
+pub async fn provide(
+    connection: &ConnectionHandle,
+    object: &FileTransferObject,
+    socket: Socket<'_>,
+    from: Option<u64>,
+) -> Outcome<Variant<'static>> {
+    let (kind, rule) = understood(object, socket)?;
+    let address = connection.provide_file(object, kind, rule, from).await?;
+    Ok(sockets::address(&address))
 }
 
 impl FileTransfer {
@@ -166,21 +199,12 @@ impl FileTransfer {
         offset: u64,
     ) -> Result<Variant<'static>> {
         answered("AcceptFile", async {
-            let (kind, rule) = socket(
-                &self.object,
-                address_type,
-                access_control,
-                &access_control_param,
-            )?;
+            let socket = (address_type, access_control, &*access_control_param);
             let from = Resume {
                 offset,
                 stored: None,
             };
-            let address = self
-                .connection
-                .accept_file(&self.object, kind, rule, from)
-                .await?;
-            Ok(sockets::address(&address))
+            accept(&self.connection, &self.object, socket, from).await
         })
         .await
     }
@@ -193,17 +217,8 @@ impl FileTransfer {
         access_control_param: OwnedVariant,
     ) -> Result<Variant<'static>> {
         answered("ProvideFile", async {
-            let (kind, rule) = socket(
-                &self.object,
-                address_type,
-                access_control,
-                &access_control_param,
-            )?;
-            let address = self
-                .connection
-                .provide_file(&self.object, kind, rule, None)
-                .await?;
-            Ok(sockets::address(&address))
+            let socket = (address_type, access_control, &*access_control_param);
+            provide(&self.connection, &self.object, socket, None).await
         })
         .await
     }

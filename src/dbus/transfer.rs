@@ -12,8 +12,7 @@ use zbus::{OwnedVariant, Variant, object_server::SignalEmitter};
 
 use super::{
     error::{self, Result, answered, read},
-    file_transfer::{self, socket},
-    sockets,
+    file_transfer::{self, accept, provide},
 };
 use crate::connection::ConnectionHandle;
 
@@ -116,18 +115,9 @@ impl Transfer {
         stored_sha256: String,
     ) -> Result<Variant<'static>> {
         answered("AcceptFrom", async {
-            let (kind, rule) = socket(
-                &self.object,
-                address_type,
-                access_control,
-                &access_control_param,
-            )?;
+            let socket = (address_type, access_control, &*access_control_param);
             let from = resume(offset, &stored_sha256)?;
-            let address = self
-                .connection
-                .accept_file(&self.object, kind, rule, from)
-                .await?;
-            Ok(sockets::address(&address))
+            accept(&self.connection, &self.object, socket, from).await
         })
         .await
     }
@@ -142,17 +132,8 @@ impl Transfer {
         offset: u64,
     ) -> Result<Variant<'static>> {
         answered("ProvideFrom", async {
-            let (kind, rule) = socket(
-                &self.object,
-                address_type,
-                access_control,
-                &access_control_param,
-            )?;
-            let address = self
-                .connection
-                .provide_file(&self.object, kind, rule, Some(offset))
-                .await?;
-            Ok(sockets::address(&address))
+            let socket = (address_type, access_control, &*access_control_param);
+            provide(&self.connection, &self.object, socket, Some(offset)).await
         })
         .await
     }

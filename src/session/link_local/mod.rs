@@ -5,7 +5,8 @@
 //!              ◀─ SessionEvent ──────────┘       ├── discovery (mDNS: ours or the Avahi daemon's)
 //!                                                ├── network (TCP, listeners)
 //!  tubes ── TubeSignalling, BytestreamConnector  └── stream (one task for each XML stream)
-//!              └──────── Link ────────────────────────┘
+//!  files ── FileSending                                   │
+//!              └──────── Link ────────────────────────────┘
 //! ```
 //!
 //! One [`start`] for each account. An embedder should know: mdns-sd has a thread of its own, timers and
