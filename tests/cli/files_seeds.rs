@@ -115,19 +115,26 @@ fn storm(files: &Files, seed: u64, mib: u64, kills: u64) {
             }
             Victim::ReceivingCommand => {
                 receiving.signal(Signal::KILL);
+                receiving.finish();
+                if whole.exists() {
+                    // It was killed when all was done.
+                    receiving = files.receiving(&[]);
+                    break;
+                }
                 receiving = files.receiving(&["--once"]);
             }
         }
     }
-    receiving.event("completed");
-    let received = receiving.finish();
+    if whole.exists() {
+        // Nothing is left to come; what it is at does not matter.
+        drop(receiving.interrupt());
+    } else {
+        let received = receiving.finish();
+        let well = received.code == Some(0);
+        assert!(well, "seed {seed}: {victims:?}: {received:?}");
+    }
     // A sender that was killed when all had arrived finds nobody to send it to again.
     drop(sending);
-    assert_eq!(
-        received.code,
-        Some(0),
-        "seed {seed}: {victims:?}: {received:?}"
-    );
     files.is_there(&name, &bytes);
     assert!(!part.exists(), "seed {seed}: {victims:?}");
     fs::remove_file(whole).expect("it is there");
@@ -144,6 +151,7 @@ fn quarter(number_of_it: u64) {
     }
     let files = Files::new();
     for seed in mine {
+        eprintln!("seed {seed}");
         let before = sent();
         let begun = Instant::now();
         storm(&files, seed, mib, kills);

@@ -239,12 +239,15 @@ impl Running {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
-                Ok(_) => {}
+                Ok(line) => {
+                    self.shown.push_str(&line);
+                    self.shown.push('\n');
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     drop(self.child.kill());
                     let err = self.readers.pop().map(JoinHandle::join);
-                    panic!("it did not end; {err:?}");
+                    panic!("it did not end; {err:?}\n{}", self.shown);
                 }
             }
         }
