@@ -210,6 +210,7 @@ async fn end(
                 StreamEvent::Admit(admission) => admission.reply.answer(Ok(Admitted {
                     contact: ContactId(admission.from),
                     pneuma: Some(true),
+                    announced: Vec::new(),
                 })),
                 StreamEvent::Ready(link) => ready.send(link).await.expect("a listener"),
                 StreamEvent::Connection(_, incoming) => {

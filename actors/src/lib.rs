@@ -27,12 +27,13 @@
 //! There is no D-Bus and no XML here. Whoever uses the crate implements the [`ports`]:
 //! an [`ObjectTree`](ports::ObjectTree) that shows channels to people, and a session
 //! ([`BytestreamConnector`](ports::BytestreamConnector), [`TubeSignalling`](ports::TubeSignalling),
-//! [`IncomingBytestream`](ports::IncomingBytestream)) that reaches contacts.
+//! [`IncomingBytestream`](ports::IncomingBytestream); [`FileSending`](ports::FileSending),
+//! [`IncomingFile`](ports::IncomingFile)) that reaches contacts.
 //!
 //! # The tree
 //!
 //! ```text
-//!  supervisor (root) ── SupervisorHandle: open_stream_tube, close_owner, shutdown, restarts
+//!  supervisor (root) ── SupervisorHandle: open_stream_tube, open_file_transfer, close_owner, shutdown …
 //!   └─ channel supervisor, one for each channel
 //!       │  owns: mailbox · recovery record · listening socket · sockets that wait · slots · signals
 //!       ├─ tube        decides; each decision is one commit    ── restarted from its record
@@ -40,13 +41,19 @@
 //!       ├─ dialler     dials the offered service, one by one   ── restarted; what it held is refused
 //!       ├─ announcer   emits signals in order                  ── restarted at the signal in hand
 //!       └─ relay …     one for each connection, both ways      ── ConnectionClosed(ConnectionLost)
+//!
+//!      of a file transfer:
+//!       ├─ transfer    decides; each decision is one commit    ── restarted from its record
+//!       ├─ listener    accepts the application                 ── restarted on the same descriptor
+//!       ├─ announcer   emits signals in order                  ── restarted at the signal in hand
+//!       └─ flow        offers or accepts, and carries the file ── Cancelled(LocalError), and it is said
 //! ```
 //!
 //! The actors of a channel are siblings: a relay does not notice that its tube is restarted. Restarts
 //! are limited in number per time, with a growing pause ([`RestartPolicy`](supervisor::RestartPolicy));
 //! past the limit the failure moves up, the channel closes, every connection is said to be lost exactly
-//! once, and nothing is left behind. A panic is a failure like any other: the actor's state is thrown away
-//! with it, and what survives was committed before.
+//! once (a file transfer to be cancelled), and nothing is left behind. A panic is a failure like any
+//! other: the actor's state is thrown away with it, and what survives was committed before.
 //!
 //! A [`Bridge`](bridge::Bridge) stands outside of the tree: whoever makes one runs it, and stops it.
 //! [`Limits`](limits::Limits) are no actor: the channels they hold for share them.

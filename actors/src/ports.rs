@@ -146,11 +146,12 @@ pub trait IncomingFile: Send + 'static {
     /// Whether the sender can begin elsewhere than at the beginning.
     fn has_ranges(&self) -> bool;
 
-    /// Agrees, and waits until the bytes can flow. A beginning other than 0 is asked for only of a
-    /// sender that has ranges.
+    /// Agrees, and waits until the bytes can flow, for as long as the sender takes to begin. A beginning
+    /// other than 0 is asked for only of a sender that has ranges.
     ///
     /// # Errors
-    /// `ConnectionFailed`, `Offline`.
+    /// `InvalidArgument` for a beginning that the sender does not have, `Rejected` when it took its offer
+    /// back meanwhile, `ResourceUnavailable`, `ConnectionFailed`, `Offline`.
     fn accept(self: Box<Self>, from: Resume) -> BoxFuture<'static, Result<FileStream, Error>>;
 
     /// Declines.
@@ -197,8 +198,8 @@ pub struct StreamTubeDescription {
 pub struct FileTransferDescription {
     /// With whom.
     pub parties: Parties,
-    /// The file.
-    pub file: FileOffer,
+    /// The file. Boxed: a description travels with descriptions of smaller things.
+    pub file: Box<FileOffer>,
     /// `FileTransfer.AvailableSocketTypes`.
     pub sockets: SocketTypes,
     /// `FileTransfer.URI` of a requested transfer; that of an incoming one is set later.

@@ -7,6 +7,7 @@
 
 mod accept;
 mod address;
+mod again;
 mod app;
 mod args;
 mod ask;

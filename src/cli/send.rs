@@ -20,12 +20,12 @@ use std::{
     io::Read as _,
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use serde_json::json;
 
 use super::{
+    again::Again,
     app::{App, Confirm, Need, next_change_of_contacts},
     bars::{Bar, Bars},
     crowd::Crowd,
@@ -39,9 +39,6 @@ use crate::client::{
 
 /// Most files that are offered at the same time.
 const AT_ONCE: usize = 4;
-/// How long to wait before something that broke is tried again: the first time, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What to send, and to whom.
 #[derive(Clone, Copy, Debug)]
@@ -66,20 +63,6 @@ struct Item {
     offered: Cell<bool>,
     /// Bytes that were handed over by all attempts.
     handed: Cell<u64>,
-}
-
-/// A pause that grows.
-struct Pause(Duration);
-
-impl Pause {
-    fn new() -> Self {
-        Pause(FIRST_PAUSE)
-    }
-
-    async fn wait(&mut self, app: &App) {
-        app.clock.sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-    }
 }
 
 /// What one connection came to.
@@ -116,24 +99,25 @@ pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
         bars,
         chosen: RefCell::new(None),
     };
-    let mut pause = Pause::new();
+    let mut tries = Again::new();
     while items.iter().any(|item| item.done.borrow().is_none()) {
-        let began = sending.chosen.borrow().is_some();
         let round = app
             .with_connection(async |connection| {
                 app.interruptible(sending.round(connection, &items)).await
             })
             .await;
+        let began = sending.chosen.borrow().is_some();
         let why = match round {
             Ok(Round::Done) => break,
-            Ok(Round::Again(error)) => error.message,
-            // What kept us from getting online at all is said at once; later, it will pass.
-            Err(Failure::Error { message, word, .. }) if began && word != "no-bus" => message,
-            Err(failure) => return Err(failure),
+            Ok(Round::Again(error)) => {
+                tries.went_on();
+                error.message
+            }
+            Err(failure) => tries.why(failure, began)?,
         };
         sending.remark(format!("{}; trying again.", safe(&why)));
         app.interruptible(async {
-            pause.wait(app).await;
+            tries.wait(app).await;
             Ok(())
         })
         .await?;
@@ -281,7 +265,7 @@ impl Sending<'_> {
         let shown = safe(&offer.name);
         let whom = safe(&contact.id);
         let mut contact = contact.clone();
-        let mut pause = Pause::new();
+        let mut tries = Again::new();
         let bar = RefCell::new(self.bars.file(&offer.name, offer.size));
         loop {
             let mut output = Ok(());
@@ -325,7 +309,7 @@ impl Sending<'_> {
                 return Ok(());
             }
             if moved.get() {
-                pause = Pause::new();
+                tries.went_on();
             }
             self.bars
                 .aside(|| {
@@ -344,7 +328,7 @@ impl Sending<'_> {
                 })
                 .unwrap_or_default();
             bar.borrow().wait(&format!("waits for {whom}"));
-            pause.wait(app).await;
+            tries.wait(app).await;
             if let Some(again) = self.again(connection).await? {
                 contact = again;
             }

@@ -119,7 +119,7 @@ impl Connection {
         let sending = self.session().file(&peer(contact), request.file.clone());
         let description = FileTransferDescription {
             parties: self.parties(contact, true),
-            file: request.file,
+            file: request.file.into(),
             sockets: self.socket_types.clone(),
             uri: request.uri,
             has_ranges: true,

@@ -237,7 +237,7 @@ impl Connection {
             Ok(contact) => {
                 let description = FileTransferDescription {
                     parties: self.parties(&contact, false),
-                    file,
+                    file: file.into(),
                     sockets: self.socket_types.clone(),
                     uri: String::new(),
                     has_ranges: incoming.has_ranges(),

@@ -2,7 +2,10 @@
 //!
 //! `link_local/` implements [`Link`]; tests have a fake. Nobody above knows how the stream came to be.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use actors::runtime::{BoxFuture, Reply};
 use minidom::Element;
@@ -76,6 +79,11 @@ pub trait Link: Send + Sync + 'static {
     fn local_address(&self) -> SocketAddr;
     /// The peer's address of the stream's TCP connection.
     fn peer_address(&self) -> SocketAddr;
+    /// At which other addresses the peer announces itself, where nothing but its address says who it is:
+    /// in plaintext. A proof needs no such word.
+    fn announced(&self) -> &[IpAddr] {
+        &[]
+    }
     /// Whether the stream has ended: nothing comes or goes through it any more. True before
     /// [`super::bytestreams::Bytestreams::link_ended`] is called, and for ever.
     fn has_ended(&self) -> bool;

@@ -25,8 +25,6 @@ pub const BYTESTREAMS: &str = "http://jabber.org/protocol/bytestreams";
 pub const IBB: &str = "http://jabber.org/protocol/ibb";
 /// Telepathy's tubes, and the `profile` of their stream initiation (Gabble's sources).
 pub const TUBES: &str = "http://telepathy.freedesktop.org/xmpp/tubes";
-/// Files by stream initiation, and the `profile` of it (XEP-0096).
-pub const FILE_TRANSFER: &str = "http://jabber.org/protocol/si/profile/file-transfer";
 /// What applications say of a file beside that (Gabble's sources): the feature, and the form.
 pub const FILE_METADATA: &str = "http://telepathy.freedesktop.org/xmpp/file-transfer-metadata";
 /// For which service a file is (Gabble's sources).

@@ -5,6 +5,8 @@ mod demo;
 mod doctor;
 mod files;
 mod files_broken;
+mod files_disk;
+mod files_seeds;
 mod kept;
 mod life;
 mod no_bus;

@@ -194,7 +194,7 @@ fn a_file_goes_to_the_contact() {
         .unwrap();
     let mut application = TcpStream::connect(address).unwrap();
     application.write_all(b"hello").unwrap();
-    drop(application);
+    // Open until it is over: who has gone again from a TCP socket cannot be told from somebody else.
     assert_eq!(all_of(far, 5), b"hello");
     // InitialOffsetDefined before Open, the bytes before Completed.
     let expected = [

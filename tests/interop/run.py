@@ -22,6 +22,7 @@ import shells  # noqa: E402,F401
 import telepathy_qt  # noqa: E402,F401
 import programs  # noqa: E402,F401
 import kde  # noqa: E402,F401
+import pidgin  # noqa: E402,F401
 
 if __name__ == "__main__":
     sys.exit(scenario.main())

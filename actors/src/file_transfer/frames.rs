@@ -15,10 +15,10 @@
 //!                                     instead of a chunk or the end, once:  │ u32 FFFFFFFF │ u8 why │
 //! ```
 //!
-//! - The **header** has the version, 1, and where in the file the bytes begin. The receiver has said where
-//!   it wants them to begin; the offset is that or 0.
-//! - A **chunk** has 1 to 262144 ([`MOST_CHUNK`]) bytes of the file, each chunk those that follow the one
-//!   before it.
+//! - The **header** has the version, 1, and where in the file the bytes begin. The receiver has said
+//!   where it wants them to begin; the offset is that or 0.
+//! - A **chunk** has 1 to 262144 ([`MOST_CHUNK`]) bytes of the file, each chunk those that follow the
+//!   one before it.
 //! - The **end** has the SHA-256 of all bytes of the file that went through this bytestream. Afterwards the
 //!   sender writes nothing and waits for the verdict.
 //! - An **abort** says why there will be no end: 1 the sender's user stopped it, 2 something went wrong
@@ -33,11 +33,11 @@
 //!   abort      │ 04 │ u8 why │     at any time, once; then it closes its side
 //! ```
 //!
-//! - **stored** says how far the receiving application has stored the file safely, counted from the file's
-//!   beginning. It never goes down, and never beyond what was sent. It is for whoever wants to watch; no
-//!   bytes wait for it.
-//! - **verified**: the digest, the size and the offer's own hash are right and the receiving application has
-//!   been handed all bytes. Only now the sender counts the transfer as completed.
+//! - **stored** says how far the receiving application has stored the file safely, counted from the
+//!   file's beginning. It never goes down, and never beyond what was sent. It is for whoever wants to
+//!   watch; no bytes wait for it.
+//! - **verified**: the digest, the size and the offer's own hash are right and the receiving application
+//!   has been handed all bytes. Only now the sender counts the transfer as completed.
 //! - **mismatch**: one of them is wrong.
 //! - An **abort** says why the receiver wants no more of it, by the same numbers.
 //!
@@ -325,21 +325,11 @@ impl FrameReader {
 }
 
 /// Reads what a receiver writes. Whether a word has its place where it stands, whoever reads it knows.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WordReader {
     stored: Option<Partial<8>>,
     aborting: bool,
     over: bool,
-}
-
-impl Default for WordReader {
-    fn default() -> Self {
-        WordReader {
-            stored: None,
-            aborting: false,
-            over: false,
-        }
-    }
 }
 
 impl WordReader {

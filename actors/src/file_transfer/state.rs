@@ -12,7 +12,7 @@
 //!                                              ▼
 //!                                            Open ──Ended(Completed)──▶ Completed
 //!
-//!  each of them but Completed ── Close, Stopped, Ended(anything else), ContactGone, SiblingFailed ──▶ Cancelled
+//!  each but Completed ── Close, Stopped, ContactGone, SiblingFailed, Ended(anything else) ──▶ Cancelled
 //! ```
 //!
 //! | phase | `File_Transfer_State` |

@@ -3,11 +3,12 @@
 //! ```text
 //!   whoever decides ── set ──► Limits ──┬─► Slots of each tube       connections, tube by tube
 //!                                       └─► Share of each direction  bytes per second, all together
-//!                                           of each relay
+//!                                           of each relay, each file
 //! ```
 //!
-//! Handed in with the [`StreamTubeRequest`](crate::supervisor::StreamTubeRequest) and changed while the
-//! tubes are open. Tubes that are given the same [`Limits`] share the bytes between them. Without a
+//! Handed in with the [`StreamTubeRequest`](crate::supervisor::StreamTubeRequest) or the
+//! [`FileTransferRequest`](crate::supervisor::FileTransferRequest) and changed while the channels are
+//! open. Tubes and transfers that are given the same [`Limits`] share the bytes between them. Without a
 //! limit, asking costs one atomic load for each read.
 
 mod bucket;

@@ -28,18 +28,20 @@ pub struct SupervisorConfig {
     /// travel by different sockets, so the cut could overtake it; whoever has read the word cuts,
     /// and then nothing can be taken for lost.
     pub cut_grace: Duration,
-    /// How long a channel that is withdrawn already waits for the contact to be told.
+    /// How long a channel that is withdrawn already waits for the contact to be told, and a file transfer
+    /// that is over for the contact to have heard the last word.
     pub farewell_limit: Duration,
     /// How long the tree may take: to publish a channel (after that the request is answered
     /// `NotAvailable`), to emit the signals that are left of a channel that ends (after that they
     /// are lost), and to withdraw it (after that it counts as gone). While a channel is open, a
     /// tree that takes no signals merely holds up new connections.
     pub tree_limit: Duration,
-    /// How often the bytes in `StreamTubeView` are brought up to date while connections are open.
+    /// How often the bytes in `StreamTubeView` are brought up to date while connections are open, and
+    /// a file transfer's progress is announced.
     pub meter_period: Duration,
-    /// How long a file transfer waits for a program on this side, the sender's or the receiver's, to do what
-    /// needs no person: to provide a file that is wanted, to connect to its socket, to open the
-    /// bytestream. Then it is cancelled.
+    /// How long a file transfer waits for a program, ours or the contact's, to do what needs no person:
+    /// to provide a file that is wanted, to connect to its socket, to open the bytestream that was agreed
+    /// on. Then it is cancelled.
     pub application_limit: Duration,
     /// How often an actor may fail.
     pub restart: RestartPolicy,

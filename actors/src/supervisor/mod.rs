@@ -3,12 +3,14 @@
 //! ```text
 //!  Supervisor (root)                     one for the process; generic over the ObjectTree port
 //!   └─ channel supervisor                one for each channel; owns the mailbox and the descriptors
-//!       ├─ tube                          decides
+//!       ├─ tube, or transfer             decides
 //!       ├─ listener                      accepts local applications
-//!       ├─ dialler                       dials the offered service
+//!       ├─ dialler                       dials the offered service (of a tube)
 //!       ├─ announcer                     emits the signals in order
-//!       └─ relay …                       one for each connection
+//!       └─ relay …, or flow              one for each connection, or for the file
 //! ```
+//!
+//! What is the same for both types of channels is in `channel`; `tube` and `transfer` have the rest.
 //!
 //! Whoever wants a channel (`connection/`) asks a [`SupervisorHandle`]; it answers with a
 //! [`ChannelObject`](crate::ports::ChannelObject) once the object is published.

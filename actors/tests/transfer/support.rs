@@ -92,7 +92,7 @@ impl World {
                     initiator_id: initiator.1.to_owned(),
                     requested,
                 },
-                file,
+                file: file.into(),
                 sockets: self.sockets.supported(),
                 uri: String::new(),
                 has_ranges: requested,

@@ -110,7 +110,7 @@ impl Plan {
     /// Lists a folder.
     ///
     /// # Errors
-    /// [`Kind::Io`] and [`Kind::PermissionDenied`] when something in it cannot be read, and
+    /// [`Kind::Io`] when something in it cannot be read, and
     /// [`Kind::ResourceUnavailable`] when there is too much in it.
     pub fn of(path: &Path) -> Result<Self> {
         let unreadable =

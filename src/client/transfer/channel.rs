@@ -246,6 +246,18 @@ impl Transfer {
         self.remote.get(names::FILE_TRANSFER, "InitialOffset").await
     }
 
+    /// How far the file had gone when it was over, in bytes from its beginning.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn reached(&self) -> Result<u64> {
+        let count: u64 = self
+            .remote
+            .get(names::FILE_TRANSFER, "TransferredBytes")
+            .await?;
+        Ok(self.initial_offset().await?.saturating_add(count))
+    }
+
     /// `Transfer1.Asked`: where the contact wants the file to begin, once it has agreed. A digest that
     /// cannot be read is none.
     ///

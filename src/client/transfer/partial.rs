@@ -18,6 +18,7 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::PathBuf,
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{FallocateFlags, FlockOperation, Timespec, Timestamps};
@@ -33,6 +34,8 @@ use crate::client::error::{Error, Kind, Result};
 
 /// How many bytes are read at a time.
 const CHUNK: usize = 256 * 1024;
+/// How long what came whole, and was not heard to be verified, waits to be offered again.
+const UNHEARD: Duration = Duration::from_secs(20);
 /// Most names that are tried for a file that is arriving.
 const MOST_PARTS: u32 = 1000;
 
@@ -61,7 +64,7 @@ impl Partial {
     /// Begins anew, in this folder, what `offer` says.
     ///
     /// # Errors
-    /// [`Kind::Io`] and [`Kind::PermissionDenied`], with a sentence.
+    /// [`Kind::Io`], with a sentence.
     pub fn begin(
         target: Target,
         offer: &Offer,
@@ -120,6 +123,7 @@ impl Partial {
             inode: metadata.ino(),
             stored: 0,
             boot: boot(),
+            whole: false,
             verified: false,
         };
         let lasts = key.is_some() && offer.id.is_some();
@@ -148,14 +152,23 @@ impl Partial {
         }
     }
 
-    /// Everything that was there, whole and verified, when this program ended before it could give it
-    /// its name.
-    pub fn unfinished(records: &Records) -> Vec<Self> {
-        let verified = records.all_receiving().into_iter();
-        verified
-            .filter(|record| record.verified)
-            .filter_map(|record| Partial::of_record(records, record).ok()?)
-            .collect()
+    /// Everything that was all there when this program or the service was killed, before it could be given
+    /// its name: what was verified, and what came whole and is not offered again, which its sender would do
+    /// that had not heard that it was verified.
+    pub fn unfinished(records: &Records, now: SystemTime) -> Vec<Self> {
+        let all = records.all_receiving().into_iter();
+        all.filter(|(record, written)| {
+            let waited = now.duration_since(*written).unwrap_or_default() >= UNHEARD;
+            record.verified || record.whole && waited
+        })
+        .filter_map(|(record, _)| Partial::of_record(records, record).ok()?)
+        .filter_map(|mut partial| {
+            let length = partial.length().ok()?;
+            (partial.record.size == Some(length)).then_some(())?;
+            partial.verified(length).ok()?;
+            Some(partial)
+        })
+        .collect()
     }
 
     fn of_record(records: &Records, record: Receiving) -> Result<Option<Self>> {
@@ -292,6 +305,18 @@ impl Partial {
             self.keep()?;
         }
         Ok(())
+    }
+
+    /// Notes that all of it came, or that it was not what was sent.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn whole(&mut self, whole: bool) -> Result<()> {
+        if self.record.whole == whole {
+            return Ok(());
+        }
+        self.record.whole = whole;
+        self.keep()
     }
 
     /// Notes that it is all there and is what was sent; `length` is then its size.
@@ -495,198 +520,5 @@ pub(super) fn at(seconds: i64) -> Timestamps {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, io::Write as _, time::SystemTime};
-
-    use super::*;
-
-    const KEY: &str = "aabb";
-
-    struct Home {
-        folder: tempfile::TempDir,
-        records: Records,
-    }
-
-    impl Home {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let state = folder.path().join("state");
-            let records = Records::at(&state, SystemTime::UNIX_EPOCH).unwrap();
-            fs::create_dir(folder.path().join("in")).unwrap();
-            Home { folder, records }
-        }
-
-        fn target(&self) -> Target {
-            Target::open(&self.folder.path().join("in")).unwrap()
-        }
-
-        fn begin(&self, offer: &Offer) -> Partial {
-            Partial::begin(self.target(), offer, Some(KEY), &self.records).unwrap()
-        }
-
-        fn resume(&self, offer: &Offer) -> Option<Partial> {
-            Partial::resume(&self.records, KEY, offer.id.unwrap()).unwrap()
-        }
-
-        /// What is in the folder, by name.
-        fn names(&self) -> Vec<String> {
-            let mut names: Vec<String> = fs::read_dir(self.folder.path().join("in"))
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            names.sort();
-            names
-        }
-
-        fn records(&self) -> usize {
-            fs::read_dir(self.records.folder()).unwrap().count()
-        }
-    }
-
-    fn id_of(bytes: [u8; 16]) -> TransferId {
-        actors::model::BytestreamId(bytes)
-    }
-
-    fn offer(size: u64) -> Offer {
-        Offer {
-            name: "a.txt".into(),
-            content_type: String::new(),
-            size: Some(size),
-            modified: Some(1_000_000_000),
-            mode: Some(0o4755),
-            shape: Shape::File,
-            id: Some(id_of([7; 16])),
-        }
-    }
-
-    fn write(partial: &Partial, at: u64, bytes: &[u8]) {
-        partial.file().write_all_at(bytes, at).unwrap();
-    }
-
-    #[test]
-    fn a_file_arrives_with_its_mode_and_date() {
-        let home = Home::new();
-        let mut partial = home.begin(&offer(5));
-        assert_eq!(home.names(), ["a.txt.part"]);
-        partial.begin_at(0).unwrap();
-        write(&partial, 0, b"hello");
-        partial.sync(5).unwrap();
-        partial.verified(5).unwrap();
-        let finished = partial.finish().unwrap();
-        assert_eq!(finished.path, home.folder.path().join("in/a.txt"));
-        assert_eq!(fs::read(&finished.path).unwrap(), b"hello");
-        let metadata = fs::metadata(&finished.path).unwrap();
-        assert_eq!(metadata.mode() & 0o7777, 0o755 & !umask());
-        assert_eq!(metadata.mtime(), 1_000_000_000);
-        assert_eq!((home.names(), home.records()), (vec!["a.txt".into()], 0));
-    }
-
-    #[test]
-    fn nothing_has_its_name_before_it_is_verified_wherever_it_breaks() {
-        let home = Home::new();
-        // What a crash leaves behind is what is there when everything is dropped.
-        let mut partial = home.begin(&offer(10));
-        drop(partial);
-        assert_eq!(home.names(), ["a.txt.part"]);
-        partial = home.resume(&offer(10)).expect("it has begun");
-        assert_eq!(partial.prefix().unwrap(), Resume::default());
-        partial.begin_at(0).unwrap();
-        write(&partial, 0, b"half ");
-        drop(partial);
-        // Not synced, but written: the machine has not stopped.
-        partial = home.resume(&offer(10)).expect("it goes on");
-        let prefix = partial.prefix().unwrap();
-        let expected: [u8; 32] = Sha256::digest(b"half ").into();
-        assert_eq!(prefix.offset, 5);
-        assert_eq!(prefix.stored, Some(Sha256Digest(expected)));
-        partial.begin_at(5).unwrap();
-        write(&partial, 5, b"whole");
-        partial.sync(10).unwrap();
-        drop(partial);
-        assert_eq!(home.names(), ["a.txt.part"]);
-        partial = home.resume(&offer(10)).expect("it goes on");
-        assert_eq!(partial.length().unwrap(), 10);
-        assert_eq!(
-            partial.clone().finish().unwrap_err().kind,
-            Kind::InvalidArgument
-        );
-        assert!(Partial::unfinished(&home.records).is_empty());
-        partial.begin_at(10).unwrap();
-        partial.verified(10).unwrap();
-        drop(partial);
-        // Verified, and then we were killed.
-        let mut found = Partial::unfinished(&home.records);
-        let finished = found.pop().expect("it is whole").finish().unwrap();
-        assert_eq!(fs::read(finished.path).unwrap(), b"half whole");
-        assert_eq!((home.names(), home.records()), (vec!["a.txt".into()], 0));
-    }
-
-    #[test]
-    fn after_the_machine_stopped_only_what_was_synced_counts() {
-        let home = Home::new();
-        let mut partial = home.begin(&offer(10));
-        partial.begin_at(0).unwrap();
-        write(&partial, 0, b"123");
-        partial.sync(3).unwrap();
-        write(&partial, 3, b"4567");
-        partial.record.boot = "another run".into();
-        partial.keep().unwrap();
-        drop(partial);
-        let mut partial = home.resume(&offer(10)).expect("it has begun");
-        assert_eq!(partial.length().unwrap(), 3);
-        partial.begin_at(3).unwrap();
-        drop(partial);
-        let partial = home.resume(&offer(10)).expect("it goes on");
-        assert_eq!(partial.length().unwrap(), 3);
-        assert_eq!(fs::read(partial.place()).unwrap(), b"123");
-    }
-
-    #[test]
-    fn only_the_very_file_is_gone_on_with_and_by_one_alone() {
-        let home = Home::new();
-        let mut partial = home.begin(&offer(10));
-        partial.begin_at(0).unwrap();
-        write(&partial, 0, b"123");
-        let other = Partial::resume(&home.records, KEY, id_of([7; 16]));
-        assert_eq!(other.unwrap_err().kind, Kind::NotYours);
-        assert!(partial.begin_at(4).is_err());
-        assert!(partial.fits(&offer(10)) && !partial.fits(&offer(11)));
-        let place = partial.place();
-        drop(partial);
-        let none = Partial::resume(&home.records, "another key", id_of([7; 16]));
-        assert!(none.unwrap().is_none());
-        // Another file under its name, or a link to one, is not it.
-        fs::rename(&place, home.folder.path().join("in/moved")).unwrap();
-        assert!(home.resume(&offer(10)).is_none());
-        fs::File::create(&place)
-            .unwrap()
-            .write_all(b"12345")
-            .unwrap();
-        assert!(home.resume(&offer(10)).is_none());
-        fs::remove_file(&place).unwrap();
-        std::os::unix::fs::symlink("moved", &place).unwrap();
-        assert!(home.resume(&offer(10)).is_none());
-        // It begins anew beside what is there.
-        let anew = home.begin(&offer(10));
-        assert!(anew.place().ends_with("a (2).txt.part"));
-    }
-
-    #[test]
-    fn what_cannot_be_resumed_is_not_left_behind() {
-        let home = Home::new();
-        let nameless = Offer {
-            id: None,
-            ..offer(3)
-        };
-        let partial = Partial::begin(home.target(), &nameless, Some(KEY), &home.records).unwrap();
-        assert!(!partial.lasts());
-        partial.leave();
-        let partial = Partial::begin(home.target(), &offer(3), None, &home.records).unwrap();
-        partial.leave();
-        assert_eq!((home.names().len(), home.records()), (0, 0));
-        home.begin(&offer(3)).leave();
-        assert_eq!((home.names().len(), home.records()), (1, 1));
-        home.resume(&offer(3)).expect("it has begun").discard();
-        assert_eq!((home.names().len(), home.records()), (0, 0));
-    }
-}
+#[path = "partial_tests.rs"]
+mod tests;

@@ -103,6 +103,7 @@ async fn through(
     watch: &mut impl FnMut(Progress),
 ) -> Result<End> {
     let mut following = Following::new(connection.events().await?, transfer);
+    blocking(partial, |partial| partial.whole(false)).await?;
     let from = if transfer.description().has_ranges {
         blocking(partial, |partial| partial.prefix()).await?
     } else {
@@ -206,14 +207,24 @@ async fn through(
         following.verdict(connection.bus()).await?;
         return Err(error);
     }
+    // Before anybody is told: the service may be killed at this very moment.
+    let whole = partial.size() == Some(at);
+    blocking(partial, move |partial| {
+        partial.sync(at)?;
+        partial.whole(whole)
+    })
+    .await?;
     sync(transfer, partial, at, ended.is_none()).await?;
     let end = match ended {
         Some(end) => end,
         None => following.verdict(connection.bus()).await?,
     };
-    if end == End::Completed {
-        blocking(partial, move |partial| partial.verified(at)).await?;
-    }
+    let good = end == End::Completed;
+    blocking(partial, move |partial| match good {
+        true => partial.verified(at),
+        false => partial.whole(false),
+    })
+    .await?;
     Ok(end)
 }
 

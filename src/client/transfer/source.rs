@@ -76,7 +76,7 @@ impl Source {
     /// A file or a folder; a link is what it leads to.
     ///
     /// # Errors
-    /// [`Kind::Io`] and [`Kind::PermissionDenied`] when it cannot be read, [`Kind::InvalidArgument`] when
+    /// [`Kind::Io`] when it cannot be read, [`Kind::InvalidArgument`] when
     /// it is neither.
     pub fn open(path: &Path) -> Result<Self> {
         let unreadable = |error| failed(format!("{} cannot be read", path.display()), error);
@@ -217,7 +217,7 @@ impl Source {
     /// When it cannot be read, or is a pipe whose beginning is gone.
     pub(super) fn begin(&self, asked: &Resume) -> Result<u64> {
         let agrees = match (&self.what, asked.stored) {
-            _ if asked.offset == 0 => return self.from_the_beginning(),
+            _ if asked.offset == 0 => return self.the_beginning(),
             _ if self.size().is_some_and(|size| asked.offset > size) => false,
             // Whoever asks without saying what it has knows what it does.
             (What::File { .. } | What::Folder(_), None) => true,
@@ -235,11 +235,11 @@ impl Source {
         if agrees {
             Ok(asked.offset)
         } else {
-            self.from_the_beginning()
+            self.the_beginning()
         }
     }
 
-    fn from_the_beginning(&self) -> Result<u64> {
+    fn the_beginning(&self) -> Result<u64> {
         match &self.what {
             What::Pipe(spool) if !spool.has_beginning() => Err(Error::new(
                 Kind::Io,

@@ -33,7 +33,7 @@ impl Target {
     /// Opens a folder that is there.
     ///
     /// # Errors
-    /// [`Kind::Io`] and [`Kind::PermissionDenied`], with a sentence.
+    /// [`Kind::Io`], with a sentence.
     pub fn open(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path)
             .map_err(|error| Error::io("the current folder cannot be read", &error))?;
@@ -50,7 +50,7 @@ impl Target {
     /// Whether files can be made in it, found out before a contact is told yes.
     ///
     /// # Errors
-    /// [`Kind::PermissionDenied`].
+    /// [`Kind::Io`], with a sentence.
     pub fn check_writable(&self) -> Result<()> {
         // By what the kernel thinks of us as we are, and of the file system.
         rustix::fs::accessat(
@@ -185,22 +185,17 @@ impl AsFd for Target {
 /// What a file system said, as an error of this library.
 pub fn failed(what: impl std::fmt::Display, error: impl Into<io::Error>) -> Error {
     let error = error.into();
-    let kind = match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            Kind::PermissionDenied
-        }
-        _ => Kind::Io,
-    };
     let why = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
         io::ErrorKind::NotFound => "it is not there".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "nothing can be written there".to_owned(),
         io::ErrorKind::FileTooLarge => {
             "files cannot become so large there, or for this user".to_owned()
         }
         _ => error.to_string(),
     };
-    Error::new(kind, format!("{what}: {why}"))
+    Error::new(Kind::Io, format!("{what}: {why}"))
 }
 
 #[cfg(test)]

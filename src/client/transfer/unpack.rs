@@ -61,7 +61,7 @@ pub struct Unpacked {
 /// that name that is there already, from before a crash, is removed first.
 ///
 /// # Errors
-/// [`Kind::Io`] and [`Kind::PermissionDenied`], and [`Kind::BadAnswer`] for an archive that is none. What
+/// [`Kind::Io`], and [`Kind::BadAnswer`] for an archive that is none. What
 /// was unpacked by then is removed.
 pub fn unpack(
     archive: impl Read,

@@ -53,7 +53,7 @@ impl Bytestreams {
             ours,
         };
         let purpose = Purpose {
-            profile: ns::FILE_TRANSFER,
+            profile: ns::SI_FILE_TRANSFER,
             mime_type: Some(file.content_type.clone()),
             elements: offer.to_elements(),
         };

@@ -350,7 +350,8 @@ impl Bytestreams {
         hasty: bool,
     ) -> Option<(Bytestream, String)> {
         let name = destination(sid, link.them(), link.us());
-        let mut rest = streamhosts::acceptable(&hosts.hosts, link.peer_address()).into_iter();
+        let mut rest = streamhosts::acceptable(&hosts.hosts, link.peer_address(), link.announced())
+            .into_iter();
         let mut tried: Group<(), Result<(Found, String), String>> = Group::new();
         loop {
             if let Some((address, jid)) = rest.next() {

@@ -41,7 +41,7 @@ use crate::{
 
 /// Whether a person decides on offers with this `profile`.
 pub(super) fn is_for_a_person(profile: &str) -> bool {
-    profile == ns::FILE_TRANSFER
+    profile == ns::SI_FILE_TRANSFER
 }
 
 /// The peers' offers, until they are declined, withdrawn or open.

@@ -3,21 +3,37 @@
 //! On a LAN a streamhost is the peer itself and nothing else: a literal address equal to the one its
 //! XML stream comes from, so that nobody can make us dial third parties. So loopback is dialled only
 //! when the XML stream itself is on loopback, and then at its very address.
+//!
+//! Of a peer in plaintext the other addresses that it announces count too: Pidgin listens on IPv4 alone,
+//! whatever its XML stream goes through.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::xmpp::payload::bytestreams::Streamhost;
 
 /// The addresses worth dialling, in the peer's order, each once, with what the peer calls it.
-/// `peer` is where the peer's end of the XML stream is.
-pub(super) fn acceptable(hosts: &[Streamhost], peer: SocketAddr) -> Vec<(SocketAddr, String)> {
+/// `peer` is where the peer's end of the XML stream is, `announced` where else it is said to be: that is
+/// anybody's word, so this machine itself is not looked for there.
+pub(super) fn acceptable(
+    hosts: &[Streamhost],
+    peer: SocketAddr,
+    announced: &[IpAddr],
+) -> Vec<(SocketAddr, String)> {
+    let announced = |address| {
+        let mut others = announced.iter().map(IpAddr::to_canonical);
+        let elsewhere = |address: &IpAddr| {
+            !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+        };
+        others.any(|other| other == address) && elsewhere(&address)
+    };
     let mut found: Vec<(SocketAddr, String)> = Vec::new();
     for host in hosts {
         let Ok(address) = host.host.parse::<IpAddr>() else {
             continue;
         };
         let address = address.to_canonical();
-        if address != peer.ip().to_canonical() || host.port == 0 {
+        let is_its_own = address == peer.ip().to_canonical() || announced(address);
+        if !is_its_own || host.port == 0 {
             continue;
         }
         let address = with_scope(address, host.port, peer);
@@ -95,11 +111,24 @@ mod tests {
             (address("192.0.2.2:4"), "j4".to_owned()),
             (address("192.0.2.2:5"), "j5".to_owned()),
         ];
-        assert_eq!(acceptable(&hosts, address("192.0.2.2:5298")), expected);
+        assert_eq!(acceptable(&hosts, address("192.0.2.2:5298"), &[]), expected);
         assert_eq!(
-            acceptable(&hosts, address("[::ffff:192.0.2.2]:5298")),
+            acceptable(&hosts, address("[::ffff:192.0.2.2]:5298"), &[]),
             expected
         );
+    }
+
+    #[test]
+    fn where_a_peer_announces_itself_it_is_dialled_too() {
+        let hosts = [
+            host("fd99::2", 1),
+            host("10.99.0.2", 2),
+            host("10.99.0.3", 3),
+        ];
+        let announced: [IpAddr; 2] = [[10, 99, 0, 2].into(), [0, 0, 0, 0].into()];
+        let found = acceptable(&hosts, address("[fd99::2]:5298"), &announced);
+        let found: Vec<SocketAddr> = found.into_iter().map(|(address, _)| address).collect();
+        assert_eq!(found, [address("[fd99::2]:1"), address("10.99.0.2:2")]);
     }
 
     #[test]
@@ -114,17 +143,20 @@ mod tests {
             ("127.0.0.1:5298", address("127.0.0.1:1")),
             ("[::1]:5298", address("[::1]:2")),
         ] {
-            let found = acceptable(&hosts, address(stream));
+            let found = acceptable(&hosts, address(stream), &[]);
             let found: Vec<SocketAddr> = found.into_iter().map(|(address, _)| address).collect();
             assert_eq!(found, [dialled]);
         }
-        assert!(acceptable(&hosts[..3], address("192.0.2.2:5298")).is_empty());
+        let loopback: [IpAddr; 2] = [[127, 0, 0, 1].into(), "::1".parse().unwrap()];
+        for announced in [&[][..], &loopback] {
+            assert!(acceptable(&hosts[..3], address("192.0.2.2:5298"), announced).is_empty());
+        }
     }
 
     #[test]
     fn link_local_addresses_take_the_scope_of_our_end() {
         let stream = SocketAddrV6::new("fe80::2".parse().unwrap(), 5298, 0, 7).into();
-        let found = acceptable(&[host("fe80::2", 9)], stream);
+        let found = acceptable(&[host("fe80::2", 9)], stream, &[]);
         assert_eq!(
             found[0].0,
             SocketAddrV6::new("fe80::2".parse().unwrap(), 9, 0, 7).into()

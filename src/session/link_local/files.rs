@@ -69,7 +69,7 @@ fn capable(contact: &ContactId, linked: &Linked, file: &FileOffer) -> Result<(),
         };
     };
     let has = |feature: &str| features.contains(feature);
-    if !has(ns::FILE_TRANSFER) {
+    if !has(ns::SI_FILE_TRANSFER) {
         return Err(Error::NotCapable(format!("{contact} cannot take files")));
     }
     let described = !file.service.is_empty() || !file.metadata.is_empty();

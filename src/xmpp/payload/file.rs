@@ -55,20 +55,20 @@ impl Offer {
         };
         let size = file.size.map(|size| size.to_string());
         let date = file.date.and_then(written_date);
-        let element = builder("file", ns::FILE_TRANSFER)
+        let element = builder("file", ns::SI_FILE_TRANSFER)
             .attr("name", &file.name)
             .maybe_attr("size", size.as_deref())
             .attr("mime-type", &file.content_type)
             .maybe_attr("hash", md5)
             .maybe_attr("date", date.as_deref())
             .children((!file.description.is_empty()).then(|| {
-                builder("desc", ns::FILE_TRANSFER)
+                builder("desc", ns::SI_FILE_TRANSFER)
                     .text(&file.description)
                     .build()
             }))
             .children(
                 self.ranges
-                    .then(|| builder("range", ns::FILE_TRANSFER).build()),
+                    .then(|| builder("range", ns::SI_FILE_TRANSFER).build()),
             )
             .children((!file.service.is_empty()).then(|| {
                 let value = field(SERVICE_NAME, std::slice::from_ref(&file.service));
@@ -103,7 +103,7 @@ impl Offer {
     /// a size and without our element, with a bad id in our element, and beyond the bounds of
     /// [`FileOffer::check`].
     pub fn parse(mime_type: Option<&str>, elements: &[Element]) -> Result<Self, Malformed> {
-        let element = only(elements, "file", ns::FILE_TRANSFER)?
+        let element = only(elements, "file", ns::SI_FILE_TRANSFER)?
             .ok_or(Malformed("a file transfer without a file"))?;
         let ours = only(elements, "transfer", ns::PNEUMA)?;
         let size = match element.attr("size") {
@@ -122,7 +122,7 @@ impl Offer {
         };
         let text = |name| {
             element
-                .get_child(name, ns::FILE_TRANSFER)
+                .get_child(name, ns::SI_FILE_TRANSFER)
                 .map(Element::text)
         };
         let mut metadata = fields(element, ns::FILE_METADATA);
@@ -150,7 +150,7 @@ impl Offer {
             .map_err(|_| Malformed("the file's name is missing, or something is too long"))?;
         Ok(Offer {
             file,
-            ranges: element.has_child("range", ns::FILE_TRANSFER),
+            ranges: element.has_child("range", ns::SI_FILE_TRANSFER),
             ours: ours.is_some(),
         })
     }
@@ -173,12 +173,14 @@ impl Agreement {
         let offset = (self.from.offset > 0).then(|| self.from.offset.to_string());
         let length = self.length.map(|length| length.to_string());
         let range = (offset.is_some() || length.is_some()).then(|| {
-            builder("range", ns::FILE_TRANSFER)
+            builder("range", ns::SI_FILE_TRANSFER)
                 .maybe_attr("offset", offset.as_deref())
                 .maybe_attr("length", length.as_deref())
                 .build()
         });
-        let file = builder("file", ns::FILE_TRANSFER).children(range).build();
+        let file = builder("file", ns::SI_FILE_TRANSFER)
+            .children(range)
+            .build();
         let ours = self.ours.then(|| {
             let stored = self.from.stored.map(|stored| stored.to_string());
             builder("transfer", ns::PNEUMA)
@@ -195,8 +197,8 @@ impl Agreement {
     /// [`Malformed`] when an element is there twice, when a number or the hash is none, and when the
     /// two offsets differ.
     pub fn parse(elements: &[Element]) -> Result<Self, Malformed> {
-        let range = only(elements, "file", ns::FILE_TRANSFER)?
-            .and_then(|file| file.get_child("range", ns::FILE_TRANSFER));
+        let range = only(elements, "file", ns::SI_FILE_TRANSFER)?
+            .and_then(|file| file.get_child("range", ns::SI_FILE_TRANSFER));
         let read = |name| {
             let value = range.and_then(|range| range.attr(name));
             value.map(number).transpose()

@@ -41,7 +41,7 @@ const GABBLE: &str = "<si id='1795414786-2296841949' \
 #[test]
 fn an_offer_as_gabble_writes_it_is_read_and_written() {
     let si = si::Offer::parse(&parse_element(GABBLE).unwrap()).unwrap();
-    assert_eq!(si.profile, ns::FILE_TRANSFER);
+    assert_eq!(si.profile, ns::SI_FILE_TRANSFER);
     let offer = Offer::parse(si.mime_type.as_deref(), &si.extra).unwrap();
     let mut file = FileOffer::new("big file.bin", Some(1_000_000));
     file.description = "e2e".into();

@@ -121,7 +121,7 @@ mod tests {
             ns::DATA_FORMS,
             ns::DISCO_INFO,
             ns::PNEUMA,
-            ns::FILE_TRANSFER,
+            ns::SI_FILE_TRANSFER,
             ns::CLIENT,
             ns::STANZA_ERRORS,
         ]);

@@ -112,7 +112,8 @@ impl Address {
         }
     }
 
-    fn from_variant(kind: u32, value: OwnedVariant) -> Option<Self> {
+    /// An address of this `Socket_Address_Type` as D-Bus has it, if it is one.
+    pub fn from_variant(kind: u32, value: OwnedVariant) -> Option<Self> {
         use std::os::unix::ffi::OsStringExt as _;
         if kind == 0 {
             let mut path: Vec<u8> = value.try_into().ok()?;

@@ -9,17 +9,19 @@
 //!                    ──► words
 //! ```
 //!
-//! Each reads only when its buffer is empty, so whoever does not take bytes stops whoever gives
-//! them; nothing else is held. Where bytes per second are [limited](crate::limits), it reads when it is its
-//! turn. Between two programs that speak our namespace the [`frames`](super::frames) go, with a digest and a
-//! verdict; to others the bytes of the file and nothing else.
+//! Each reads only when its buffer is empty, so whoever does not take bytes stops whoever gives them;
+//! nothing else is held. Where bytes per second are [limited](crate::limits), it reads when it is its turn.
+//! Between two programs that speak our namespace the [`frames`](super::frames) go, with a digest and
+//! a verdict; to others the bytes of the file and nothing else.
 //!
 //! | what happens | how it ends |
 //! | --- | --- |
 //! | all has arrived, and is what was sent | `Completed` |
 //! | the application ends before the size, goes on behind it, breaks, or never connects | `LocalError` |
-//! | the contact says that its user stopped it; without frames: it closes the stream half way | `RemoteStopped` |
-//! | the contact says that something went wrong; the bytestream breaks; digest, size or hash are wrong; a malformed frame | `RemoteError` |
+//! | the contact says that its user stopped it | `RemoteStopped` |
+//! | without frames, the contact closes the stream half way | `RemoteStopped` |
+//! | the contact says that something went wrong, or sends what is no frame | `RemoteError` |
+//! | the bytestream breaks; digest, size or hash are wrong | `RemoteError` |
 
 mod hash;
 mod receiving;
@@ -44,13 +46,13 @@ use crate::{
 
 pub(crate) use self::{receiving::Receiving, seat::Seat, sending::Sending, wire::Wire};
 
-/// How many times a flow reads before it lets others run.
-const TURNS: usize = 16;
-/// How long the application may leave its socket open after it has written the last byte. Then there was
-/// no byte too many.
+/// How many times a flow reads, up to half a megabyte, before it lets others run.
+const TURNS: usize = 4;
+/// How long the application may leave its socket open after it has written the last byte. Then there
+/// was no byte too many.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a contact may take to close a stream that we cannot write to any more, or that all of a file was
-/// written to.
+/// How long a contact may take to close a stream that we cannot write to any more, or that all of a
+/// file was written to.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How far a transfer is, readable at any time.
@@ -122,6 +124,3 @@ fn closed_half_way() -> FlowEnd {
         "the contact closed the transfer before its end".into(),
     ))
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,10 +1,10 @@
 //! From the application to the contact.
 //!
 //! ```text
-//!   Flowing ──all of the size──► Lingering ──end of file, or time──► Ending ──► Waiting: for the verdict,
-//!      │                                                               ▲   │      or the contact's close
-//!      ├── end of file, where the size is not known ───────────────────┘   └──► Closing ──► Waiting
-//!      │                                                                        without frames
+//!   Flowing ──all of the size──► Lingering ──end of file, or time──► Ending ──► Waiting for the verdict
+//!      │                                                              ▲   │
+//!      ├── end of file, where the size is not known ──────────────────┘   └──► Closing ──► Waiting for
+//!      │                                              without frames           the contact's close
 //!      └── the contact's side takes nothing more ──► Severed: its last word is awaited
 //! ```
 

@@ -1,3 +1,5 @@
+//! The codec byte for byte, its refusals, and that pieces make no difference to either.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -22,7 +22,7 @@ fn description(requested: bool, has_ranges: bool) -> FileTransferDescription {
             initiator_id: "somebody".into(),
             requested,
         },
-        file: FileOffer::new("monkey.pdf", Some(SIZE)),
+        file: FileOffer::new("monkey.pdf", Some(SIZE)).into(),
         sockets: Vec::new(),
         uri: String::new(),
         has_ranges,

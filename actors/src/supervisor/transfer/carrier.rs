@@ -1,5 +1,5 @@
-//! The life of one transfer's flow: the contact or our user agrees, the bytestream opens, the bytes go, the
-//! contact hears the last word. One task, which nobody restarts: what it has agreed on dies with it.
+//! The life of one transfer's flow: the contact or our user agrees, the bytestream opens, the bytes go,
+//! the contact hears the last word. One task, which nobody restarts: what it has agreed on dies with it.
 //!
 //! ```text
 //!   agreeing ──▶ waiting for our application ──▶ opening ──▶ flowing ──▶ parting
@@ -7,8 +7,8 @@
 //!      └────────────────────┴───────────────────────┴───────────┴──▶ ended: said once, before parting
 //! ```
 //!
-//! The bytestream is kept beside the flow rather than in it, so that a flow that fails, or panics, can still
-//! tell the contact.
+//! The bytestream is kept beside the flow rather than in it, so that of a flow that fails, or panics,
+//! the contact can still be told.
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
@@ -96,7 +96,7 @@ pub(super) enum Port {
 
 /// See the module's head.
 pub(super) struct Carrier {
-    pub(super) file: FileOffer,
+    pub(super) file: Box<FileOffer>,
     pub(super) orders: Orders,
     pub(super) progress: Arc<Progress>,
     pub(super) limits: Limits,

@@ -1,5 +1,6 @@
-//! The supervisor of one file transfer's channel: owns what must outlive its actors, starts them, restarts
-//! them, and carries out what the transfer decides. It decides nothing itself but who restarts when.
+//! The supervisor of one file transfer's channel: owns what must outlive its actors, starts them,
+//! restarts them, and carries out what the transfer decides. It decides nothing itself but who
+//! restarts when.
 //!
 //! ```text
 //!  publish ──▶ Running ──transfer finished──────────────▶ Ending ──▶ withdraw ──▶ gone
@@ -61,7 +62,7 @@ const SIGNALS: usize = 10;
 /// See the module's head.
 struct Channel {
     shell: Shell<FileTransferSignal, FlowNote>,
-    file: FileOffer,
+    file: Box<FileOffer>,
     limits: Limits,
 
     mailbox: Mailbox<FileTransferMessage>,
@@ -271,7 +272,7 @@ impl Channel {
         let pausing = self.shell.is_pausing(SiblingKind::Transfer);
         let commit = async {
             match self.commits.recv().await {
-                Ok(commit) => Event::Commit(commit),
+                Ok(commit) => Event::Commit(Box::new(commit)),
                 Err(_) => std::future::pending().await,
             }
         };
@@ -314,7 +315,7 @@ impl Channel {
             }
         }
         match event {
-            Event::Commit(commit) => self.take(commit)?,
+            Event::Commit(commit) => self.take(*commit)?,
             Event::Note(Note::SiblingEnded(kind, exit)) => {
                 // A transfer that is done ends.
                 if !self.finished {
@@ -563,7 +564,7 @@ impl Channel {
 }
 
 enum Event {
-    Commit(Commit),
+    Commit(Box<Commit>),
     Note(Note<FlowNote>),
     /// The channel is to close while the transfer pauses before a restart.
     Hurry,

@@ -15,7 +15,7 @@ use super::super::{
 use crate::session::{Presence, SessionEvent, Show};
 
 use super::parts::NODE;
-use super::{ANNOUNCE, LEAVING, Message, Out, SessionActor, State, forget};
+use super::{ANNOUNCE, LEAVING, Message, SessionActor, State, forget};
 
 impl SessionActor {
     pub(super) fn connect(&mut self, reply: Reply<Result<(), Error>>) {
@@ -154,8 +154,7 @@ impl SessionActor {
         }
         let (replies, why) = (std::mem::take(replies), why.clone());
         self.streams.clear();
-        self.outbox
-            .push_back(Out::Event(SessionEvent::Disconnected(why)));
+        self.emit(SessionEvent::Disconnected(why));
         self.over = true;
         for reply in replies {
             forget(reply.send(()));

@@ -163,7 +163,7 @@ struct Unknown {
 
 enum Out {
     Contact(ContactId),
-    Event(SessionEvent),
+    Event(Box<SessionEvent>),
 }
 
 /// What the actor waits for.
@@ -557,7 +557,7 @@ impl SessionActor {
     }
 
     fn emit(&mut self, event: SessionEvent) {
-        self.outbox.push_back(Out::Event(event));
+        self.outbox.push_back(Out::Event(Box::new(event)));
     }
 
     /// The contact's latest state will be told; once, however often it changes before that.
@@ -571,7 +571,7 @@ impl SessionActor {
     fn next_out(&mut self) -> Option<SessionEvent> {
         loop {
             match self.outbox.pop_front()? {
-                Out::Event(event) => return Some(event),
+                Out::Event(event) => return Some(*event),
                 Out::Contact(id) => {
                     if let Some(contact) = self.parts.contacts.contact(&id) {
                         return Some(SessionEvent::Contact(contact));

@@ -250,9 +250,14 @@ impl SessionActor {
             .contacts
             .known_features(&contact)
             .map(|features| features.contains(ns::PNEUMA));
+        let announced = match (admission.key, self.parts.contacts.route(&contact)) {
+            (None, Ok(route)) => route.ways.iter().map(|(address, _)| address.ip()).collect(),
+            _ => Vec::new(),
+        };
         let admitted = Admitted {
             contact: contact.clone(),
             pneuma,
+            announced,
         };
         if admission.reply.send(Ok(admitted)).is_err() {
             return;

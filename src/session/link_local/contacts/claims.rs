@@ -7,6 +7,19 @@ use crate::session::{ContactId, Trust, trust::KeyId};
 
 use super::{Claim, Contacts};
 
+/// Whether somebody in plaintext comes from where the record says. Avahi leaves a machine's IPv6
+/// link-local address out of the record when there are others, and the machine uses it all the same:
+/// such an address is believed where the record has none. Whoever has one is on this link, and could
+/// as well answer for the record.
+fn is_its_own(sighting: &Sighting, address: IpAddr) -> bool {
+    let link_local = |address: IpAddr| match address {
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+        IpAddr::V4(_) => false,
+    };
+    let mut own = sighting.addresses.iter().map(|own| own.ip());
+    own.clone().any(|own| own == address) || link_local(address) && !own.any(link_local)
+}
+
 impl Contacts {
     /// Somebody opened a stream, as `from`, proving `key` (or none, in plaintext), from `address`.
     pub fn claim(&self, from: &str, key: Option<KeyId>, address: IpAddr) -> Claim {
@@ -52,7 +65,7 @@ impl Contacts {
         if sighting.text.key.is_some() {
             return Claim::Refused("it announces a key and proved none");
         }
-        if !sighting.addresses.iter().any(|own| own.ip() == address) {
+        if !is_its_own(sighting, address) {
             return Claim::Refused("it comes from an address that is not its own");
         }
         match self.by_instance.get(from) {

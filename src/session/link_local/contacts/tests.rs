@@ -221,6 +221,20 @@ fn plaintext_is_believed_from_the_announced_address_without_a_key_only() {
 }
 
 #[test]
+fn a_link_local_address_is_believed_in_plaintext_where_the_record_has_none() {
+    let mut contacts = Contacts::new(OWN, false, TrustTable::default());
+    let claim = |contacts: &Contacts, from: &str| contacts.claim(NAME, None, from.parse().unwrap());
+    let mut seen = sighting(NAME, None);
+    contacts.seen(seen.clone(), at(0));
+    assert_eq!(claim(&contacts, "fe80::2"), Claim::Is(id(NAME)));
+    assert!(matches!(claim(&contacts, "fd99::2"), Claim::Refused(_)));
+    seen.addresses.push("[fe80::3]:5298".parse().unwrap());
+    contacts.seen(seen, at(1));
+    assert!(matches!(claim(&contacts, "fe80::2"), Claim::Refused(_)));
+    assert_eq!(claim(&contacts, "fe80::3"), Claim::Is(id(NAME)));
+}
+
+#[test]
 fn a_contact_without_a_key_is_out_of_reach_where_encryption_is_required() {
     let mut contacts = table();
     contacts.seen(sighting(NAME, None), at(0));

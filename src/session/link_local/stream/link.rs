@@ -1,7 +1,7 @@
 //! A stream, as those who talk through it see it: an address and what does not change.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,6 +26,7 @@ pub struct StreamLink {
     us: String,
     them: String,
     addresses: (SocketAddr, SocketAddr),
+    announced: Vec<IpAddr>,
     security: Option<LinkSecurity>,
     pneuma: AtomicBool,
     ended: AtomicBool,
@@ -38,6 +39,7 @@ impl StreamLink {
         us: String,
         them: String,
         addresses: (SocketAddr, SocketAddr),
+        announced: Vec<IpAddr>,
         security: Option<LinkSecurity>,
         address: Address<Command>,
     ) -> Self {
@@ -45,6 +47,7 @@ impl StreamLink {
             us,
             them,
             addresses,
+            announced,
             security,
             pneuma: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -88,6 +91,10 @@ impl Link for StreamLink {
 
     fn peer_address(&self) -> SocketAddr {
         self.addresses.1
+    }
+
+    fn announced(&self) -> &[IpAddr] {
+        &self.announced
     }
 
     fn has_ended(&self) -> bool {

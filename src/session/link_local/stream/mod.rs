@@ -12,7 +12,11 @@
 //! all that waited on it ([`RequestError::Gone`](crate::session::link::RequestError)); the session opens
 //! another when there is something to say.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use actors::{
     model::{Error, FileOffer},
@@ -82,6 +86,8 @@ pub struct Admitted {
     pub contact: ContactId,
     /// Whether its features have to be asked; else whether they hold our namespace.
     pub pneuma: Option<bool>,
+    /// Where it announces itself, of one in plaintext.
+    pub announced: Vec<IpAddr>,
 }
 
 /// What a stream tells the session.
@@ -222,7 +228,7 @@ impl Established {
             request,
             them,
             opened,
-            admitted,
+            mut admitted,
         } = self;
         let security = opened
             .key
@@ -234,7 +240,8 @@ impl Established {
                 pneuma: false,
             });
         let addresses = (request.local, request.peer);
-        let link = StreamLink::new(request.us, them, addresses, security, address);
+        let announced = std::mem::take(&mut admitted.announced);
+        let link = StreamLink::new(request.us, them, addresses, announced, security, address);
         context.faults.hit(Point::Admitted).map_err(failed)?;
         let id = request.id;
         let running = Running::new(id, context, Arc::new(link), mailbox, admitted, opened);

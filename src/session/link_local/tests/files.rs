@@ -21,9 +21,9 @@ use crate::{
     xmpp::ns,
 };
 
-type Offered = (PeerId, FileOffer, Box<dyn IncomingFile>);
+pub(super) type Offered = (PeerId, FileOffer, Box<dyn IncomingFile>);
 
-fn a_file(event: SessionEvent) -> ControlFlow<Offered, SessionEvent> {
+pub(super) fn a_file(event: SessionEvent) -> ControlFlow<Offered, SessionEvent> {
     match event {
         SessionEvent::FileOffered {
             from,
@@ -35,13 +35,13 @@ fn a_file(event: SessionEvent) -> ControlFlow<Offered, SessionEvent> {
 }
 
 async fn take_files(side: &Side) {
-    let features = BTreeSet::from([ns::FILE_TRANSFER.to_owned()]);
+    let features = BTreeSet::from([ns::SI_FILE_TRANSFER.to_owned()]);
     side.session.set_features(features).await;
 }
 
 fn takes_files(contact: &Contact) -> bool {
     let features = contact.features.as_ref();
-    features.is_some_and(|features| features.contains(ns::FILE_TRANSFER))
+    features.is_some_and(|features| features.contains(ns::SI_FILE_TRANSFER))
 }
 
 fn photo() -> FileOffer {
@@ -163,7 +163,7 @@ fn offered(lan: &Lan, from: &Person, to: &Person) -> (Offering, Box<dyn Incoming
 }
 
 /// What has come of something by now.
-fn now<T>(lan: &Lan, future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+pub(super) fn now<T>(lan: &Lan, future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
     lan.sim.settle();
     lan.sim.run(future::poll_once(future))
 }
@@ -263,4 +263,47 @@ fn the_end_of_the_stream_is_the_end_of_its_offers() {
     lan.sim.run(incoming.withdrawn());
     drop(incoming);
     gone(&lan, [romeo, juliet]);
+}
+
+#[test]
+fn offers_that_are_made_and_taken_back_leave_nothing() {
+    let lan = lan_in_band();
+    let [romeo, juliet] = two(&lan);
+    for _ in 0..500 {
+        let (offering, incoming) = offered(&lan, &romeo, &juliet);
+        let withdrawn = incoming.withdrawn();
+        drop(offering);
+        lan.sim.run(withdrawn);
+    }
+    // As many as may stand, and one more, which fails here.
+    let file = |_| romeo.side.session.file(&peer(&juliet.id), photo()).offer();
+    let mut offerings: Vec<_> = (0..32).map(file).collect();
+    for _ in 0..3 {
+        for offering in &mut offerings {
+            assert!(now(&lan, offering).is_none());
+        }
+    }
+    let more = lan.sim.run(file(32));
+    assert!(
+        matches!(more, Err(Error::ResourceUnavailable(_))),
+        "{more:?}"
+    );
+    drop(offerings);
+    lan.advance(240);
+    assert_eq!(lan.open.open(), 0);
+    gone(&lan, [romeo, juliet]);
+}
+
+#[test]
+fn a_peer_that_vanishes_without_a_word_is_noticed_while_an_offer_stands() {
+    let lan = lan_in_band();
+    let [romeo, juliet] = two(&lan);
+    let (mut offering, incoming) = offered(&lan, &romeo, &juliet);
+    let mut withdrawn = incoming.withdrawn();
+    lan.silence_all();
+    assert!(now(&lan, &mut offering).is_none());
+    lan.advance(80);
+    let over = now(&lan, &mut offering);
+    assert!(matches!(over, Some(Err(Error::Offline(_)))), "{over:?}");
+    assert!(now(&lan, &mut withdrawn).is_some());
 }

@@ -41,7 +41,10 @@ pub(super) fn header(from: &str, to: &str) -> String {
 }
 
 /// Reads until the text so far holds `end`, or the other side has nothing more to say.
-async fn read_until(stream: &mut (impl futures_lite::AsyncRead + Unpin), end: &str) -> String {
+pub(super) async fn read_until(
+    stream: &mut (impl futures_lite::AsyncRead + Unpin),
+    end: &str,
+) -> String {
     let mut text = Vec::new();
     let mut byte = [0];
     while !String::from_utf8_lossy(&text).contains(end) {

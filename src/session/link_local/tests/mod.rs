@@ -3,6 +3,7 @@
 
 mod faults;
 mod files;
+mod files_hostile;
 mod greedy;
 mod hostile;
 mod in_band;

@@ -167,7 +167,7 @@ impl Running {
 
     /// A stream initiation: what it is for decides who takes it.
     fn decided_above(&mut self, offer: SiOffer) {
-        if offer.profile == ns::FILE_TRANSFER {
+        if offer.profile == ns::SI_FILE_TRANSFER {
             if let Some((file, incoming)) = offer.file() {
                 self.telling
                     .push_back(StreamEvent::File(Box::new(file), incoming));

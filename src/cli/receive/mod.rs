@@ -13,10 +13,12 @@
 //!
 //! Bounds: [`AT_ONCE`] files at a time, the next ones wait; one question at a time.
 
+mod told;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{HashSet, VecDeque},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -24,19 +26,22 @@ use actors::runtime::Stop;
 use futures_lite::FutureExt as _;
 use serde_json::json;
 
+use told::question;
+
 use super::{
+    again::Again,
     app::{App, can_ask},
     ask::{Answer, Asker},
-    bars::{Bar, Bars},
+    bars::Bars,
     crowd::Crowd,
     failure::{Code, Failure, Outcome},
     select::{Selection, select},
-    text::{bytes, fingerprint, safe, safe_short},
+    text::{bytes, safe, safe_short},
 };
 use crate::client::{
     Connection, Error, Expected, Kind, Trust, TrustLevel,
     transfer::{
-        Deliveries, End, Finished, Offer, Partial, Progress, Records, Shape, Target, Transfer,
+        Deliveries, End, FileTransferState, Offer, Partial, Records, Shape, Target, Transfer,
         receive,
     },
 };
@@ -45,9 +50,8 @@ use crate::client::{
 const AT_ONCE: usize = 4;
 /// How long what arrives may take to be put away when the user ends the command.
 const LEAVING: Duration = Duration::from_secs(5);
-/// How long to wait before getting online again: the first time, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often what was whole when something was killed is looked for.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What is taken without a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -109,7 +113,7 @@ pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
         broke: Cell::new(false),
     };
     receiving.unfinished().await?;
-    let mut pause = FIRST_PAUSE;
+    let mut tries = Again::new();
     let mut began = false;
     loop {
         // Mission Control knows nobody by a part of a name.
@@ -122,23 +126,17 @@ pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
         let why = match round {
             Ok(Round::Done) => break,
             Ok(Round::Again(error)) => {
-                pause = FIRST_PAUSE;
+                tries.went_on();
                 error.message
             }
-            Err(Failure::Error {
-                message,
-                word,
-                code: Code::Failed | Code::NoService | Code::TimedOut,
-            }) if began && word != "no-bus" && word != "io" => message,
-            Err(failure) => return Err(failure),
+            Err(failure) => tries.why(failure, began)?,
         };
         receiving.remark(format!("{}; trying again.", safe(&why)));
         app.interruptible(async {
-            app.clock.sleep(pause).await;
+            tries.wait(app).await;
             Ok(())
         })
         .await?;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     if receiving.broke.get() {
         return Err(Failure::Interrupted);
@@ -169,7 +167,7 @@ struct Sender {
 /// What becomes of an offer.
 enum Fate {
     /// It is taken, by the one who sends it as he was when the user was asked.
-    Taken(Transfer, Sender, Box<Partial>),
+    Taken(Box<(Transfer, Sender, Partial)>),
     /// It is not ours, or not any more.
     Gone,
 }
@@ -181,13 +179,19 @@ impl Receiving<'_> {
 
     /// Gives what arrived whole before this program was killed the name it was to have.
     async fn unfinished(&self) -> Outcome {
-        let records = self.records.clone();
-        let found = smol::unblock(move || Partial::unfinished(&records)).await;
+        let (records, now) = (self.records.clone(), self.app.clock.wall());
+        let found = smol::unblock(move || Partial::unfinished(&records, now)).await;
         for partial in found {
             let finished = smol::unblock(move || partial.finish()).await?;
             self.finished(None, None, &finished)?;
+            self.one_less();
         }
         Ok(())
+    }
+
+    fn one_less(&self) {
+        self.left
+            .set(self.left.get().map(|left| left.saturating_sub(1)));
     }
 
     /// Everything that comes over one connection.
@@ -204,21 +208,6 @@ impl Receiving<'_> {
             Err(Ended::Connection(error)) => Ok(Round::Again(error)),
             Err(Ended::Failed(failure)) => Err(failure),
         }
-    }
-
-    fn begun(&self, from: Option<&str>) -> Outcome {
-        let folder = self.wish.folder.display().to_string();
-        self.app.out.record(&json!({
-            "event": "ready",
-            "folder": folder,
-            "from": from,
-        }))?;
-        let whose = from.map_or_else(|| "anybody".to_owned(), safe);
-        self.remark(format!(
-            "Files of {whose} go to {}. Ctrl-C ends it.",
-            safe(&folder)
-        ));
-        Ok(())
     }
 
     /// The id of the one contact whose files are wanted, if there is one.
@@ -249,11 +238,12 @@ impl Receiving<'_> {
             Offered(Transfer),
             Decided(Outcome<Fate>),
             Ended(Result<(), Ended>),
+            Look,
             Stop,
         }
         let stop = &self.app.stop;
         let mut waiting: VecDeque<Transfer> = VecDeque::new();
-        let asker = RefCell::new(Asker::default());
+        let asker = smol::lock::Mutex::new(Asker::default());
         let mut crowd = Crowd::new();
         // One question at a time.
         let mut deciding = Crowd::new();
@@ -279,16 +269,22 @@ impl Receiving<'_> {
             .or(async { Ok(Next::Offered(deliveries.next().await?)) })
             .or(async { Ok(Next::Decided(deciding.next().await)) })
             .or(async { Ok(Next::Ended(crowd.next().await)) })
+            .or(async {
+                self.app.clock.sleep(LOOK).await;
+                Ok(Next::Look)
+            })
             .await
             .map_err(Ended::of)?;
             match next {
                 Next::Offered(transfer) => waiting.push_back(transfer),
                 Next::Decided(fate) => {
-                    if let Fate::Taken(transfer, sender, partial) = fate.map_err(Ended::Failed)? {
-                        crowd.join(self.arrive(connection, transfer, sender, *partial, stop));
+                    if let Fate::Taken(taken) = fate.map_err(Ended::Failed)? {
+                        let (transfer, sender, partial) = *taken;
+                        crowd.join(self.arrive(connection, transfer, sender, partial, stop));
                     }
                 }
                 Next::Ended(ended) => ended?,
+                Next::Look => self.unfinished().await.map_err(Ended::Failed)?,
                 Next::Stop => break,
             }
         }
@@ -312,15 +308,17 @@ impl Receiving<'_> {
         &self,
         connection: &Connection,
         transfer: Transfer,
-        asker: &RefCell<Asker>,
+        asker: &smol::lock::Mutex<Asker>,
     ) -> Outcome<Fate> {
         match self.decide_open(connection, &transfer, asker).await {
-            Ok(Some((sender, partial))) => Ok(Fate::Taken(transfer, sender, Box::new(partial))),
+            Ok(Some((sender, partial))) => Ok(Fate::Taken(Box::new((transfer, sender, partial)))),
             Ok(None) => Ok(Fate::Gone),
             // The next one may do better.
-            Err(Failure::Error { word, message, .. })
-                if matches!(word, "not-available" | "not-yours" | "invalid-argument") =>
-            {
+            Err(Failure::Error {
+                word: "not-available" | "not-yours" | "invalid-argument",
+                message,
+                ..
+            }) => {
                 self.remark(format!("{}.", safe(&message)));
                 Ok(Fate::Gone)
             }
@@ -332,7 +330,7 @@ impl Receiving<'_> {
         &self,
         connection: &Connection,
         transfer: &Transfer,
-        asker: &RefCell<Asker>,
+        asker: &smol::lock::Mutex<Asker>,
     ) -> Outcome<Option<(Sender, Partial)>> {
         let description = transfer.description();
         let offer = &description.offer;
@@ -355,6 +353,17 @@ impl Receiving<'_> {
             }
             begun => begun,
         };
+        match transfer.state().await? {
+            FileTransferState::Pending => {}
+            FileTransferState::Completed => {
+                return self
+                    .left_behind(transfer, &sender, begun)
+                    .await
+                    .map(|()| None);
+            }
+            // Whoever took it sees to it, or it is over.
+            _ => return Ok(None),
+        }
         let have = match &begun {
             Some(partial) => partial.length()?,
             None => 0,
@@ -368,7 +377,7 @@ impl Receiving<'_> {
             let question = question(&sender, offer);
             let asked = async {
                 self.bars.hide(true);
-                let answer = asker.borrow_mut().ask(&question).await;
+                let answer = asker.lock().await.ask(&question).await;
                 self.bars.hide(false);
                 answer.map(Some)
             };
@@ -413,18 +422,28 @@ impl Receiving<'_> {
         Ok(Some((sender, partial)))
     }
 
-    fn offered(&self, sender: &Sender, offer: &Offer) -> Outcome {
-        self.bars.aside(|| {
-            self.app.out.record(&json!({
-                "event": "offered",
-                "contact": sender.id,
-                "trust": sender.trust.level.as_str(),
-                "name": offer.name,
-                "size": offer.size,
-                "folder": offer.shape == Shape::Folder,
-                "id": offer.id.map(|id| id.to_string()),
-            }))
+    /// What had arrived, and was verified, when the command that took it was killed.
+    async fn left_behind(
+        &self,
+        transfer: &Transfer,
+        sender: &Sender,
+        begun: Option<Partial>,
+    ) -> Outcome {
+        let Some(mut partial) = begun else {
+            return Ok(());
+        };
+        let reached = transfer.reached().await?;
+        if partial.length()? != reached {
+            return Ok(());
+        }
+        let finished = smol::unblock(move || {
+            partial.verified(reached)?;
+            partial.finish()
         })
+        .await?;
+        self.finished(Some(sender), Some(&transfer.description().offer), &finished)?;
+        self.one_less();
+        Ok(transfer.close().await?)
     }
 
     /// Why it is not taken, if so, whatever anybody says.
@@ -524,8 +543,7 @@ impl Receiving<'_> {
             Ok((partial, End::Completed)) => {
                 let finished = smol::unblock(move || partial.finish()).await;
                 let finished = finished.map_err(|error| Ended::Failed(error.into()))?;
-                self.left
-                    .set(self.left.get().map(|left| left.saturating_sub(1)));
+                self.one_less();
                 return self
                     .finished(Some(&sender), Some(&offer), &finished)
                     .map_err(Ended::Failed);
@@ -546,7 +564,7 @@ impl Receiving<'_> {
                 let place = partial.place();
                 partial.leave();
                 return Err(match error.kind {
-                    Kind::Io | Kind::PermissionDenied => Ended::Failed(kept(error, &place)),
+                    Kind::Io => Ended::Failed(kept(error, &place)),
                     Kind::NotAvailable => {
                         return self
                             .broken(&sender, &offer, &error, 0)
@@ -564,124 +582,6 @@ impl Receiving<'_> {
         partial.leave();
         self.broken(&sender, &offer, &why, have)
             .map_err(Ended::Failed)
-    }
-
-    fn tell(
-        &self,
-        sender: &Sender,
-        offer: &Offer,
-        bar: &RefCell<Bar>,
-        progress: Progress,
-    ) -> Outcome {
-        let record = |event: &str, key: &str, value: u64| {
-            self.app.out.record(&json!({
-                "event": event,
-                "contact": sender.id,
-                "name": offer.name,
-                "id": offer.id.map(|id| id.to_string()),
-                "size": offer.size,
-                key: value,
-            }))
-        };
-        match progress {
-            Progress::Offered => Ok(()),
-            Progress::Agreed => {
-                bar.borrow().wait("begins");
-                record("accepted", "bytes", 0)
-            }
-            Progress::From(offset) => {
-                bar.borrow_mut().flow(offset);
-                if offset > 0 {
-                    self.remark(format!(
-                        "{} of {} goes on at {}.",
-                        safe_short(&offer.name),
-                        safe(&sender.id),
-                        bytes(offset)
-                    ));
-                }
-                record("flowing", "offset", offset)
-            }
-            Progress::At(at) => {
-                bar.borrow_mut().at(at);
-                record("progress", "bytes", at)
-            }
-            Progress::Handed(taken) => record("ended", "taken", taken),
-        }
-    }
-
-    fn broken(&self, sender: &Sender, offer: &Offer, why: &Error, have: u64) -> Outcome {
-        self.bars.aside(|| {
-            self.app.out.record(&json!({
-                "event": "broken",
-                "contact": sender.id,
-                "name": offer.name,
-                "id": offer.id.map(|id| id.to_string()),
-                "bytes": have,
-                "message": why.message,
-            }))?;
-            let kept = if have > 0 {
-                format!(
-                    "; {} of it are kept, and it goes on when it is sent again",
-                    bytes(have)
-                )
-            } else {
-                String::new()
-            };
-            self.app.out.remark(format!(
-                "{} of {} did not arrive: {}{kept}.",
-                safe_short(&offer.name),
-                safe(&sender.id),
-                safe(&why.message)
-            ));
-            Ok(())
-        })
-    }
-
-    fn finished(
-        &self,
-        sender: Option<&Sender>,
-        offer: Option<&Offer>,
-        finished: &Finished,
-    ) -> Outcome {
-        let path = finished.path.display().to_string();
-        self.bars.aside(|| {
-            let out = &self.app.out;
-            let unpacked = finished.unpacked.as_ref();
-            out.record(&json!({
-                "event": "completed",
-                "contact": sender.map(|sender| &sender.id),
-                "name": offer.map(|offer| &offer.name),
-                "id": offer.and_then(|offer| offer.id).map(|id| id.to_string()),
-                "size": offer.and_then(|offer| offer.size),
-                "path": path,
-                "renamed": finished.renamed,
-                "entries": unpacked.map(|unpacked| unpacked.entries),
-                "left-out": unpacked.map(|unpacked| unpacked.left_out),
-            }))?;
-            let of = sender.map_or_else(String::new, |sender| format!(" of {}", safe(&sender.id)));
-            out.line(format!("Received {}{of}.", safe(&path)))?;
-            if finished.renamed {
-                out.remark("Its name was not one for a file here, and was changed.");
-            }
-            if let Some(unpacked) = unpacked {
-                if unpacked.left_out > 0 {
-                    let names: Vec<String> =
-                        unpacked.examples.iter().map(|name| safe_short(name)).collect();
-                    out.remark(format!(
-                        "{} things in it were left out, since they would lead out of the folder or are no files: {}.",
-                        unpacked.left_out,
-                        names.join(", ")
-                    ));
-                }
-                if unpacked.renamed > 0 {
-                    out.remark(format!(
-                        "{} names in it were not ones for files here, and were changed.",
-                        unpacked.renamed
-                    ));
-                }
-            }
-            Ok(())
-        })
     }
 }
 
@@ -701,41 +601,11 @@ impl Ended {
 }
 
 /// What went wrong on the disk, and that nothing is lost.
-fn kept(error: Error, place: &PathBuf) -> Failure {
+fn kept(error: Error, place: &Path) -> Failure {
     let message = format!(
         "{}; what has arrived is kept as {}, and goes on when the command is run again",
         error.message,
         place.display()
     );
     Failure::new(Code::Failed, "io", message)
-}
-
-/// What the user is asked.
-fn question(sender: &Sender, offer: &Offer) -> String {
-    let who = safe(&sender.id);
-    let trust = match sender.trust.level {
-        TrustLevel::Verified => "verified",
-        TrustLevel::Pinned => "one of your contacts, not verified",
-        TrustLevel::Unpinned => "not one of your contacts yet",
-        TrustLevel::NoKey => "without a key: nobody can tell who it is, and nothing is encrypted",
-        TrustLevel::Blocked => "blocked",
-    };
-    let key = match (&sender.trust.fingerprint, sender.trust.level) {
-        (Some(key), TrustLevel::Unpinned) => format!(
-            "\nIts key is {}.\nIf you take it, this key and no other belongs to the name.",
-            fingerprint(key)
-        ),
-        _ => String::new(),
-    };
-    let what = match offer.shape {
-        Shape::File => "",
-        Shape::Folder => "the folder ",
-    };
-    let size = offer
-        .size
-        .map_or_else(|| "of unknown size".to_owned(), bytes);
-    format!(
-        "{who} ({trust}) sends {what}{} ({size}).{key}\nTake it?",
-        safe_short(&offer.name)
-    )
 }
