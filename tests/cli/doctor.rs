@@ -15,7 +15,7 @@ use crate::{Two, pneuma::Pneuma};
 
 fn alone() -> Pneuma {
     let world = World::new();
-    Pneuma::of(Person::new(&world, "alice", service!()), world.port())
+    Pneuma::of(Person::new(&world, "alice", service!()))
 }
 
 fn doctor(who: &Pneuma) -> Command {
@@ -196,10 +196,7 @@ fn a_connection_manager_that_is_another() {
     let folder = tempfile::tempdir_in("/tmp").expect("a folder");
     let program = folder.path().join("telepathy-pneuma");
     fs::copy(service!(), &program).expect("a copy");
-    let alice = Pneuma::of(
-        Person::with(&world, "alice", &program, Options::default()),
-        world.port(),
-    );
+    let alice = Pneuma::of(Person::with(&world, "alice", &program, Options::default()));
     finds(
         &mut doctor(&alice),
         "manager",

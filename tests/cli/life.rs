@@ -22,7 +22,7 @@ fn a_bus_that_is_named_and_does_not_answer_is_said_in_one_sentence() {
 #[test]
 fn the_first_command_starts_the_manager_and_the_last_lets_the_account_go() {
     let world = World::new();
-    let alice = Pneuma::of(Person::new(&world, "alice", service!()), world.port());
+    let alice = Pneuma::of(Person::new(&world, "alice", service!()));
     alice.person().stop_manager();
     let status = alice.run(&["status", "--json"]).succeeded().json();
     assert_eq!(status["running"], false);
@@ -38,7 +38,7 @@ fn the_first_command_starts_the_manager_and_the_last_lets_the_account_go() {
 #[test]
 fn an_installed_manager_is_started_by_the_bus() {
     let world = World::new();
-    let alice = Pneuma::of(Person::new(&world, "alice", service!()), world.port());
+    let alice = Pneuma::of(Person::new(&world, "alice", service!()));
     alice.person().stop_manager();
     let stage = alice.person().dir().join("stage");
     let built = service!().parent().expect("a folder");
@@ -80,7 +80,7 @@ fn an_installed_manager_is_started_by_the_bus() {
 #[test]
 fn detach_leaves_the_account_online_and_disconnect_ends_it() {
     let world = World::new();
-    let alice = Pneuma::of(Person::new(&world, "alice", service!()), world.port());
+    let alice = Pneuma::of(Person::new(&world, "alice", service!()));
     alice.stay_online();
     assert!(alice.id().starts_with("alice@"));
     // Who found it online leaves it online.
@@ -134,7 +134,7 @@ fn the_last_command_lets_the_account_go_though_it_is_killed() {
 #[test]
 fn profiles_are_told_apart() {
     let world = World::new();
-    let alice = Pneuma::of(Person::new(&world, "alice", service!()), world.port());
+    let alice = Pneuma::of(Person::new(&world, "alice", service!()));
     alice.stay_online();
     let home = alice.run(&["status", "--json"]).succeeded().json();
     // Tests have a port of their own, which the machine's Avahi does not know.

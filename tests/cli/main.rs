@@ -31,7 +31,7 @@ struct Two {
 impl Two {
     fn new() -> Self {
         let world = World::new();
-        let person = |name| Pneuma::of(Person::new(&world, name, service!()), world.port());
+        let person = |name| Pneuma::of(Person::new(&world, name, service!()));
         Two {
             alice: person("alice"),
             bob: person("bob"),

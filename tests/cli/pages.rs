@@ -32,7 +32,7 @@ fn tab(who: &Pneuma, words: &[&str]) -> Vec<String> {
 #[test]
 fn bash_completes_commands_options_and_values() {
     let world = World::new();
-    let alice = Pneuma::of(Person::new(&world, "alice", service!()), world.port());
+    let alice = Pneuma::of(Person::new(&world, "alice", service!()));
     assert_eq!(tab(&alice, &["off"]), ["offer"]);
     assert_eq!(tab(&alice, &["dem"]), ["demo"]);
     assert_eq!(tab(&alice, &["tubes", "--cl"]), ["--close"]);

@@ -15,7 +15,6 @@ use support::{PATIENCE, Person};
 /// A person's command line.
 pub struct Pneuma {
     person: Person,
-    port: u16,
 }
 
 /// What a command left behind.
@@ -61,8 +60,8 @@ impl Ran {
 }
 
 impl Pneuma {
-    pub fn of(person: Person, port: u16) -> Self {
-        Pneuma { person, port }
+    pub fn of(person: Person) -> Self {
+        Pneuma { person }
     }
 
     pub fn person(&self) -> &Person {
@@ -76,16 +75,7 @@ impl Pneuma {
 
     /// Another program in this person's session.
     pub fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_remove("NO_COLOR")
-            .envs(self.person.environment())
-            .env("PNEUMA_NAME", self.person.name())
-            .env("PNEUMA_INTERFACE", "lo")
-            .env("PNEUMA_MDNS_PORT", self.port.to_string())
-            .current_dir(self.person.dir());
-        command
+        self.person.command(program, arguments)
     }
 
     /// Runs a command to its end, with nothing on its standard input.

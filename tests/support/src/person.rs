@@ -211,6 +211,21 @@ impl Person {
         environment
     }
 
+    /// A program of this person's, not started. Where it brings the account online, it is
+    /// [`Person::parameters`]'.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_remove("NO_COLOR")
+            .envs(self.environment())
+            .env("PNEUMA_NAME", &self.name)
+            .env("PNEUMA_INTERFACE", "lo")
+            .env("PNEUMA_MDNS_PORT", self.port.to_string())
+            .current_dir(self.dir());
+        command
+    }
+
     /// The connection manager's process id.
     ///
     /// # Panics

@@ -210,18 +210,22 @@ impl Usage {
                 .unwrap_or_else(|error| panic!("process {process} is gone: {error}"))
                 .count()
         };
-        let status = std::fs::read_to_string(format!("/proc/{process}/status"))
-            .unwrap_or_else(|error| panic!("process {process} is gone: {error}"));
-        let resident_kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next())
-            .and_then(|number| number.parse().ok())
-            .expect("VmRSS in the process's status");
         Usage {
             descriptors: count("fd"),
             threads: count("task"),
-            resident_kib,
+            resident_kib: status_kib(process, "VmRSS:").expect("a running process's VmRSS"),
         }
     }
+
+    /// The most resident memory it ever had, in KiB; nothing once it is gone.
+    pub fn peak_kib(process: u32) -> Option<u64> {
+        status_kib(process, "VmHWM:")
+    }
+}
+
+/// A line of `/proc/PID/status`.
+fn status_kib(process: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
