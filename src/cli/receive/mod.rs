@@ -11,7 +11,7 @@
 //! Ctrl-C breaks what arrives, and does not decline it: the same command goes on as soon as it is offered
 //! again, which a sending `pneuma` does by itself.
 //!
-//! Bounds: [`AT_ONCE`] files at a time, the next ones wait; one question at a time.
+//! Bounds: [`AT_ONCE`] files at a time, the next ones wait ([`MOST_WAITING`]); one question at a time.
 
 mod told;
 
@@ -48,6 +48,9 @@ use crate::client::{
 
 /// Most files that arrive at the same time.
 const AT_ONCE: usize = 4;
+/// So many offers wait before those are left out that do not stand any more, of which a contact can make
+/// any number while a question is open; those that stand, the service bounds.
+const MOST_WAITING: usize = 256;
 /// How long what arrives may take to be put away when the user ends the command.
 const LEAVING: Duration = Duration::from_secs(5);
 /// How often what was whole when something was killed is looked for.
@@ -281,7 +284,12 @@ impl Receiving<'_> {
             .await
             .map_err(Ended::of)?;
             match next {
-                Next::Offered(transfer) => waiting.push_back(*transfer),
+                Next::Offered(transfer) => {
+                    waiting.push_back(*transfer);
+                    if waiting.len() > MOST_WAITING {
+                        only_standing(&mut waiting).await.map_err(Ended::of)?;
+                    }
+                }
                 Next::Decided(fate) => {
                     if let Fate::Taken(taken) = fate.map_err(Ended::Failed)? {
                         let (transfer, sender, partial) = *taken;
@@ -600,6 +608,19 @@ impl Receiving<'_> {
         self.broken(&sender, &offer, &why, have)
             .map_err(Ended::Failed)
     }
+}
+
+/// Leaves out what is not on offer any more. The service bounds what is.
+async fn only_standing(waiting: &mut VecDeque<Transfer>) -> Result<(), Error> {
+    for transfer in std::mem::take(waiting) {
+        match transfer.state().await {
+            Ok(FileTransferState::Pending) => waiting.push_back(transfer),
+            Ok(_) => transfer.close_if_cancelled().await?,
+            Err(error) if error.kind.is_gone() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Why a round ends.
