@@ -224,7 +224,7 @@ impl FileTransfer {
     #[zbus(signal)]
     pub(super) async fn initial_offset_defined(
         emitter: &SignalEmitter<'_>,
-        initial_offset: u64,
+        initialoffset: u64,
     ) -> zbus::Result<()>;
 
     #[zbus(signal, name = "URIDefined")]

@@ -59,6 +59,10 @@ def tubes(capabilities, service="x-any"):
 
 
 class Client:
+    # What telepathy-glib makes of the channels, and where their sockets are listed.
+    CHANNELS = Tp.StreamTubeChannel
+    SOCKETS = STREAM_TUBE + ".SupportedSocketTypes"
+
     def __init__(self):
         self.daemon = Tp.DBusDaemon.dup()
         self.bus = Gio.bus_get_sync(Gio.BusType.SESSION, None)
@@ -229,12 +233,12 @@ class Client:
         if failed:
             raise failed[0]
         channel = next(each for each in self.handled if each.get_object_path() == path)
-        assert isinstance(channel, Tp.StreamTubeChannel), type(channel)
+        assert isinstance(channel, self.CHANNELS), type(channel)
         return channel
 
     def _fewer_sockets(self, properties):
         """telepathy-glib takes the first kind it knows of those in a channel's immutable properties."""
-        name = STREAM_TUBE + ".SupportedSocketTypes"
+        name = self.SOCKETS
         all_of_them = properties.lookup_value(name, None).unpack()
         kept = GLib.Variant("a{uau}", {kind: all_of_them[kind] for kind in self.socket_types})
         rows = [properties.get_child_value(number) for number in range(properties.n_children())]

@@ -2,8 +2,11 @@
 import os
 import subprocess
 
+from gi.repository import GLib
+
 from home import *  # noqa: F403  (the tests' own vocabulary)
 
+FILE_TRANSFER = CHANNEL + ".Type.FileTransfer"
 REQUIRED = {
     "manager": ["org.freedesktop.Telepathy.ConnectionManager"],
     "protocol": ["org.freedesktop.Telepathy.Protocol",
@@ -12,6 +15,7 @@ REQUIRED = {
                    CONNECTION + ".Interface.Contacts", CONTACT_LIST,
                    CONNECTION + ".Interface.ContactGroups", PRESENCE, ALIASING, CAPABILITIES],
     "channel": [CHANNEL, TUBE, STREAM_TUBE],
+    "file": [CHANNEL, FILE_TRANSFER, CHANNEL + ".Interface.FileTransfer.Metadata"],
     "debug": [TP + "Debug"],
 }
 
@@ -32,6 +36,32 @@ def check(person, name, path, interfaces):
     return checked.stdout.strip().splitlines()[-1:]
 
 
+def a_file(alice, bob):
+    """Both objects of a file that Alice offers to Bob."""
+    takes = {CHANNEL + ".ChannelType": GLib.Variant("s", FILE_TRANSFER)}
+    bob.on(bob.path, CAPABILITIES, "UpdateCapabilities",
+           GLib.Variant("(a(saa{sv}as))", ([("org.example.Files", [takes], [])],)))
+    request = {CHANNEL + ".ChannelType": GLib.Variant("s", FILE_TRANSFER),
+               CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
+               CHANNEL + ".TargetHandle": GLib.Variant("u", alice.handle_of("bob")),
+               FILE_TRANSFER + ".ContentType": GLib.Variant("s", "text/plain"),
+               FILE_TRANSFER + ".Filename": GLib.Variant("s", "notes.txt"),
+               FILE_TRANSFER + ".Size": GLib.Variant("t", 5)}
+
+    def created():
+        try:
+            return alice.on(alice.path, REQUESTS, "CreateChannel", GLib.Variant("(a{sv})", (request,)))[0]
+        except Error as error:
+            # Bob takes a moment to say that he takes files.
+            assert error.name.endswith(".NotCapable"), error
+            return None
+    sent = until("Bob takes files", created)
+    row = bob.take("Bob is offered a file", lambda _path, interface, member, arguments: (
+        interface == REQUESTS and member == "NewChannels"
+        and FILE_TRANSFER + ".Filename" in arguments[0][0][1]))
+    return sent, row[3][0][0][0]
+
+
 @scenario
 def objects_are_what_the_specification_says():
     """check-introspection finds no difference on any object, where the checker is beside the tree."""
@@ -42,14 +72,15 @@ def objects_are_what_the_specification_says():
     requested = alice.create_tube(alice.handle_of("bob"), "x-echo")
     alice.offer(requested, address)
     incoming = bob.offered("x-echo")
+    sent, received = a_file(alice, bob)
     objects = [(alice, "manager", CM_PATH), (alice, "protocol", CM_PATH + "/local_xmpp"),
                (alice, "connection", alice.path), (alice, "channel", requested),
-               (bob, "channel", incoming), (alice, "debug", "/org/freedesktop/Telepathy/debug")]
+               (bob, "channel", incoming), (alice, "file", sent), (bob, "file", received), (alice, "debug", "/org/freedesktop/Telepathy/debug")]
     for person, kind, path in objects:
         others = REQUIRED[kind][1:]
         listed = others and person.property(path, REQUIRED[kind][0], "Interfaces")
         for interface in others:
             # A channel's type is not among its interfaces.
-            assert interface in listed or interface == STREAM_TUBE, (path, interface, listed)
+            assert interface in listed or interface in (STREAM_TUBE, FILE_TRANSFER), (path, interface, listed)
         print(f"   {kind}: {check(person, CM_NAME, path, REQUIRED[kind])}")
     echo.close()

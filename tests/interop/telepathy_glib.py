@@ -18,7 +18,7 @@ def do(method, *arguments):
 class Side:
     """A person without a connection of the test's own: telepathy-glib makes it."""
 
-    def __init__(self, name, port):
+    def __init__(self, name, port, load=load):
         self.person = Person(name, port=port, online=False)
         self.agent = self.person.agent()
         self.agent.call(load, HERE)
