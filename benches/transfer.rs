@@ -164,10 +164,13 @@ impl Noise {
     }
 }
 
+/// Sends a file or a folder into a folder, and says how long that took.
+type Carry<'a> = Box<dyn FnMut(&Path, &Path) -> io::Result<Duration> + 'a>;
+
 /// One way to send, and how long it took each time, by what was sent.
 struct Way<'a> {
     name: &'static str,
-    carry: Box<dyn FnMut(&Path, &Path) -> io::Result<Duration> + 'a>,
+    carry: Carry<'a>,
     taken: BTreeMap<PathBuf, Vec<Duration>>,
 }
 
