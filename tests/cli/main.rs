@@ -6,7 +6,6 @@ mod doctor;
 mod files;
 mod files_broken;
 mod files_disk;
-mod files_seeds;
 mod kept;
 mod life;
 mod no_bus;
