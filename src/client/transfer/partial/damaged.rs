@@ -1,3 +1,5 @@
+//! Files that arrived too short and folders that are none.
+
 use std::{fs, time::SystemTime};
 
 use super::*;
