@@ -378,13 +378,13 @@ impl PlaceArgs {
 #[derive(Clone, Copy, Debug, Args)]
 #[group(multiple = false)]
 pub struct DecisionArgs {
-    /// You are asked about each tube
+    /// You are asked about each
     #[arg(long)]
     ask: bool,
-    /// You are not asked; `pneuma accept --allowed` takes such tubes
+    /// You are not asked; `pneuma accept --allowed` takes such tubes (for files, see `pneuma receive --accept`)
     #[arg(long)]
     allow: bool,
-    /// There are no such tubes: offers are closed at once, and you cannot make any
+    /// There are none: offers are closed at once, and you cannot make any
     #[arg(long)]
     deny: bool,
 }

@@ -53,8 +53,6 @@ const AT_ONCE: usize = 4;
 const MOST_WAITING: usize = 256;
 /// How long what arrives may take to be put away when the user ends the command.
 const LEAVING: Duration = Duration::from_secs(5);
-/// How often what was whole when something was killed is looked for.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// What is taken without a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -180,10 +178,10 @@ impl Receiving<'_> {
         self.bars.aside(|| self.app.out.remark(text));
     }
 
-    /// Gives what arrived whole before this program was killed the name it was to have.
+    /// Gives what was verified before this program was killed the name it was to have.
     async fn unfinished(&self) -> Outcome {
-        let (records, now) = (self.records.clone(), self.app.clock.wall());
-        let found = smol::unblock(move || Partial::unfinished(&records, now)).await;
+        let records = self.records.clone();
+        let found = smol::unblock(move || Partial::unfinished(&records)).await;
         for partial in found {
             match smol::unblock(move || partial.finish()).await {
                 Ok(finished) => {
@@ -246,7 +244,6 @@ impl Receiving<'_> {
             Offered(Box<Transfer>),
             Decided(Outcome<Fate>),
             Ended(Result<(), Ended>),
-            Look,
             Stop,
         }
         let stop = &self.app.stop;
@@ -277,10 +274,6 @@ impl Receiving<'_> {
             .or(async { Ok(Next::Offered(Box::new(deliveries.next().await?))) })
             .or(async { Ok(Next::Decided(deciding.next().await)) })
             .or(async { Ok(Next::Ended(crowd.next().await)) })
-            .or(async {
-                self.app.clock.sleep(LOOK).await;
-                Ok(Next::Look)
-            })
             .await
             .map_err(Ended::of)?;
             match next {
@@ -297,7 +290,6 @@ impl Receiving<'_> {
                     }
                 }
                 Next::Ended(ended) => ended?,
-                Next::Look => self.unfinished().await.map_err(Ended::Failed)?,
                 Next::Stop => break,
             }
         }

@@ -18,7 +18,6 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{FallocateFlags, FlockOperation, Timespec, Timestamps};
@@ -34,8 +33,6 @@ use crate::client::error::{Error, Kind, Result};
 
 /// How many bytes are read at a time.
 const CHUNK: usize = 256 * 1024;
-/// How long what came whole, and was not heard to be verified, waits to be offered again.
-const UNHEARD: Duration = Duration::from_secs(20);
 /// Most names that are tried for a file that is arriving.
 const MOST_PARTS: u32 = 1000;
 
@@ -123,7 +120,6 @@ impl Partial {
             inode: metadata.ino(),
             stored: 0,
             boot: boot(),
-            whole: false,
             verified: false,
         };
         let lasts = key.is_some() && offer.id.is_some();
@@ -152,23 +148,17 @@ impl Partial {
         }
     }
 
-    /// Everything that was all there when this program or the service was killed, before it could be given
-    /// its name: what was verified, and what came whole and is not offered again, which its sender would do
-    /// that had not heard that it was verified.
-    pub fn unfinished(records: &Records, now: SystemTime) -> Vec<Self> {
+    /// Everything that was verified, and was to get its name when this program was killed. What came whole
+    /// and was not heard to be verified is not among it: it may be anything.
+    pub fn unfinished(records: &Records) -> Vec<Self> {
         let all = records.all_receiving().into_iter();
-        all.filter(|(record, written)| {
-            let waited = now.duration_since(*written).unwrap_or_default() >= UNHEARD;
-            record.verified || record.whole && waited
-        })
-        .filter_map(|(record, _)| Partial::of_record(records, record).ok()?)
-        .filter_map(|mut partial| {
-            let length = partial.length().ok()?;
-            (partial.record.size == Some(length)).then_some(())?;
-            partial.verified(length).ok()?;
-            Some(partial)
-        })
-        .collect()
+        all.filter(|record| record.verified)
+            .filter_map(|record| Partial::of_record(records, record).ok()?)
+            .filter(|partial| {
+                let length = partial.length().ok();
+                partial.record.size.is_none_or(|size| length == Some(size))
+            })
+            .collect()
     }
 
     fn of_record(records: &Records, record: Receiving) -> Result<Option<Self>> {
@@ -305,18 +295,6 @@ impl Partial {
             self.keep()?;
         }
         Ok(())
-    }
-
-    /// Notes that all of it came, or that it was not what was sent.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn whole(&mut self, whole: bool) -> Result<()> {
-        if self.record.whole == whole {
-            return Ok(());
-        }
-        self.record.whole = whole;
-        self.keep()
     }
 
     /// Notes that it is all there and is what was sent; `length` is then its size.

@@ -114,39 +114,15 @@ fn nothing_has_its_name_before_it_is_verified_wherever_it_breaks() {
         partial.clone().finish().unwrap_err().kind,
         Kind::InvalidArgument
     );
-    assert!(Partial::unfinished(&home.records, SystemTime::UNIX_EPOCH).is_empty());
+    assert!(Partial::unfinished(&home.records).is_empty());
     partial.begin_at(10).unwrap();
     partial.verified(10).unwrap();
     drop(partial);
     // Verified, and then we were killed.
-    let mut found = Partial::unfinished(&home.records, SystemTime::UNIX_EPOCH);
+    let mut found = Partial::unfinished(&home.records);
     let finished = found.pop().expect("it is whole").finish().unwrap();
     assert_eq!(fs::read(finished.path).unwrap(), b"half whole");
     assert_eq!((home.names(), home.records()), (vec!["a.txt".into()], 0));
-}
-
-#[test]
-fn what_was_ended_in_order_waits_to_be_offered_again() {
-    let home = Home::new();
-    let mut partial = home.begin(&offer(3));
-    partial.begin_at(0).unwrap();
-    write(&partial, 0, b"123");
-    partial.sync(3).unwrap();
-    partial.whole(true).unwrap();
-    drop(partial);
-    let written = home.records.all_receiving()[0].1;
-    let found =
-        |seconds| Partial::unfinished(&home.records, written + Duration::from_secs(seconds)).len();
-    assert_eq!((found(19), home.names()), (0, vec!["a.txt.part".into()]));
-    let mut partial = home.resume(&offer(3)).expect("it is offered again");
-    partial.whole(false).unwrap();
-    drop(partial);
-    assert_eq!(found(3600), 0, "it was not what was sent");
-    let mut partial = home.resume(&offer(3)).expect("it is offered again");
-    partial.whole(true).unwrap();
-    assert_eq!(found(3600), 0, "somebody is at it");
-    drop(partial);
-    assert_eq!(found(3600), 1);
 }
 
 #[test]

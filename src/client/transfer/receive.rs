@@ -105,7 +105,6 @@ async fn through(
     watch: &mut impl FnMut(Progress),
 ) -> Result<End> {
     let mut following = Following::new(connection.events().await?, transfer);
-    blocking(partial, |partial| partial.whole(false)).await?;
     let from = if transfer.description().has_ranges {
         blocking(partial, |partial| partial.prefix()).await?
     } else {
@@ -209,13 +208,6 @@ async fn through(
         following.verdict(connection.bus()).await?;
         return Err(error);
     }
-    // Before anybody is told: the service may be killed at this very moment.
-    let whole = partial.size() == Some(at);
-    blocking(partial, move |partial| {
-        partial.sync(at)?;
-        partial.whole(whole)
-    })
-    .await?;
     sync(transfer, partial, at, ended.is_none()).await?;
     let end = match ended {
         Some(end) => end,
@@ -227,7 +219,6 @@ async fn through(
             verified => verified.map(|()| end),
         };
     }
-    blocking(partial, |partial| partial.whole(false)).await?;
     Ok(end)
 }
 

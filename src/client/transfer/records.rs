@@ -65,9 +65,6 @@ pub(super) struct Receiving {
     /// written since then is there as long as it runs.
     pub stored: u64,
     pub boot: String,
-    /// It is all there; that it was verified we have not heard.
-    #[serde(default)]
-    pub whole: bool,
     /// It is all there and is what was sent; only its name is still to be given.
     pub verified: bool,
 }
@@ -166,13 +163,13 @@ impl Records {
         }
     }
 
-    /// Everything that is to be received and has not ended, with the time it was written down.
-    pub(super) fn all_receiving(&self) -> Vec<(Receiving, SystemTime)> {
+    /// Everything that is to be received and has not ended.
+    pub(super) fn all_receiving(&self) -> Vec<Receiving> {
         self.names()
             .into_iter()
             .filter(|(name, _)| name.starts_with("in-") && name.ends_with(".json"))
-            .filter_map(|(name, written)| Some((self.read::<Receiving>(&name)?, written)))
-            .filter(|(record, _)| record.version == VERSION)
+            .filter_map(|(name, _)| self.read::<Receiving>(&name))
+            .filter(|record| record.version == VERSION)
             .collect()
     }
 
