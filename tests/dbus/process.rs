@@ -26,6 +26,17 @@ fn start(arguments: &[&str]) -> Program {
     start_with(arguments, |service| service)
 }
 
+/// The same command, run by `wrapper` with arguments of its own.
+fn wrapped(wrapper: &str, arguments: &[&str], service: &Command) -> Command {
+    let mut command = Command::new(wrapper);
+    command
+        .args(arguments)
+        .arg(service.get_program())
+        .args(service.get_args());
+    command.envs(service.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    command
+}
+
 /// The service that stays, by a command made of its own.
 fn start_as(command: impl FnOnce(Command) -> Command) -> Program {
     start_with(&["--persist"], command)
@@ -85,7 +96,9 @@ impl Program {
 fn signals_end_it_in_order() {
     use rustix::process::Signal;
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut program = start(&["--persist"]);
+        // Whoever runs the tests may ignore some of them, and who is started by it does, too.
+        let defaults = "--default-signal=TERM,INT,HUP";
+        let mut program = start_as(|service| wrapped("env", &[defaults], &service));
         program.process.signal(signal);
         let status = program.process.wait(PATIENCE);
         assert!(status.success(), "{status}: {}", program.process.output());
@@ -96,12 +109,7 @@ fn signals_end_it_in_order() {
 #[test]
 fn under_nohup_the_end_of_a_terminal_does_not_end_it() {
     use rustix::process::Signal;
-    let mut program = start_as(|service| {
-        let mut nohup = Command::new("nohup");
-        nohup.arg(service.get_program()).args(service.get_args());
-        nohup.envs(service.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        nohup
-    });
+    let mut program = start_as(|service| wrapped("nohup", &[], &service));
     // The kernel throws the signal away, so that there is nothing to wait for.
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.process.id())).unwrap();
     let ignored = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
