@@ -470,9 +470,10 @@ fn tar(sshd: &Sshd, source: &Path, into: &Path) -> io::Result<Command> {
 fn print(ways: &[Way], source: &Path, beside: Option<(&Path, usize)>) {
     let waited = |way: &Way| way.median(source).as_secs_f64();
     let flowed = |way: &Way| {
-        beside.map(|(one_byte, mib)| {
-            let without = way.median(source).saturating_sub(way.median(one_byte));
-            mib as f64 / without.as_secs_f64()
+        beside.and_then(|(one_byte, mib)| {
+            // Where a file takes no longer than one byte, it is too small to tell.
+            let without = way.median(source).checked_sub(way.median(one_byte))?;
+            (!without.is_zero()).then(|| mib as f64 / without.as_secs_f64())
         })
     };
     println!("{:<22}{:>12}{:>22}", "", "waited", "flow alone, MiB/s");
