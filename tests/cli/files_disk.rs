@@ -117,7 +117,7 @@ fn a_folder_that_vanishes_ends_the_command_and_not_the_transfer() {
 /// Bob's `receive` on a terminal.
 fn on_a_terminal(files: &Files) -> Running {
     let line = format!(
-        "{} receive --once --dir '{}'",
+        "exec {} receive --once --dir '{}'",
         env!("CARGO_BIN_EXE_pneuma"),
         files.inn.display()
     );

@@ -14,7 +14,7 @@ fn typed(who: &Pneuma, arguments: &[&str], typed: &str) -> Ran {
         .iter()
         .map(|argument| format!("'{argument}'"))
         .collect();
-    let line = format!("{} {}", env!("CARGO_BIN_EXE_pneuma"), quoted.join(" "));
+    let line = format!("exec {} {}", env!("CARGO_BIN_EXE_pneuma"), quoted.join(" "));
     let mut command = who.command_of("script", &["--quiet", "--return", "--command", &line]);
     command
         .arg("/dev/null")
