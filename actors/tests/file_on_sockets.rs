@@ -131,6 +131,7 @@ async fn one_file(
         address_type,
         access,
         from: Resume::default(),
+        stores: false,
         reply,
     };
     let to = receiver.address.ask(ask).await.unwrap().unwrap();

@@ -306,7 +306,7 @@ impl ConnectionHandle {
     }
 
     /// `FileTransfer.AcceptFile` and `Transfer1.AcceptFrom`: our user deals with the contact, so its key
-    /// is pinned; then the transfer is asked.
+    /// is pinned; then the transfer is asked. `stores`: the application says what it stores.
     ///
     /// # Errors
     /// `NotAvailable` for a file that we send, `InvalidArgument` for an offset beyond its end,
@@ -318,6 +318,7 @@ impl ConnectionHandle {
         address_type: AddressType,
         access: AccessRule,
         from: Resume,
+        stores: bool,
     ) -> Result<SocketAddress> {
         let description = &channel.description;
         if description.parties.requested {
@@ -345,6 +346,7 @@ impl ConnectionHandle {
                 address_type,
                 access,
                 from,
+                stores,
                 reply,
             })
             .await?

@@ -57,7 +57,8 @@ fn understood(
     Ok((kind, sockets::access_rule(kind, access, parameter)?))
 }
 
-/// AcceptFile and `Transfer1.AcceptFrom`; gives the address that listens.
+/// AcceptFile and `Transfer1.AcceptFrom`, whose application `stores`: it says what it has stored. Gives the
+/// address that listens.
 ///
 /// # Errors
 /// Those of [`ConnectionHandle::accept_file`], and for a socket that cannot be had.
@@ -66,9 +67,12 @@ pub async fn accept(
     object: &FileTransferObject,
     socket: Socket<'_>,
     from: Resume,
+    stores: bool,
 ) -> Outcome<Variant<'static>> {
     let (kind, rule) = understood(object, socket)?;
-    let address = connection.accept_file(object, kind, rule, from).await?;
+    let address = connection
+        .accept_file(object, kind, rule, from, stores)
+        .await?;
     Ok(sockets::address(&address))
 }
 
@@ -204,7 +208,7 @@ impl FileTransfer {
                 offset,
                 stored: None,
             };
-            accept(&self.connection, &self.object, socket, from).await
+            accept(&self.connection, &self.object, socket, from, false).await
         })
         .await
     }

@@ -104,7 +104,9 @@ impl Transfer {
     }
 
     /// AcceptFile, by an application that has stored the file up to `offset` already. `stored_sha256` is
-    /// the hash of that part; empty where the sender need not compare.
+    /// the hash of that part; empty where the sender need not compare. It has to report what it stores:
+    /// the transfer is completed, and the sender hears so, only after ReportStored said all of the file.
+    /// Its socket ends in order once all has come and is verified, and it keeps it open until then.
     #[zbus(out_args("Address"))]
     async fn accept_from(
         &self,
@@ -117,7 +119,7 @@ impl Transfer {
         answered("AcceptFrom", async {
             let socket = (address_type, access_control, &*access_control_param);
             let from = resume(offset, &stored_sha256)?;
-            accept(&self.connection, &self.object, socket, from).await
+            accept(&self.connection, &self.object, socket, from, true).await
         })
         .await
     }
@@ -149,6 +151,19 @@ impl Transfer {
             self.object
                 .address
                 .ask(|reply| FileTransferMessage::Stored { offset, reply })
+                .await?
+        })
+        .await
+    }
+
+    /// Of a file that we receive: whether all of it has come and is what was sent, which is known when
+    /// its end can be read from the socket. An end without it is that of a service that was killed.
+    #[zbus(out_args("verified"))]
+    async fn is_verified(&self) -> Result<bool> {
+        answered("IsVerified", async {
+            self.object
+                .address
+                .ask(|reply| FileTransferMessage::IsVerified { reply })
                 .await?
         })
         .await

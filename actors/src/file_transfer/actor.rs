@@ -59,6 +59,7 @@ pub(crate) enum Command {
 pub(crate) enum Answer {
     Address(Reply<Result<SocketAddress>>, Result<SocketAddress>),
     Unit(Reply<Result<()>>, Result<()>),
+    Flag(Reply<Result<bool>>, Result<bool>),
 }
 
 /// What every incarnation of a channel's transfer is made from.
@@ -96,6 +97,7 @@ enum Request {
     None,
     Address(Reply<Result<SocketAddress>>),
     Unit(Reply<Result<()>>),
+    Flag(Reply<Result<bool>>),
     Close(Reply<()>),
 }
 
@@ -129,9 +131,15 @@ impl FileTransfer {
                 address_type: kind,
                 access,
                 from,
+                stores,
                 reply,
             }) => (
-                Input::Accept { kind, access, from },
+                Input::Accept {
+                    kind,
+                    access,
+                    from,
+                    stores,
+                },
                 Request::Address(reply),
             ),
             Event::Message(FileTransferMessage::SetUri { uri, reply }) => {
@@ -140,6 +148,10 @@ impl FileTransfer {
             Event::Message(FileTransferMessage::Stored { offset, reply }) => {
                 let taken = self.seed.progress.transferred();
                 (Input::Stored { offset, taken }, Request::Unit(reply))
+            }
+            Event::Message(FileTransferMessage::IsVerified { reply }) => {
+                let verified = self.seed.progress.is_verified();
+                (Input::IsVerified(verified), Request::Flag(reply))
             }
             Event::Message(FileTransferMessage::Close { reply }) => {
                 (Input::Close, Request::Close(reply))
@@ -194,8 +206,17 @@ impl FileTransfer {
                     }
                     continue;
                 }
+                Effect::Say(what) => {
+                    if let Request::Flag(reply) = std::mem::replace(&mut request, Request::None) {
+                        decision.answers.push(Answer::Flag(reply, Ok(what)));
+                    }
+                    continue;
+                }
                 Effect::Refuse(why) => {
                     match std::mem::replace(&mut request, Request::None) {
+                        Request::Flag(reply) => {
+                            decision.answers.push(Answer::Flag(reply, Err(why)));
+                        }
                         Request::Unit(reply) => {
                             decision.answers.push(Answer::Unit(reply, Err(why)));
                         }
@@ -265,6 +286,7 @@ impl Answer {
         match self {
             Answer::Address(reply, result) => reply.answer(result),
             Answer::Unit(reply, result) => reply.answer(result),
+            Answer::Flag(reply, result) => reply.answer(result),
         }
     }
 }

@@ -37,7 +37,8 @@
 //!   file's beginning. It never goes down, and never beyond what was sent. It is for whoever wants to
 //!   watch; no bytes wait for it.
 //! - **verified**: the digest, the size and the offer's own hash are right and the receiving application
-//!   has been handed all bytes. Only now the sender counts the transfer as completed.
+//!   has been handed all bytes; and, where it says what it has stored, it has said that of all of them.
+//!   Between the end and this word there may be minutes, then. Only now the sender counts the transfer as completed.
 //! - **mismatch**: one of them is wrong.
 //! - An **abort** says why the receiver wants no more of it, by the same numbers.
 //!

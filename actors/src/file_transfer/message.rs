@@ -29,6 +29,9 @@ pub enum FileTransferMessage {
         access: AccessRule,
         /// `Offset`, and what lies before it.
         from: Resume,
+        /// The application says what it has stored, and the contact is to hear that all is well only once
+        /// that is all of it.
+        stores: bool,
         /// The address that listens.
         reply: Reply<Result<SocketAddress>>,
     },
@@ -45,6 +48,11 @@ pub enum FileTransferMessage {
         offset: u64,
         /// Done once it is noted.
         reply: Reply<Result<()>>,
+    },
+    /// Whether all has come, and is what was sent.
+    IsVerified {
+        /// Known before the application reads the end of the file from its socket.
+        reply: Reply<Result<bool>>,
     },
     /// `Channel.Close`.
     Close {

@@ -33,6 +33,9 @@
 //! - `InitialOffsetDefined` is announced once, before Open, and is what was asked for or 0;
 //! - one application's socket is attached at most, every other one is discarded;
 //! - what is stored only grows, and never beyond what was handed over.
+//!
+//! A receiving application that [stores](State::stores) has the last word: the flow ends Completed only
+//! after it has reported all of the file.
 
 use crate::{
     file_transfer::frames::AbortReason,
@@ -120,6 +123,8 @@ pub enum Input {
         access: AccessRule,
         /// Where it is to begin.
         from: Resume,
+        /// It is completed only once the application has stored all of it.
+        stores: bool,
     },
     /// The answer to [`Effect::Bind`].
     Bound(Result<SocketAddress, Error>),
@@ -132,6 +137,8 @@ pub enum Input {
         /// Counted from the initial offset.
         taken: u64,
     },
+    /// The application asks whether all has come and is what was sent, and this is so or not.
+    IsVerified(bool),
     /// The contact wants the file, from there.
     Agreed(Resume),
     /// The bytestream is open, and the bytes begin there.
@@ -164,6 +171,8 @@ pub enum Effect {
     Refuse(Error),
     /// Answer the request that is being handled (SetUri or Stored): it is done.
     Done,
+    /// Answer the request that is being handled (IsVerified): this.
+    Say(bool),
     /// Bind a socket and come back at once with [`Input::Bound`].
     Bind(AddressType, AccessRule),
     /// Answer the request that is being handled (Provide or Accept): the socket that was bound is to be
@@ -204,6 +213,8 @@ pub struct State {
     binding: Option<Binding>,
     attached: bool,
     uri: String,
+    /// The application says what it stores, and all waits for that.
+    stores: bool,
     stored: u64,
     finished: bool,
 }
@@ -211,7 +222,7 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Binding {
     Provide(Beginning),
-    Accept(Resume),
+    Accept { from: Resume, stores: bool },
 }
 
 impl State {
@@ -232,6 +243,7 @@ impl State {
             binding: None,
             attached: false,
             uri: description.uri.clone(),
+            stores: false,
             stored: 0,
             finished: false,
         }
@@ -317,14 +329,28 @@ impl State {
         self.stored
     }
 
+    /// Whether it is completed only once the application here has said that it has stored all of it.
+    pub fn stores(&self) -> bool {
+        self.stores
+    }
+
     /// Takes one input and says what is to be done about it.
     pub fn apply(&mut self, input: Input) -> Vec<Effect> {
         match input {
             Input::Provide { kind, access, from } => vec![self.provide(kind, access, from)],
-            Input::Accept { kind, access, from } => vec![self.accept(kind, access, from)],
+            Input::Accept {
+                kind,
+                access,
+                from,
+                stores,
+            } => vec![self.accept(kind, access, from, stores)],
             Input::Bound(result) => self.bound(result),
             Input::SetUri(uri) => self.set_uri(uri),
             Input::Stored { offset, taken } => self.report(offset, taken),
+            Input::IsVerified(_) if self.way == Way::Sending => {
+                vec![refuse("the contact verifies this file")]
+            }
+            Input::IsVerified(verified) => vec![Effect::Say(verified)],
             Input::Agreed(from) => self.agreed(from),
             Input::Opened { offset, encrypted } => self.opened(offset, encrypted),
             Input::Accepted(token) => self.accepted(token),
@@ -369,7 +395,13 @@ impl State {
         Effect::Bind(kind, access)
     }
 
-    fn accept(&mut self, kind: AddressType, access: AccessRule, from: Resume) -> Effect {
+    fn accept(
+        &mut self,
+        kind: AddressType,
+        access: AccessRule,
+        from: Resume,
+        stores: bool,
+    ) -> Effect {
         match (&self.phase, self.way) {
             (Phase::Asked, _) => {
                 if let Some(size) = self.size
@@ -385,7 +417,7 @@ impl State {
                 } else {
                     Resume::default()
                 };
-                self.binding = Some(Binding::Accept(from));
+                self.binding = Some(Binding::Accept { from, stores });
                 Effect::Bind(kind, access)
             }
             (Phase::Completed | Phase::Cancelled(..), _) => self.refuse_over(),
@@ -410,7 +442,8 @@ impl State {
                 effects.push(Effect::Start(from));
             }
             (Binding::Provide(beginning), _) => self.phase = Phase::Offered(Some(beginning)),
-            (Binding::Accept(from), _) => {
+            (Binding::Accept { from, stores }, _) => {
+                self.stores = stores;
                 self.asked = Some(from.clone());
                 self.phase = Phase::Opening;
                 effects.push(self.state_changed());

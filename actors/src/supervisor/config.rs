@@ -41,7 +41,7 @@ pub struct SupervisorConfig {
     pub meter_period: Duration,
     /// How long a file transfer waits for a program, ours or the contact's, to do what needs no person:
     /// to provide a file that is wanted, to connect to its socket, to open the bytestream that was agreed
-    /// on. Then it is cancelled.
+    /// on, to say that all that it was handed is stored. Then it is cancelled.
     pub application_limit: Duration,
     /// How often an actor may fail.
     pub restart: RestartPolicy,

@@ -28,6 +28,8 @@ use crate::support::*;
 enum Way {
     Sending,
     Receiving,
+    /// Receiving, by an application that says what it stores.
+    Storing,
 }
 
 const SOON: Duration = Duration::from_secs(20);
@@ -57,10 +59,11 @@ async fn ask_for_a_socket(
                 from: None,
                 reply,
             },
-            Way::Receiving => FileTransferMessage::Accept {
+            Way::Receiving | Way::Storing => FileTransferMessage::Accept {
                 address_type,
                 access,
                 from: Resume::default(),
+                stores: way == Way::Storing,
                 reply,
             },
         });
@@ -77,7 +80,12 @@ async fn ask_for_a_socket(
 }
 
 /// The application's part; it breaks off when we do.
-async fn apply(mut stream: FakeStream, way: Way) -> bool {
+async fn apply(
+    world: &World,
+    channel: &FileTransferObject,
+    mut stream: FakeStream,
+    way: Way,
+) -> bool {
     let bytes = content(SIZE);
     match way {
         Way::Sending => {
@@ -86,9 +94,20 @@ async fn apply(mut stream: FakeStream, way: Way) -> bool {
             stream.read(&mut [0]).await.ok();
             written && closed
         }
-        Way::Receiving => {
+        Way::Receiving | Way::Storing => {
             let mut got = Vec::new();
-            stream.read_to_end(&mut got).await.is_ok() && got == bytes
+            let taken = stream.read_to_end(&mut got).await.is_ok() && got == bytes;
+            if taken && way == Way::Storing {
+                // As stubbornly as before.
+                for _ in 0..5 {
+                    let said = within(world, stored(channel, SIZE as u64)).await;
+                    if said.expect("every report is answered").is_ok() {
+                        break;
+                    }
+                    world.sim.clock.sleep(Duration::from_secs(1)).await;
+                }
+            }
+            taken
         }
     }
 }
@@ -111,7 +130,7 @@ async fn be_the_contact(mut contact: FakeStream, way: Way) -> bool {
             Word::Verified.write(&mut word);
             contact.write_all(&word).await.ok();
         }
-        Way::Receiving => {
+        Way::Receiving | Way::Storing => {
             let mut all = frames::header(0).to_vec();
             all.extend(bytes.chunks(3000).flat_map(chunk));
             all.extend(end_of(&bytes));
@@ -123,7 +142,8 @@ async fn be_the_contact(mut contact: FakeStream, way: Way) -> bool {
     contact.close().await.ok();
     let mut rest = Vec::new();
     contact.read_to_end(&mut rest).await.ok();
-    way == Way::Sending || rest == [2]
+    // After a word about what is stored, if that came through.
+    way == Way::Sending || rest.last() == Some(&2)
 }
 
 fn run(way: Way, point: FaultPoint, fault: Fault, skip: usize) -> bool {
@@ -142,7 +162,7 @@ fn run(way: Way, point: FaultPoint, fault: Fault, skip: usize) -> bool {
                 let contact = async move { Some((be_the_contact(far, way).await, None)) };
                 (channel, contact.boxed())
             }
-            Way::Receiving => {
+            Way::Receiving | Way::Storing => {
                 let (channel, offer) = world.offered(file(SIZE)).await;
                 let counter = world.counter.clone();
                 let contact = async move {
@@ -156,7 +176,7 @@ fn run(way: Way, point: FaultPoint, fault: Fault, skip: usize) -> bool {
         };
         let application = async {
             let stream = ask_for_a_socket(&world, &channel, way).await?;
-            Some(apply(stream, way).await)
+            Some(apply(&world, &channel, stream, way).await)
         };
         let both = future::zip(application, contact);
         let (application, contact) = within(&world, both).await.unwrap_or_default();
@@ -259,7 +279,7 @@ fn kill_all(fault: Fault) {
     ];
     for point in points.filter(|point| !elsewhere.contains(&point.actor())) {
         let mut fired = 0;
-        for way in [Way::Sending, Way::Receiving] {
+        for way in [Way::Sending, Way::Receiving, Way::Storing] {
             for skip in 0..16 {
                 fired += usize::from(run(way, point, fault, skip));
             }

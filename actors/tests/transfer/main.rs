@@ -5,4 +5,5 @@ mod ending;
 mod killing;
 mod receiving;
 mod sending;
+mod storing;
 mod support;

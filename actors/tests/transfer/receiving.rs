@@ -20,23 +20,10 @@ use crate::support::*;
 
 const SIZE: usize = 50_000;
 
-async fn stored(channel: &FileTransferObject, offset: u64) -> Result<(), Error> {
-    let ask = |reply| FileTransferMessage::Stored { offset, reply };
-    channel.address.ask(ask).await?
-}
-
 async fn set_uri(channel: &FileTransferObject, uri: &str) -> Result<(), Error> {
     let uri = uri.to_owned();
     let ask = |reply| FileTransferMessage::SetUri { uri, reply };
     channel.address.ask(ask).await?
-}
-
-/// Writes all of it in chunks, and the end.
-async fn write_frames(contact: &mut FakeStream, bytes: &[u8]) {
-    for part in bytes.chunks(10_000) {
-        contact.write_all(&chunk(part)).await.unwrap();
-    }
-    contact.write_all(&end_of(bytes)).await.unwrap();
 }
 
 #[test]
@@ -461,6 +448,7 @@ fn each_request_is_answered_with_its_error() {
             address_type: AddressType::Ipv6,
             access: AccessRule::Credentials,
             from: from(0),
+            stores: false,
             reply,
         };
         world

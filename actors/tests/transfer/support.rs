@@ -282,12 +282,22 @@ pub async fn provide_from(
 }
 
 pub async fn accept(channel: &FileTransferObject, from: Resume) -> Result<SocketAddress, Error> {
+    accept_as(channel, from, false).await
+}
+
+/// By an application that says what it stores, or by one that does not.
+pub async fn accept_as(
+    channel: &FileTransferObject,
+    from: Resume,
+    stores: bool,
+) -> Result<SocketAddress, Error> {
     channel
         .address
         .ask(|reply| FileTransferMessage::Accept {
             address_type: AddressType::Unix,
             access: AccessRule::Localhost,
             from,
+            stores,
             reply,
         })
         .await?
@@ -413,6 +423,20 @@ pub async fn hear_words(contact: &mut FakeStream) -> Vec<Word> {
         words.push(word);
     }
     words
+}
+
+/// The application says that so much is stored.
+pub async fn stored(channel: &FileTransferObject, offset: u64) -> Result<(), Error> {
+    let ask = |reply| FileTransferMessage::Stored { offset, reply };
+    channel.address.ask(ask).await?
+}
+
+/// Writes all of it in chunks, and the end.
+pub async fn write_frames(contact: &mut FakeStream, bytes: &[u8]) {
+    for part in bytes.chunks(10_000) {
+        contact.write_all(&chunk(part)).await.unwrap();
+    }
+    contact.write_all(&end_of(bytes)).await.unwrap();
 }
 
 /// A chunk of a file, on the wire.

@@ -439,7 +439,13 @@ fn to_accept_a_file_pins_its_sender() {
         };
         world.sim.spawner.spawn("accepting", async move {
             connection
-                .accept_file(&transfer, AddressType::Ipv4, AccessRule::Localhost, from)
+                .accept_file(
+                    &transfer,
+                    AddressType::Ipv4,
+                    AccessRule::Localhost,
+                    from,
+                    true,
+                )
                 .await
         })
     };
@@ -459,7 +465,13 @@ fn to_accept_a_file_pins_its_sender() {
     world.sim.settle();
     assert_eq!(*world.session().pinned.lock().unwrap(), [bob().contact]);
     let mut told = world.told(0);
-    let Some(FileTransferMessage::Accept { from, reply, .. }) = told.pop() else {
+    let Some(FileTransferMessage::Accept {
+        from,
+        stores: true,
+        reply,
+        ..
+    }) = told.pop()
+    else {
         panic!("it was not told");
     };
     assert_eq!((from.offset, told.len()), (100, 0));

@@ -18,6 +18,7 @@
 //! | --- | --- |
 //! | all has arrived, and is what was sent | `Completed` |
 //! | the application ends before the size, goes on behind it, breaks, or never connects | `LocalError` |
+//! | an application that says what it stores breaks off, or is silent for too long, before it has said that of all | `LocalError` |
 //! | the contact says that its user stopped it | `RemoteStopped` |
 //! | without frames, the contact closes the stream half way | `RemoteStopped` |
 //! | the contact says that something went wrong, or sends what is no frame | `RemoteError` |
@@ -31,7 +32,7 @@ mod wire;
 
 use std::{
     io,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -44,7 +45,12 @@ use crate::{
     runtime::Failure,
 };
 
-pub(crate) use self::{receiving::Receiving, seat::Seat, sending::Sending, wire::Wire};
+pub(crate) use self::{
+    receiving::{Receiving, Reports},
+    seat::Seat,
+    sending::Sending,
+    wire::Wire,
+};
 
 /// How many times a flow reads, up to half a megabyte, before it lets others run.
 const TURNS: usize = 4;
@@ -60,6 +66,7 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
 pub struct Progress {
     transferred: AtomicU64,
     stored: AtomicU64,
+    verified: AtomicBool,
 }
 
 impl Progress {
@@ -71,6 +78,11 @@ impl Progress {
     /// What the contact has said it has stored, counted from the file's beginning.
     pub fn stored(&self) -> u64 {
         self.stored.load(Ordering::Relaxed)
+    }
+
+    /// Whether all has come, and is what the contact sent.
+    pub fn is_verified(&self) -> bool {
+        self.verified.load(Ordering::Acquire)
     }
 
     fn add(&self, bytes: usize) {

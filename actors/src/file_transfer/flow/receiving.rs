@@ -1,15 +1,23 @@
 //! From the contact to the application.
 //!
 //! ```text
-//!   Beginning ──header──► Flowing ──end, or all of the size──► Closing ──application's socket closed──►
-//!                                                                 Judging ──verdict written──► over
+//!   Beginning ──header──► Flowing ──end, or all of the size, and it is right──► Closing
+//!                                                                                │
+//!            application's socket closed for writing, where the application stores: ▼
+//!        over ◄──verdict written── Judging ◄──all is said to be stored── Storing ◄──┘
 //! ```
+//!
+//! An application that says what it has stored keeps the verdict waiting: a contact that hears it may
+//! throw its own file away. Until then the application's socket stays open for it, and its closing it, or
+//! dying, is how we notice that nothing more will be said. The contact is not listened to meanwhile: all of
+//! the file is here.
 
 use std::{
     ops::Range,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use async_channel::Receiver;
@@ -26,7 +34,7 @@ use crate::{
     },
     limits::Share,
     model::{Error, Sha256Digest},
-    runtime::{Failure, FaultPoint, Faults},
+    runtime::{BoxFuture, Clock, Failure, FaultPoint, Faults},
 };
 
 /// See the module's head.
@@ -47,17 +55,31 @@ pub(crate) struct Receiving {
     mismatch: bool,
     /// What the application says it has stored.
     reports: Pin<Box<Receiver<u64>>>,
+    /// What it has said last.
+    stored: Option<u64>,
+    /// The contact has not been told of that.
+    untold: bool,
+    /// Where the verdict waits for the application: for how long after all was handed over.
+    patience: Option<(Arc<dyn Clock>, Duration)>,
     share: Share,
     progress: Arc<Progress>,
     faults: Faults,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Beginning,
     Flowing,
     Closing,
+    /// Until then the application may take to say that it has stored all of it.
+    Storing(BoxFuture<'static, ()>),
     Judging,
+}
+
+/// What the application says of what it stores, and whether the contact's verdict waits for that.
+pub(crate) struct Reports {
+    pub(crate) said: Receiver<u64>,
+    /// How long after all was handed over; nothing where the verdict does not wait.
+    pub(crate) awaited: Option<(Arc<dyn Clock>, Duration)>,
 }
 
 impl Receiving {
@@ -68,7 +90,7 @@ impl Receiving {
     pub(crate) fn new(
         known: Known,
         seat: Seat,
-        reports: Receiver<u64>,
+        reports: Reports,
         share: Share,
         progress: Arc<Progress>,
         faults: Faults,
@@ -91,7 +113,10 @@ impl Receiving {
                 Step::Flowing
             },
             mismatch: false,
-            reports: Box::pin(reports),
+            reports: Box::pin(reports.said),
+            stored: None,
+            untold: false,
+            patience: reports.awaited,
             share,
             progress,
             faults,
@@ -127,7 +152,7 @@ impl Receiving {
         wire: &mut Wire,
         context: &mut Context<'_>,
     ) -> Poll<Result<u64, FlowEnd>> {
-        while self.step == Step::Beginning {
+        while matches!(self.step, Step::Beginning) {
             if self.fresh.is_empty() {
                 match wire.poll_read(context, &mut self.buffer) {
                     Poll::Ready(Ok(0)) => {
@@ -171,7 +196,7 @@ impl Receiving {
             // That the contact does not listen will show when it is read from.
             let said = self.poll_words(wire, context);
             // Always, so that its coming is noticed.
-            if self.step != Step::Judging
+            if !matches!(self.step, Step::Storing(_) | Step::Judging)
                 && let Poll::Ready(Err(end)) = self.seat.poll(context)
             {
                 return Ok(Some(end));
@@ -224,14 +249,18 @@ impl Receiving {
                         }
                         Poll::Pending => return Ok(None),
                     }
-                    self.seat.leave();
-                    self.step = Step::Judging;
-                    if self.known.framed {
-                        let mut word = Vec::new();
-                        Word::Verified.write(&mut word);
-                        wire.push_last(&word);
+                    match &self.patience {
+                        Some((clock, patience)) => {
+                            self.step = Step::Storing(clock.sleep(*patience));
+                        }
+                        None => self.approve(wire),
                     }
                 }
+                Step::Storing(_) => match self.poll_storing(context) {
+                    Poll::Ready(None) => self.approve(wire),
+                    Poll::Ready(Some(end)) => return Ok(Some(end)),
+                    Poll::Pending => return Ok(None),
+                },
                 Step::Judging => {
                     // Who does not hear it any more cannot be helped: the file is here.
                     return Ok(said.is_ready().then_some(FlowEnd::Completed));
@@ -240,6 +269,65 @@ impl Receiving {
         }
         context.waker().wake_by_ref();
         Ok(None)
+    }
+
+    /// All is well.
+    fn approve(&mut self, wire: &mut Wire) {
+        self.seat.leave();
+        self.step = Step::Judging;
+        if self.known.framed {
+            let mut word = Vec::new();
+            Word::Verified.write(&mut word);
+            wire.push_last(&word);
+        }
+    }
+
+    /// Waits until the application has stored all of it. Ready with an end: it never will have.
+    fn poll_storing(&mut self, context: &mut Context<'_>) -> Poll<Option<FlowEnd>> {
+        // In this order: who reports and then leaves has reported.
+        let left = self.poll_leaving(context);
+        self.poll_reports(context);
+        let whole = self.known.offset.saturating_add(self.received);
+        if self.stored.is_some_and(|stored| stored >= whole) {
+            return Poll::Ready(None);
+        }
+        if left.is_ready() {
+            let why = "it left before it said that it has stored all of it";
+            return Poll::Ready(Some(taken_no_more(why)));
+        }
+        let Step::Storing(late) = &mut self.step else {
+            return Poll::Pending;
+        };
+        late.as_mut().poll(context).map(|()| {
+            Some(local_error(
+                "the application that receives the file has not said in time that it has stored all of it",
+            ))
+        })
+    }
+
+    /// Listens to what the application has stored.
+    fn poll_reports(&mut self, context: &mut Context<'_>) {
+        while let Poll::Ready(Some(stored)) = self.reports.as_mut().poll_next(context) {
+            self.stored = Some(stored);
+            self.untold = true;
+        }
+    }
+
+    /// Waits until the application has closed its side, or is gone. What it writes is nothing to us.
+    fn poll_leaving(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(application) = self.seat.socket() else {
+            return Poll::Ready(());
+        };
+        let mut nothing = [0; 256];
+        for _ in 0..TURNS {
+            match Pin::new(&mut *application).poll_read(context, &mut nothing) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Tells the contact what is stored, and writes what there is to say. Ready when all is said, or
@@ -254,9 +342,11 @@ impl Receiving {
             if !self.known.framed || wire.is_last() {
                 return Poll::Ready(());
             }
-            let Poll::Ready(Some(stored)) = self.reports.as_mut().poll_next(context) else {
+            self.poll_reports(context);
+            let Some(stored) = self.stored.filter(|_| self.untold) else {
                 return Poll::Ready(());
             };
+            self.untold = false;
             let mut word = Vec::new();
             Word::Stored(stored).write(&mut word);
             wire.push(&word);
@@ -363,6 +453,8 @@ impl Receiving {
         } else if !content_is_right {
             "the file does not have the content hash that the contact gave for it"
         } else {
+            // Before the application can see the end.
+            self.progress.verified.store(true, Ordering::Release);
             self.step = Step::Closing;
             return None;
         };

@@ -61,6 +61,7 @@ fn accept(offset: u64) -> Input {
         kind: AddressType::Unix,
         access: AccessRule::Localhost,
         from: at(offset),
+        stores: false,
     }
 }
 

@@ -17,7 +17,7 @@ use futures_lite::FutureExt as _;
 
 use crate::{
     file_transfer::{
-        flow::{Known, Progress, Receiving, Seat, Sending, Wire},
+        flow::{Known, Progress, Receiving, Reports, Seat, Sending, Wire},
         frames::{self, AbortReason, Word},
         state::FlowEnd,
     },
@@ -40,10 +40,18 @@ pub(super) enum FlowNote {
     Failed(Failure),
 }
 
+/// How to begin.
+pub(super) struct Start {
+    /// There the bytes are to begin.
+    pub(super) from: Resume,
+    /// The contact hears that all is well only once the application has stored all of it.
+    pub(super) stores: bool,
+}
+
 /// Where the flow's orders come from. Each is given once, but for reports, of which the last counts.
 pub(super) struct Orders {
     /// The application is there, or will be: open the bytestream, the bytes begin there.
-    pub(super) start: Receiver<Resume>,
+    pub(super) start: Receiver<Start>,
     /// That it is open is known: the bytes may flow.
     pub(super) flow: Receiver<()>,
     /// The application.
@@ -56,7 +64,7 @@ pub(super) struct Orders {
 
 /// The other end of [`Orders`].
 pub(super) struct Reins {
-    pub(super) start: Sender<Resume>,
+    pub(super) start: Sender<Start>,
     pub(super) flow: Sender<()>,
     pub(super) socket: Sender<Box<dyn Duplex>>,
     pub(super) reports: Sender<u64>,
@@ -189,7 +197,7 @@ impl Carrier {
         );
         let providing = faults.survive(FaultPoint::FlowProviding, providing);
         let start = match providing.await? {
-            Some(Ok(start)) => start,
+            Some(Ok(start)) => start.from,
             Some(Err(_)) => return Ok(Err(FlowEnd::Stopped)),
             None => {
                 let why = "no application has provided the file that the contact wants";
@@ -260,8 +268,8 @@ impl Carrier {
             Err(FlowEnd::RemoteStopped(Error::Cancelled(why.into())))
         };
         let agreeing = faults.survive(FaultPoint::FlowAgreeing, accepted.or(taken_back));
-        let from = match agreeing.await? {
-            Ok(from) => from,
+        let Start { from, stores } = match agreeing.await? {
+            Ok(start) => start,
             Err(end) => return Ok(Err(end)),
         };
         faults.hit(FaultPoint::FlowAgreed)?;
@@ -286,7 +294,10 @@ impl Carrier {
         let receiving = Receiving::new(
             known,
             self.seat(),
-            self.orders.reports.clone(),
+            Reports {
+                said: self.orders.reports.clone(),
+                awaited: stores.then(|| (self.clock.clone(), self.application_limit)),
+            },
             self.limits.receiving(),
             self.progress.clone(),
             faults.clone(),

@@ -27,7 +27,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
 
-use self::carrier::{Carrier, FlowNote, Orders, Port, Reins, orders};
+use self::carrier::{Carrier, FlowNote, Orders, Port, Reins, Start, orders};
 use super::{
     AcceptedSocket, FileTransferRequest, FileWay, ListeningSocket,
     channel::{self, Followed, Note, Shell, SiblingKind},
@@ -449,7 +449,8 @@ impl Channel {
             // The flow takes each of these once, and a flow that is over takes none.
             Command::Start(from) => {
                 if let Some(reins) = &self.reins {
-                    drop(reins.start.try_send(from));
+                    let stores = self.record.stores();
+                    drop(reins.start.try_send(Start { from, stores }));
                 }
             }
             Command::Flow => {

@@ -95,6 +95,43 @@ fn a_file_is_accepted_once_while_it_may_be() {
 }
 
 #[test]
+fn an_application_that_stores_is_remembered_as_one() {
+    let Input::Accept {
+        kind, access, from, ..
+    } = accept(0)
+    else {
+        unreachable!("it is one")
+    };
+    let storing = Input::Accept {
+        kind,
+        access,
+        from,
+        stores: true,
+    };
+    assert!(!after(receiving(), &[accept(0), bound()]).stores());
+    // Not by a request that came to nothing.
+    let failed = Input::Bound(Err(Error::NotImplemented("no such socket".into())));
+    assert!(!after(receiving(), &[storing.clone(), failed]).stores());
+    let state = after(receiving(), &[storing, bound()]);
+    assert!(state.stores() && state.recover().stores());
+}
+
+#[test]
+fn only_of_what_the_contact_sends_is_said_whether_it_is_verified() {
+    for (name, mut state) in phases() {
+        let before = state.clone();
+        for verified in [true, false] {
+            let effects = state.apply(Input::IsVerified(verified));
+            match state.way {
+                Way::Sending => assert_eq!(refusal(&effects), Some("NotAvailable"), "{name}"),
+                Way::Receiving => assert_eq!(effects, [Effect::Say(verified)], "{name}"),
+            }
+        }
+        assert_eq!(state, before, "{name}");
+    }
+}
+
+#[test]
 fn what_cannot_be_bound_changes_nothing() {
     let why = Error::NotImplemented("no such socket".into());
     for (mut state, request) in [(sending(), provide(None)), (receiving(), accept(5))] {

@@ -110,6 +110,7 @@ impl Model {
                 kind,
                 access,
                 from: at(offset),
+                stores: offset % 2 == 0,
             },
             Step::BindFails => {
                 self.bind_fails = true;
@@ -158,7 +159,11 @@ impl Model {
         };
         let is_request = matches!(
             input,
-            Input::Provide { .. } | Input::Accept { .. } | Input::SetUri(_) | Input::Stored { .. }
+            Input::Provide { .. }
+                | Input::Accept { .. }
+                | Input::SetUri(_)
+                | Input::Stored { .. }
+                | Input::IsVerified(_)
         );
         self.asked += usize::from(is_request);
         self.feed(input);
@@ -175,7 +180,7 @@ impl Model {
             assert!(!self.finished, "nothing follows the end");
             match effect {
                 Effect::Signal(signal) => self.signals.push(signal),
-                Effect::Refuse(_) | Effect::Done => self.answers += 1,
+                Effect::Refuse(_) | Effect::Done | Effect::Say(_) => self.answers += 1,
                 Effect::Bind(..) => {
                     let bound = if std::mem::take(&mut self.bind_fails) {
                         Err(Error::ResourceUnavailable("no descriptor".into()))
