@@ -156,15 +156,15 @@ impl Transfer {
         .await
     }
 
-    /// Of a file that we receive: whether all of it has come and is what was sent, which is known when
-    /// its end can be read from the socket. An end without it is that of a service that was killed.
-    #[zbus(out_args("verified"))]
-    async fn is_verified(&self) -> Result<bool> {
+    /// Of a file that we receive: whether all of it has come and is what was sent, and how long it is then.
+    /// That is known when the end can be read from the socket; an end without it, or elsewhere, is that of
+    /// a service that was killed.
+    #[zbus(out_args("verified", "size"))]
+    async fn is_verified(&self) -> Result<(bool, u64)> {
         answered("IsVerified", async {
-            self.object
-                .address
-                .ask(|reply| FileTransferMessage::IsVerified { reply })
-                .await?
+            let ask = |reply| FileTransferMessage::IsVerified { reply };
+            let size = self.object.address.ask(ask).await??;
+            Ok((size.is_some(), size.unwrap_or_default()))
         })
         .await
     }

@@ -6,6 +6,7 @@ mod doctor;
 mod files;
 mod files_broken;
 mod files_disk;
+mod files_stored;
 mod kept;
 mod life;
 mod no_bus;

@@ -59,7 +59,7 @@ pub(crate) enum Command {
 pub(crate) enum Answer {
     Address(Reply<Result<SocketAddress>>, Result<SocketAddress>),
     Unit(Reply<Result<()>>, Result<()>),
-    Flag(Reply<Result<bool>>, Result<bool>),
+    Size(Reply<Result<Option<u64>>>, Result<Option<u64>>),
 }
 
 /// What every incarnation of a channel's transfer is made from.
@@ -97,7 +97,7 @@ enum Request {
     None,
     Address(Reply<Result<SocketAddress>>),
     Unit(Reply<Result<()>>),
-    Flag(Reply<Result<bool>>),
+    Size(Reply<Result<Option<u64>>>),
     Close(Reply<()>),
 }
 
@@ -150,8 +150,8 @@ impl FileTransfer {
                 (Input::Stored { offset, taken }, Request::Unit(reply))
             }
             Event::Message(FileTransferMessage::IsVerified { reply }) => {
-                let verified = self.seed.progress.is_verified();
-                (Input::IsVerified(verified), Request::Flag(reply))
+                let verified = self.seed.progress.verified();
+                (Input::IsVerified(verified), Request::Size(reply))
             }
             Event::Message(FileTransferMessage::Close { reply }) => {
                 (Input::Close, Request::Close(reply))
@@ -207,15 +207,15 @@ impl FileTransfer {
                     continue;
                 }
                 Effect::Say(what) => {
-                    if let Request::Flag(reply) = std::mem::replace(&mut request, Request::None) {
-                        decision.answers.push(Answer::Flag(reply, Ok(what)));
+                    if let Request::Size(reply) = std::mem::replace(&mut request, Request::None) {
+                        decision.answers.push(Answer::Size(reply, Ok(what)));
                     }
                     continue;
                 }
                 Effect::Refuse(why) => {
                     match std::mem::replace(&mut request, Request::None) {
-                        Request::Flag(reply) => {
-                            decision.answers.push(Answer::Flag(reply, Err(why)));
+                        Request::Size(reply) => {
+                            decision.answers.push(Answer::Size(reply, Err(why)));
                         }
                         Request::Unit(reply) => {
                             decision.answers.push(Answer::Unit(reply, Err(why)));
@@ -286,7 +286,7 @@ impl Answer {
         match self {
             Answer::Address(reply, result) => reply.answer(result),
             Answer::Unit(reply, result) => reply.answer(result),
-            Answer::Flag(reply, result) => reply.answer(result),
+            Answer::Size(reply, result) => reply.answer(result),
         }
     }
 }

@@ -51,8 +51,8 @@ pub enum FileTransferMessage {
     },
     /// Whether all has come, and is what was sent.
     IsVerified {
-        /// Known before the application reads the end of the file from its socket.
-        reply: Reply<Result<bool>>,
+        /// If so, how long the file is. Known before the application reads the file's end from its socket.
+        reply: Reply<Result<Option<u64>>>,
     },
     /// `Channel.Close`.
     Close {

@@ -137,8 +137,8 @@ pub enum Input {
         /// Counted from the initial offset.
         taken: u64,
     },
-    /// The application asks whether all has come and is what was sent, and this is so or not.
-    IsVerified(bool),
+    /// The application asks whether all has come and is what was sent; if so, the file is so long.
+    IsVerified(Option<u64>),
     /// The contact wants the file, from there.
     Agreed(Resume),
     /// The bytestream is open, and the bytes begin there.
@@ -172,7 +172,7 @@ pub enum Effect {
     /// Answer the request that is being handled (SetUri or Stored): it is done.
     Done,
     /// Answer the request that is being handled (IsVerified): this.
-    Say(bool),
+    Say(Option<u64>),
     /// Bind a socket and come back at once with [`Input::Bound`].
     Bind(AddressType, AccessRule),
     /// Answer the request that is being handled (Provide or Accept): the socket that was bound is to be

@@ -18,7 +18,7 @@ use crate::support::*;
 
 const SIZE: usize = 50_000;
 
-async fn is_verified(channel: &FileTransferObject) -> Result<bool, Error> {
+async fn is_verified(channel: &FileTransferObject) -> Result<Option<u64>, Error> {
     let ask = |reply| FileTransferMessage::IsVerified { reply };
     channel.address.ask(ask).await?
 }
@@ -44,7 +44,7 @@ async fn handed_over(
         contact.write_all(&header).await.unwrap();
     }
     wait_state(&channel, FileTransferState::Open).await;
-    assert_eq!(is_verified(&channel).await, Ok(false));
+    assert_eq!(is_verified(&channel).await, Ok(None));
     let bytes = &content(SIZE)[from..];
     let write = async {
         if framed {
@@ -56,7 +56,7 @@ async fn handed_over(
     let (got, ()) = future::zip(drain(&mut sink), write).await;
     assert!(got == bytes);
     // Known as soon as the application has seen the end.
-    assert_eq!(is_verified(&channel).await, Ok(true));
+    assert_eq!(is_verified(&channel).await, Ok(Some(SIZE as u64)));
     (channel, sink, contact)
 }
 
@@ -246,7 +246,7 @@ fn what_is_not_what_was_sent_is_never_verified() {
         assert!(sink.read_to_end(&mut got).await.is_err());
         let reason = wait_cancelled(&channel).await;
         assert_eq!(reason, FileTransferReason::RemoteError);
-        assert_eq!(is_verified(&channel).await, Ok(false));
+        assert_eq!(is_verified(&channel).await, Ok(None));
         assert_eq!(hear_words(&mut contact).await, [Word::Mismatch]);
         hang_up(contact).await;
         drop(sink);

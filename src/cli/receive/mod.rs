@@ -3,6 +3,7 @@
 //! ```text
 //!  offered ──► begun before? ──yes──────────────────────────┐
 //!                  │ no                                     ▼
+//!                  ├──► arrived before? ──yes──► its sender is told so, and nothing is written
 //!                  └──► wanted? (asked, or by trust) ──► taken ──► arrives ──► verified ──► its name
 //!                          │ no                                       │
 //!                          └──► declined          broken: it stays as NAME.part until it is offered again
@@ -13,6 +14,7 @@
 //!
 //! Bounds: [`AT_ONCE`] files at a time, the next ones wait ([`MOST_WAITING`]); one question at a time.
 
+mod deciding;
 mod told;
 
 use std::{
@@ -24,25 +26,21 @@ use std::{
 
 use actors::runtime::Stop;
 use futures_lite::FutureExt as _;
-use serde_json::json;
-
-use told::question;
 
 use super::{
     again::Again,
     app::{App, can_ask},
-    ask::{Answer, Asker},
+    ask::Asker,
     bars::Bars,
     crowd::Crowd,
     failure::{Code, Failure, Outcome},
     select::{Selection, select},
-    text::{bytes, safe, safe_short},
+    text::safe,
 };
 use crate::client::{
-    Connection, Error, Expected, Kind, Trust, TrustLevel,
+    Connection, Error, Expected, Kind, Trust,
     transfer::{
-        Deliveries, End, FileTransferState, Offer, Partial, Records, Shape, Target, Transfer,
-        receive,
+        Deliveries, End, FileTransferState, Partial, Records, Target, Transfer, confirm, receive,
     },
 };
 
@@ -169,6 +167,8 @@ struct Sender {
 enum Fate {
     /// It is taken, by the one who sends it as he was when the user was asked.
     Taken(Box<(Transfer, Sender, Partial)>),
+    /// So many bytes of it have arrived before, which is all, and its sender has not heard so.
+    Known(Box<(Transfer, Sender, u64)>),
     /// It is not ours, or not any more.
     Gone,
 }
@@ -244,16 +244,19 @@ impl Receiving<'_> {
             Offered(Box<Transfer>),
             Decided(Outcome<Fate>),
             Ended(Result<(), Ended>),
+            Known(Result<(), Ended>),
             Stop,
         }
         let stop = &self.app.stop;
         let mut waiting: VecDeque<Transfer> = VecDeque::new();
         let asker = smol::lock::Mutex::new(Asker::default());
         let mut crowd = Crowd::new();
+        // Nothing arrives of what has arrived before.
+        let mut knowing = Crowd::new();
         // One question at a time.
         let mut deciding = Crowd::new();
         loop {
-            if self.left.get() == Some(0) && crowd.len() == 0 {
+            if self.left.get() == Some(0) && crowd.len() == 0 && knowing.len() == 0 {
                 return Ok(());
             }
             let most = self
@@ -263,6 +266,7 @@ impl Receiving<'_> {
                 .map_or(AT_ONCE, |left| left.min(AT_ONCE));
             if deciding.len() == 0
                 && crowd.len() < most
+                && knowing.len() < AT_ONCE
                 && let Some(transfer) = waiting.pop_front()
             {
                 deciding.join(self.decide(connection, transfer, &asker));
@@ -274,6 +278,7 @@ impl Receiving<'_> {
             .or(async { Ok(Next::Offered(Box::new(deliveries.next().await?))) })
             .or(async { Ok(Next::Decided(deciding.next().await)) })
             .or(async { Ok(Next::Ended(crowd.next().await)) })
+            .or(async { Ok(Next::Known(knowing.next().await)) })
             .await
             .map_err(Ended::of)?;
             match next {
@@ -283,12 +288,18 @@ impl Receiving<'_> {
                         only_standing(&mut waiting).await.map_err(Ended::of)?;
                     }
                 }
-                Next::Decided(fate) => {
-                    if let Fate::Taken(taken) = fate.map_err(Ended::Failed)? {
+                Next::Decided(fate) => match fate.map_err(Ended::Failed)? {
+                    Fate::Taken(taken) => {
                         let (transfer, sender, partial) = *taken;
                         crowd.join(self.arrive(connection, transfer, sender, partial, stop));
                     }
-                }
+                    Fate::Known(known) => {
+                        let (transfer, sender, size) = *known;
+                        knowing.join(self.confirm(connection, transfer, sender, size));
+                    }
+                    Fate::Gone => {}
+                },
+                Next::Known(known) => known?,
                 Next::Ended(ended) => ended?,
                 Next::Stop => break,
             }
@@ -308,218 +319,33 @@ impl Receiving<'_> {
         leave.or(late).await
     }
 
-    /// What becomes of an offer: the user is asked where that is wanted.
-    async fn decide(
+    /// Tells the sender that all of it has arrived before.
+    async fn confirm(
         &self,
         connection: &Connection,
         transfer: Transfer,
-        asker: &smol::lock::Mutex<Asker>,
-    ) -> Outcome<Fate> {
-        match self.decide_open(connection, &transfer, asker).await {
-            Ok(Some((sender, partial))) => Ok(Fate::Taken(Box::new((transfer, sender, partial)))),
-            Ok(None) => Ok(Fate::Gone),
-            // This machine's own trouble would be the next one's, too.
-            Err(failure @ Failure::Error { word: "io", .. }) => Err(failure),
-            // Whatever a contact did: the next offer may do better. That the service is gone is told by
-            // what waits for offers.
-            Err(Failure::Error { message, .. }) => {
-                self.remark(format!("{}.", safe(&message)));
-                Ok(Fate::Gone)
-            }
-            Err(failure) => Err(failure),
-        }
-    }
-
-    async fn decide_open(
-        &self,
-        connection: &Connection,
-        transfer: &Transfer,
-        asker: &smol::lock::Mutex<Asker>,
-    ) -> Outcome<Option<(Sender, Partial)>> {
-        let description = transfer.description();
-        let offer = &description.offer;
-        let sender = Sender {
-            id: description.contact_id.clone(),
-            trust: connection.trust(description.contact).await?,
-        };
-        let key = sender.trust.fingerprint.clone();
-        let begun = match (&key, offer.id) {
-            (Some(key), Some(id)) => {
-                let (records, key) = (self.records.clone(), key.clone());
-                smol::unblock(move || Partial::resume(&records, &key, id)).await?
-            }
-            _ => None,
-        };
-        let begun = match begun {
-            Some(partial) if !partial.fits(offer) => {
-                partial.discard();
-                None
-            }
-            begun => begun,
-        };
-        match transfer.state().await? {
-            FileTransferState::Pending => {}
-            FileTransferState::Completed => {
-                return self
-                    .left_behind(transfer, &sender, begun)
-                    .await
-                    .map(|()| None);
-            }
-            // Whoever took it sees to it, or it is over.
-            _ => return Ok(None),
-        }
-        let have = match &begun {
-            Some(partial) => partial.length()?,
-            None => 0,
-        };
-        self.offered(&sender, offer)?;
-        if let Some(why) = self.refused(&sender, offer, have)? {
-            return self.decline(transfer, &sender, &why).await.map(|()| None);
-        }
-        // What was taken once is taken.
-        if begun.is_none() && !self.is_taken_unasked(&sender) {
-            let question = question(&sender, offer);
-            let asked = async {
-                self.bars.hide(true);
-                let answer = asker.lock().await.ask(&question).await;
-                self.bars.hide(false);
-                answer.map(Some)
-            };
-            let withdrawn = async {
-                transfer.withdrawn(connection).await?;
-                self.bars.hide(false);
-                Ok(None)
-            };
-            match asked.or(withdrawn).await? {
-                None => {
-                    self.app.out.prompt("\nIt is not on offer any more.");
-                    transfer.close_if_cancelled().await?;
-                    return Ok(None);
-                }
-                Some(Answer::No) => {
-                    return self
-                        .decline(transfer, &sender, "you do not want it")
-                        .await
-                        .map(|()| None);
-                }
-                Some(Answer::Yes) => {}
-                Some(Answer::All) => {
-                    self.all_of.borrow_mut().extend(key.clone());
-                }
-            }
-        }
-        if let Some(key) = key.as_deref().filter(|_| !sender.trust.is_pinned()) {
-            // The key that the user was shown, and no other that it may have by now.
-            connection.pin(description.contact, key).await?;
-        }
-        let partial = match begun {
-            Some(partial) => partial,
-            None => {
-                let (folder, offer) = (self.wish.folder.to_owned(), offer.clone());
-                let records = self.records.clone();
-                smol::unblock(move || {
-                    let target = Target::open(&folder)?;
-                    Partial::begin(target, &offer, key.as_deref(), &records)
-                })
-                .await?
-            }
-        };
-        Ok(Some((sender, partial)))
-    }
-
-    /// What had arrived, and was verified, when the command that took it was killed.
-    async fn left_behind(
-        &self,
-        transfer: &Transfer,
-        sender: &Sender,
-        begun: Option<Partial>,
-    ) -> Outcome {
-        let Some(mut partial) = begun else {
-            return Ok(());
-        };
-        let reached = transfer.reached().await?;
-        if partial.length()? != reached {
-            return Ok(());
-        }
-        let finished = smol::unblock(move || {
-            partial.verified(reached)?;
-            partial.finish()
-        })
-        .await?;
-        self.finished(Some(sender), Some(&transfer.description().offer), &finished)?;
-        self.one_less();
-        Ok(transfer.close().await?)
-    }
-
-    /// Why it is not taken, if so, whatever anybody says.
-    fn refused(&self, sender: &Sender, offer: &Offer, have: u64) -> Outcome<Option<String>> {
-        let level = sender.trust.level;
-        if level == TrustLevel::Blocked {
-            return Ok(Some(
-                "its key is not the one that its name belongs to".into(),
-            ));
-        }
-        let trusted = match self.wish.accept {
-            Accept::Ask => true,
-            Accept::Pinned => level.is_pinned(),
-            Accept::Verified => level == TrustLevel::Verified,
-        };
-        if !trusted {
-            return Ok(Some(match self.wish.accept {
-                Accept::Verified => "you never compared codes".into(),
-                _ => "it is not one of your contacts".into(),
-            }));
-        }
-        if let (Some(size), Some(most)) = (offer.size, self.wish.most)
-            && size > most
-        {
-            return Ok(Some(format!(
-                "it has {}, which is more than --max-size",
-                bytes(size)
-            )));
-        }
-        let room = Target::open(self.wish.folder)?.room();
-        if let (Some(size), Ok(room)) = (offer.size, room) {
-            // A folder is unpacked beside its archive.
-            let needed = match offer.shape {
-                Shape::File => size.saturating_sub(have),
-                Shape::Folder => size.saturating_mul(2).saturating_sub(have),
-            };
-            if needed > room {
-                return Ok(Some(format!(
-                    "it needs {}, and the disk has room for {}",
-                    bytes(needed),
-                    bytes(room)
-                )));
-            }
-        }
-        Ok(None)
-    }
-
-    fn is_taken_unasked(&self, sender: &Sender) -> bool {
-        let key = sender.trust.fingerprint.as_ref();
-        self.wish.accept != Accept::Ask
-            || self.app.global.yes
-            || key.is_some_and(|key| self.all_of.borrow().contains(key))
-    }
-
-    async fn decline(&self, transfer: &Transfer, sender: &Sender, why: &str) -> Outcome {
-        transfer.close().await?;
+        sender: Sender,
+        size: u64,
+    ) -> Result<(), Ended> {
         let offer = &transfer.description().offer;
-        self.bars.aside(|| {
-            self.app.out.record(&json!({
-                "event": "declined",
-                "contact": sender.id,
-                "name": offer.name,
-                "reason": why,
-            }))?;
-            self.app.out.remark(format!(
-                "Declined {} of {}: {why}.",
-                safe_short(&offer.name),
-                safe(&sender.id)
-            ));
-            Ok(())
-        })
+        let told = match confirm(connection, &transfer, size).await {
+            Ok(End::Completed) => self.confirmed(&sender, offer, size),
+            // It will be offered again, and told again.
+            Ok(end) => {
+                tracing::debug!(%end, "a sender may not have heard that its file is here");
+                Ok(())
+            }
+            Err(error) if error.kind == Kind::BadAnswer => {
+                if let (Some(key), Some(id)) = (sender.trust.fingerprint.clone(), offer.id) {
+                    let records = self.records.clone();
+                    smol::unblock(move || records.forget_arrived(&key, id)).await;
+                }
+                self.broken(&sender, offer, &error, 0)
+            }
+            Err(error) if error.kind == Kind::NotAvailable => Ok(()),
+            Err(error) => return Err(Ended::of(error)),
+        };
+        told.map_err(Ended::Failed)
     }
 
     /// One transfer that was taken, to its end.

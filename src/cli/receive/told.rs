@@ -118,6 +118,25 @@ impl Receiving<'_> {
         })
     }
 
+    /// What has arrived before, and its sender did not know.
+    pub(super) fn confirmed(&self, sender: &Sender, offer: &Offer, size: u64) -> Outcome {
+        self.bars.aside(|| {
+            self.app.out.record(&json!({
+                "event": "confirmed",
+                "contact": sender.id,
+                "name": offer.name,
+                "id": offer.id.map(|id| id.to_string()),
+                "size": size,
+            }))?;
+            self.app.out.remark(format!(
+                "{} of {} has arrived before; its sender knows that now.",
+                safe_short(&offer.name),
+                safe(&sender.id)
+            ));
+            Ok(())
+        })
+    }
+
     pub(super) fn finished(
         &self,
         sender: Option<&Sender>,

@@ -374,6 +374,17 @@ impl Transfer {
             .await
     }
 
+    /// How long the file is that has come, if all of it has and is what was sent: known once its end was read
+    /// from the socket.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn verified(&self) -> Result<Option<u64>> {
+        let (verified, size): (bool, u64) =
+            self.remote.call(names::TRANSFER, "IsVerified", &()).await?;
+        Ok(verified.then_some(size))
+    }
+
     /// Has the service close the channel when this program vanishes.
     ///
     /// # Errors

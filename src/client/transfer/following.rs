@@ -76,14 +76,7 @@ impl<'a> Following<'a> {
     /// # Errors
     /// As [`Following::next`].
     pub async fn verdict(&mut self, bus: &Bus) -> Result<End> {
-        let ended = async {
-            loop {
-                let step = self.next().await?;
-                if let Some(end) = self.end(step).await? {
-                    return Ok(end);
-                }
-            }
-        };
+        let ended = self.over();
         let late = async {
             bus.clock().sleep(VERDICT).await;
             Ok(broken(
@@ -92,6 +85,19 @@ impl<'a> Following<'a> {
             ))
         };
         ended.or(late).await
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Errors
+    /// As [`Following::next`].
+    pub async fn over(&mut self) -> Result<End> {
+        loop {
+            let step = self.next().await?;
+            if let Some(end) = self.end(step).await? {
+                return Ok(end);
+            }
+        }
     }
 
     /// What a step ends the transfer with, if it does.

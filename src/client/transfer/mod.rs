@@ -45,7 +45,7 @@ pub use deliveries::Deliveries;
 pub use name::SafeName;
 pub use offer::{Offer, Shape};
 pub use partial::{Finished, Partial};
-pub use receive::receive;
+pub use receive::{confirm, receive};
 pub use records::Records;
 pub use send::send;
 pub use source::Source;

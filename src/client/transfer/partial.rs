@@ -297,7 +297,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Notes that it is all there and is what was sent; `length` is then its size.
+    /// Notes that it is all there and is what was sent; `length` is then its size. When this returns, all of
+    /// that is on the disk, whatever happens to the machine.
     ///
     /// # Errors
     /// What the system says; [`Kind::ConnectionLost`] when it is not as long as the contact said: then
@@ -312,11 +313,17 @@ impl Partial {
             .map_err(|error| self.unwritable(error))?;
         self.record.stored = length;
         self.record.size = Some(length);
+        self.target.sync().map_err(|error| self.unwritable(error))?;
         self.record.verified = true;
         self.keep()
     }
 
-    /// Gives what was verified its name, permissions and date.
+    /// Whether it is noted that it is all there and is what was sent.
+    pub fn is_verified(&self) -> bool {
+        self.record.verified
+    }
+
+    /// Gives what was verified its name, permissions and date. That it has arrived stays remembered.
     ///
     /// # Errors
     /// What the system says; it is still there under the name it had. [`Kind::BadAnswer`] for a folder
@@ -348,7 +355,10 @@ impl Partial {
         if unpacked.is_some() {
             self.target.remove(&self.record.part);
         }
-        self.forget();
+        // Its sender may not have heard of it, and would offer it again.
+        if let Some(records) = &self.records {
+            records.arrive(&self.record);
+        }
         Ok(Finished {
             path: self.target.place(&settled),
             renamed: self.record.renamed,

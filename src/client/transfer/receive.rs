@@ -4,8 +4,12 @@
 //!  what is there, and its SHA-256 ──► agreed ──► Open ──► a thread writes NAME.part ──► all is there
 //!                                                              │ every two seconds          │
 //!                                                              └─ synced, and said so       ▼
-//!  verified, for Partial::finish ◄── Completed ◄── verified by the service ◄── synced, and said so
+//!  for Partial::finish ◄── Completed ◄── said so ◄── synced and noted ◄── verified by the service
 //! ```
+//!
+//! A sender may throw its file away once it hears that all is well, which it does after we have said that all
+//! is stored. So that is said only when the disk has it, and has it as verified: whatever dies from
+//! then on, the file gets its name.
 
 use std::{
     fs::File,
@@ -18,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use actors::runtime::Stop;
+use actors::{model::FileTransferState, runtime::Stop};
 use futures_lite::FutureExt as _;
 
 use super::{
@@ -35,6 +39,8 @@ use crate::client::{
 const CHUNK: usize = 256 * 1024;
 /// How often a user sees how far it is.
 const TELL: Duration = Duration::from_millis(500);
+/// How often it is said again that all is stored, where the service had its troubles when it was said.
+const REPORTS: u32 = 20;
 /// After how many of these what has come is synced.
 const TELLS_TO_SYNC: u32 = 4;
 
@@ -63,6 +69,14 @@ enum Cut {
     Disk(io::Error),
     /// There are more than were allowed.
     TooMany,
+}
+
+/// How bytes ended where nothing cut them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    InOrder,
+    /// The service says why by other means.
+    Reset,
 }
 
 /// Agrees to what a contact sends and writes it into `partial`, at most so many bytes, until the transfer
@@ -145,7 +159,7 @@ async fn through(
     // Until the bytes end; the verdict may come first, or be what ends them.
     let copied = loop {
         enum Either {
-            Copied(Result<(), Cut>),
+            Copied(Result<Ended, Cut>),
             Step(Result<Step>),
             Stop,
             Tick,
@@ -194,42 +208,162 @@ async fn through(
     let at = inlet.at.load(Ordering::Relaxed);
     watch(Progress::At(at));
     watch(Progress::Handed(at.saturating_sub(offset)));
-    let failed = match copied {
-        Ok(()) => None,
+    let whole = matches!(copied, Ok(Ended::InOrder)) && ended.is_none() && !stopped;
+    let mut failed = match copied {
+        Ok(_) => None,
         Err(Cut::Disk(error)) => Some(partial.unwritable(error)),
         Err(Cut::TooMany) => Some(Error::new(
             Kind::TooLarge,
             "the contact sends more than it said, or than you allow with --max-size",
         )),
     };
+    let whole = whole && is_all(transfer, at).await;
+    if whole {
+        failed = blocking(partial, move |partial| partial.verified(at))
+            .await
+            .err();
+    }
     if let Some(error) = failed {
         // The sender is to hear that it broke, which the end of the socket says, before the channel goes.
         shut(&inlet.socket);
         following.verdict(connection.bus()).await?;
         return Err(error);
     }
+    if whole {
+        if let Some(end) = report_all(connection, transfer, &mut following, at).await {
+            tracing::debug!(%end, "a file is here, and its sender may not have heard so");
+        }
+        return Ok(End::Completed);
+    }
     sync(transfer, partial, at, ended.is_none()).await?;
-    let end = match ended {
+    Ok(match ended {
         Some(end) => end,
         None => following.verdict(connection.bus()).await?,
-    };
-    if end == End::Completed {
-        return match blocking(partial, move |partial| partial.verified(at)).await {
-            Err(error) if error.kind == Kind::ConnectionLost => Ok(End::Broken(error)),
-            verified => verified.map(|()| end),
-        };
-    }
-    Ok(end)
+    })
 }
 
-/// Syncs what has come, and says so.
+/// Whether what has come is all there is, and what was sent.
+async fn is_all(transfer: &Transfer, at: u64) -> bool {
+    match transfer.verified().await {
+        Ok(size) => size == Some(at),
+        // Broken, gone, or it knows nothing of that: then its sender hears no better.
+        Err(error) => {
+            tracing::debug!(%error, "the service does not say that all has come");
+            false
+        }
+    }
+}
+
+/// Says that all is stored, which completes the transfer, and waits for that. Gives what it ends with where
+/// that is something else: then the sender offers it again, and is told again.
+async fn report_all(
+    connection: &Connection,
+    transfer: &Transfer,
+    following: &mut Following<'_>,
+    at: u64,
+) -> Option<End> {
+    for _ in 0..REPORTS {
+        let Err(error) = transfer.report_stored(at).await else {
+            break;
+        };
+        // An actor of the service's that is restarted loses what was in its hands.
+        if !matches!(transfer.state().await, Ok(FileTransferState::Open)) {
+            return Some(End::Broken(error));
+        }
+        connection.bus().clock().sleep(TELL).await;
+    }
+    match following.verdict(connection.bus()).await {
+        Ok(End::Completed) => None,
+        Ok(end) => Some(end),
+        Err(error) => Some(End::Broken(error)),
+    }
+}
+
+/// Tells the contact that what it offers again has arrived before, all `size` bytes of it.
+/// [`End::Completed`] when it knows.
+///
+/// # Errors
+/// [`Kind::BadAnswer`] when it is something else that it offers. [`Kind::NotAvailable`] when the offer does
+/// not stand any more; that the connection ended.
+pub async fn confirm(connection: &Connection, transfer: &Transfer, size: u64) -> Result<End> {
+    let end = confirm_open(connection, transfer, size).await;
+    let closed = match &end {
+        Err(error) if error.kind == Kind::NotAvailable => transfer.close_if_cancelled().await,
+        _ => transfer.close().await,
+    };
+    if let Err(error) = closed {
+        tracing::debug!(%error, "a transfer's channel could not be closed");
+    }
+    end
+}
+
+async fn confirm_open(connection: &Connection, transfer: &Transfer, size: u64) -> Result<End> {
+    let mut following = Following::new(connection.events().await?, transfer);
+    let from = Resume {
+        offset: size,
+        // The id that lasts stands for the file as it was.
+        stored: None,
+    };
+    let address = transfer.accept(&from).await?;
+    if let Some(end) = open(&mut following).await? {
+        return Ok(end);
+    }
+    let offset = transfer.initial_offset().await?;
+    let Ok(socket) = connect(address).await else {
+        return following.verdict(connection.bus()).await;
+    };
+    let inlet = Arc::new(Inlet {
+        socket,
+        at: AtomicU64::new(offset),
+        off: AtomicBool::new(false),
+    });
+    let _leash = Leash(inlet.clone());
+    let other = || {
+        let why = "what is offered is not what has arrived under its id";
+        Error::new(Kind::BadAnswer, why)
+    };
+    if offset != size {
+        // The sender is to hear that it broke before the channel goes.
+        shut(&inlet.socket);
+        following.verdict(connection.bus()).await?;
+        return Err(other());
+    }
+    let null = File::options().write(true).open("/dev/null");
+    let null = null.map_err(|error| Error::io("/dev/null cannot be opened", &error))?;
+    let copying = {
+        let inlet = inlet.clone();
+        smol::unblock(move || copy(&inlet, &null, size))
+    };
+    enum Either {
+        Copied(Result<Ended, Cut>),
+        Over(Result<End>),
+    }
+    let copied = async { Either::Copied(copying.await) };
+    let over = async { Either::Over(following.over().await) };
+    match copied.or(over).await {
+        Either::Copied(Ok(Ended::InOrder)) if is_all(transfer, size).await => {
+            let broken = report_all(connection, transfer, &mut following, size).await;
+            Ok(broken.unwrap_or(End::Completed))
+        }
+        Either::Copied(Err(Cut::TooMany)) => {
+            shut(&inlet.socket);
+            following.verdict(connection.bus()).await?;
+            Err(other())
+        }
+        Either::Copied(_) => following.verdict(connection.bus()).await,
+        Either::Over(end) => end,
+    }
+}
+
+/// Syncs what has come, and says so; but for the last byte, of which that is said when it is known to be
+/// the last and that all is right.
 async fn sync(transfer: &Transfer, partial: &mut Partial, at: u64, tell: bool) -> Result<()> {
     blocking(partial, move |partial| partial.sync(at)).await?;
-    if !tell {
+    if !tell || at == 0 {
         return Ok(());
     }
-    match transfer.report_stored(at).await {
-        // The transfer ended meanwhile, of which an event tells.
+    match transfer.report_stored(at - 1).await {
+        // The transfer ended meanwhile, of which an event tells; or no byte has come.
         Err(error)
             if matches!(
                 error.kind,
@@ -258,16 +392,15 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Reads the socket to its end, on a thread of its own.
-fn copy(inlet: &Inlet, file: &File, most: u64) -> Result<(), Cut> {
+fn copy(inlet: &Inlet, file: &File, most: u64) -> Result<Ended, Cut> {
     let mut buffer = vec![0; CHUNK];
     let mut at = inlet.at.load(Ordering::Relaxed);
     while !inlet.off.load(Ordering::Relaxed) {
         let read = match (&inlet.socket).read(&mut buffer) {
-            Ok(0) => return Ok(()),
+            Ok(0) => return Ok(Ended::InOrder),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // Reset by the service, which says why by other means.
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(Ended::Reset),
         };
         if at + read as u64 > most {
             return Err(Cut::TooMany);
@@ -276,5 +409,5 @@ fn copy(inlet: &Inlet, file: &File, most: u64) -> Result<(), Cut> {
         at += read as u64;
         inlet.at.store(at, Ordering::Relaxed);
     }
-    Ok(())
+    Ok(Ended::Reset)
 }

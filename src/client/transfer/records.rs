@@ -1,10 +1,11 @@
 //! What is remembered of transfers that have not ended, in the profile's folder of the state directory,
 //! so that the same command, run again, goes on: for what we send, under which id; for what we receive,
-//! where its bytes lie. One small file each.
+//! where its bytes lie. One small file each. What has arrived is remembered, too: its sender may not have
+//! heard so, and then offers it again.
 //!
-//! Bounds: [`MOST_RECORDS`]; the oldest goes when there is one more. A record that nothing was written to
-//! for [`EXPIRY`] is forgotten, and what it is of begins anew. Files of the user are never removed for
-//! that.
+//! Bounds: [`MOST_RECORDS`] of what has not ended, and as many of what has arrived; the oldest goes when
+//! there is one more. A record that nothing was written to for [`EXPIRY`] is forgotten, and what it is of
+//! begins anew. Files of the user are never removed for that.
 //!
 //! Calls block for as long as the disk takes.
 
@@ -30,6 +31,8 @@ const EXPIRY: Duration = Duration::from_secs(30 * 24 * 3600);
 const MOST_BYTES: u64 = 64 * 1024;
 /// Where they lie in a profile's folder.
 const FOLDER: &str = "transfers";
+/// What the names of records of what has arrived begin with.
+const DONE: &str = "done-";
 /// What this program writes. Another version is not read.
 const VERSION: u32 = 1;
 
@@ -67,6 +70,15 @@ pub(super) struct Receiving {
     pub boot: String,
     /// It is all there and is what was sent; only its name is still to be given.
     pub verified: bool,
+}
+
+/// What has arrived and has its name.
+#[derive(Debug, Serialize, Deserialize)]
+struct Arrived {
+    version: u32,
+    key: String,
+    id: String,
+    size: u64,
 }
 
 /// The records of a profile.
@@ -180,9 +192,58 @@ impl Records {
             .filter(|record| record.key == key && record.id == id.to_string())
     }
 
-    /// Writes one down; it is on the disk when this returns.
+    /// Writes one down. One that is verified is on the disk when this returns, whatever happens to the
+    /// machine.
     pub(super) fn keep(&self, record: &Receiving) -> Result<()> {
-        self.write(&receiving_name(&record.key, &record.id), record)
+        self.write(&receiving_name(&record.key, &record.id), record)?;
+        if !record.verified {
+            return Ok(());
+        }
+        let sync = || fs::File::open(&self.folder)?.sync_all();
+        sync().map_err(|error| self.unwritable(error))
+    }
+
+    /// How long that was which has arrived from this contact under this id, if it has and is remembered.
+    pub fn arrived(&self, key: &str, id: TransferId) -> Option<u64> {
+        let id = id.to_string();
+        let arrived = self
+            .read::<Arrived>(&arrived_name(key, &id))
+            .filter(|record| record.version == VERSION && record.key == key && record.id == id);
+        match arrived {
+            Some(record) => Some(record.size),
+            // This program was killed after it had named the file, and before it said so here.
+            None => self
+                .read::<Receiving>(&receiving_name(key, &id))
+                .filter(|record| record.version == VERSION && record.verified)
+                .filter(|record| record.key == key && record.id == id)
+                .and_then(|record| record.size),
+        }
+    }
+
+    /// Forgets that something has arrived: what is offered under its id is something else by now.
+    pub fn forget_arrived(&self, key: &str, id: TransferId) {
+        let id = id.to_string();
+        self.remove(&arrived_name(key, &id));
+        self.remove(&receiving_name(key, &id));
+    }
+
+    /// What is received has its name: of its record stays that it has arrived.
+    pub(super) fn arrive(&self, record: &Receiving) {
+        let arrived = Arrived {
+            version: VERSION,
+            key: record.key.clone(),
+            id: record.id.clone(),
+            size: record.stored,
+        };
+        match self.write(&arrived_name(&record.key, &record.id), &arrived) {
+            Ok(()) => {
+                self.forget(record);
+                // By their number alone.
+                self.expire(SystemTime::UNIX_EPOCH);
+            }
+            // The record itself says it too.
+            Err(error) => tracing::warn!(%error, "what has arrived is remembered less well"),
+        }
     }
 
     /// Forgets one.
@@ -199,15 +260,7 @@ impl Records {
     }
 
     fn write(&self, name: &str, record: &impl Serialize) -> Result<()> {
-        let failed = |error: io::Error| {
-            failed(
-                format!(
-                    "a transfer cannot be remembered in {}",
-                    self.folder.display()
-                ),
-                error,
-            )
-        };
+        let failed = |error: io::Error| self.unwritable(error);
         let bytes = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
         let new = self.folder.join(format!("{name}.new"));
         let write = || {
@@ -222,6 +275,16 @@ impl Records {
             fs::rename(&new, self.folder.join(name))
         };
         write().map_err(failed)
+    }
+
+    fn unwritable(&self, error: io::Error) -> Error {
+        failed(
+            format!(
+                "a transfer cannot be remembered in {}",
+                self.folder.display()
+            ),
+            error,
+        )
     }
 
     fn remove(&self, name: &str) {
@@ -243,7 +306,9 @@ impl Records {
                 let entry = entry.ok()?;
                 let name = entry.file_name().into_string().ok()?;
                 let written = entry.metadata().ok()?.modified().ok()?;
-                (name.starts_with("in-") || name.starts_with("out-")).then_some((name, written))
+                let known = ["in-", "out-", DONE];
+                let known = known.iter().any(|kind| name.starts_with(kind));
+                known.then_some((name, written))
             })
             .collect();
         names.sort_by_key(|(_, written)| *written);
@@ -251,13 +316,18 @@ impl Records {
     }
 
     fn expire(&self, now: SystemTime) {
-        let names = self.names();
-        // Room for one more.
-        let too_many = (names.len() + 1).saturating_sub(MOST_RECORDS);
-        for (number, (name, written)) in names.iter().enumerate() {
-            let age = now.duration_since(*written).unwrap_or_default();
-            if number < too_many || age > EXPIRY {
-                self.remove(name);
+        let (done, others): (Vec<_>, Vec<_>) = self
+            .names()
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(DONE));
+        for names in [done, others] {
+            // Room for one more.
+            let too_many = (names.len() + 1).saturating_sub(MOST_RECORDS);
+            for (number, (name, written)) in names.iter().enumerate() {
+                let age = now.duration_since(*written).unwrap_or_default();
+                if number < too_many || age > EXPIRY {
+                    self.remove(name);
+                }
             }
         }
     }
@@ -273,13 +343,21 @@ fn sending_name(what: &[&[u8]], key: &str) -> String {
     format!("out-{}.json", hex(&hash.finalize()[..16]))
 }
 
-/// Both come from others: neither is a file's name as it is.
 fn receiving_name(key: &str, id: &str) -> String {
+    format!("in-{}.json", name_of(key, id))
+}
+
+fn arrived_name(key: &str, id: &str) -> String {
+    format!("{DONE}{}.json", name_of(key, id))
+}
+
+/// Both come from others: neither is a file's name as it is.
+fn name_of(key: &str, id: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(key);
     hash.update([0]);
     hash.update(id);
-    format!("in-{}.json", hex(&hash.finalize()[..16]))
+    hex(&hash.finalize()[..16])
 }
 
 fn hex(bytes: &[u8]) -> String {

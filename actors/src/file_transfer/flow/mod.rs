@@ -32,7 +32,10 @@ mod wire;
 
 use std::{
     io,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -66,7 +69,7 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(10);
 pub struct Progress {
     transferred: AtomicU64,
     stored: AtomicU64,
-    verified: AtomicBool,
+    verified: OnceLock<u64>,
 }
 
 impl Progress {
@@ -80,9 +83,9 @@ impl Progress {
         self.stored.load(Ordering::Relaxed)
     }
 
-    /// Whether all has come, and is what the contact sent.
-    pub fn is_verified(&self) -> bool {
-        self.verified.load(Ordering::Acquire)
+    /// How long the file is that has come, once all of it has and is what the contact sent.
+    pub fn verified(&self) -> Option<u64> {
+        self.verified.get().copied()
     }
 
     fn add(&self, bytes: usize) {

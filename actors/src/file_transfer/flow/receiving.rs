@@ -15,7 +15,7 @@
 use std::{
     ops::Range,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -144,6 +144,11 @@ impl Receiving {
             size.saturating_sub(self.known.offset)
                 .saturating_sub(self.received),
         )
+    }
+
+    /// How far into the file that is what has come.
+    fn end(&self) -> u64 {
+        self.known.offset.saturating_add(self.received)
     }
 
     /// Waits for the header, and gives where the bytes begin.
@@ -287,8 +292,7 @@ impl Receiving {
         // In this order: who reports and then leaves has reported.
         let left = self.poll_leaving(context);
         self.poll_reports(context);
-        let whole = self.known.offset.saturating_add(self.received);
-        if self.stored.is_some_and(|stored| stored >= whole) {
+        if self.stored.is_some_and(|stored| stored >= self.end()) {
             return Poll::Ready(None);
         }
         if left.is_ready() {
@@ -445,6 +449,7 @@ impl Receiving {
 
     /// All has come: is it what was sent?
     fn judge(&mut self, digest: Option<Sha256Digest>) -> Option<FlowEnd> {
+        let whole = self.end();
         let (own, content_is_right) = self.hashes.finish();
         let wrong = if digest.is_some_and(|digest| digest != own) {
             "what arrived is not what the contact sent"
@@ -454,7 +459,7 @@ impl Receiving {
             "the file does not have the content hash that the contact gave for it"
         } else {
             // Before the application can see the end.
-            self.progress.verified.store(true, Ordering::Release);
+            self.progress.verified.get_or_init(|| whole);
             self.step = Step::Closing;
             return None;
         };

@@ -120,7 +120,7 @@ fn an_application_that_stores_is_remembered_as_one() {
 fn only_of_what_the_contact_sends_is_said_whether_it_is_verified() {
     for (name, mut state) in phases() {
         let before = state.clone();
-        for verified in [true, false] {
+        for verified in [Some(5), None] {
             let effects = state.apply(Input::IsVerified(verified));
             match state.way {
                 Way::Sending => assert_eq!(refusal(&effects), Some("NotAvailable"), "{name}"),

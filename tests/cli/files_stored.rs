@@ -1,0 +1,173 @@
+//! When a sender is told that all is well: only once the receiver has all of it on the disk; and once it has, no
+//! loss of that word brings a second copy.
+//!
+//! A transfer is caught between its last byte and the verdict by stopping the receiving command while the
+//! sender's pipe is still open, and then closing the pipe.
+
+use std::{fs, io::Write as _, process::Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Person, name};
+
+use crate::{
+    files::Files,
+    pneuma::{Running, noise},
+};
+
+const SIZE: usize = 100_000;
+
+/// The file transfer that this person's service has.
+fn channel(person: &Person) -> String {
+    let mut paths = vec!["/org/freedesktop/Telepathy/Connection/pneuma".to_owned()];
+    while let Some(path) = paths.pop() {
+        if path.contains("/FileTransfer") {
+            return path;
+        }
+        paths.extend(person.objects_below(&path));
+    }
+    person.fail("there is no file transfer")
+}
+
+fn state(person: &Person, channel: &str) -> u32 {
+    let state = person.property(channel, name::FILE_TRANSFER, "State");
+    let state = state.unwrap_or_else(|error| person.fail(&format!("State: {error}")));
+    state.try_into().expect("a number")
+}
+
+/// All of `piped` is on its way through Bob's command, which is stopped and has not said that it is stored.
+struct Stalled {
+    files: Files,
+    bytes: Vec<u8>,
+    sending: Running,
+    receiving: Running,
+}
+
+impl Stalled {
+    fn new(more: &[&str]) -> Self {
+        let files = Files::new();
+        let bytes = noise(SIZE);
+        let mut receiving = files.receiving(more);
+        let arguments = ["send", "-", &files.bob, "--name", "piped", "--json"];
+        let mut command = files.two.alice.command(&arguments);
+        command.stdin(Stdio::piped());
+        let mut sending = Running::start(command);
+        let mut input = sending.input();
+        input.write_all(&bytes).expect("the pipe takes it");
+        receiving.event("flowing");
+        let (alice, bob) = (files.two.alice.person(), files.two.bob.person());
+        let part = files.inn.join("piped.part");
+        bob.until("every byte is written", || {
+            let length = fs::metadata(&part).map_or(0, |metadata| metadata.len());
+            (length == SIZE as u64).then_some(())
+        });
+        receiving.signal(Signal::STOP);
+        // The end of the pipe.
+        drop(input);
+        let theirs = channel(bob);
+        bob.until("the service has verified it", || {
+            let answer = bob.on_object(&theirs, name::TRANSFER, "IsVerified", &());
+            let answer = answer.unwrap_or_else(|error| bob.fail(&format!("IsVerified: {error}")));
+            let said: (bool, u64) = answer.body().deserialize().expect("a flag and a size");
+            (said == (true, SIZE as u64)).then_some(())
+        });
+        // And yet nobody says that it is completed.
+        assert_eq!(state(bob, &theirs), 3);
+        assert_eq!(state(alice, &channel(alice)), 3);
+        assert_eq!(files.has(), ["piped.part"]);
+        Stalled {
+            files,
+            bytes,
+            sending,
+            receiving,
+        }
+    }
+}
+
+#[test]
+fn a_receiver_killed_before_all_was_stored_is_sent_it_again() {
+    let mut stalled = Stalled::new(&["--once"]);
+    stalled.receiving.signal(Signal::KILL);
+    assert_eq!(stalled.receiving.finish().code, None);
+    stalled.sending.event("broken");
+    assert_eq!(stalled.files.has(), ["piped.part"]);
+    let mut receiving = stalled.files.receiving(&["--once"]);
+    // What was written is there, and is compared.
+    assert_eq!(receiving.event("flowing")["offset"], SIZE);
+    stalled.sending.event("completed");
+    stalled.sending.finish().succeeded();
+    receiving.finish().succeeded();
+    stalled.files.is_there("piped", &stalled.bytes);
+    assert_eq!(stalled.files.has(), ["piped"]);
+}
+
+#[test]
+fn a_receiver_s_service_killed_before_all_was_stored_is_sent_it_again() {
+    let mut stalled = Stalled::new(&["--once"]);
+    stalled.files.two.bob.person().kill_manager();
+    stalled.receiving.signal(Signal::CONT);
+    // An end of the bytes without a verdict is none.
+    stalled.sending.event("broken");
+    stalled.sending.event("completed");
+    stalled.sending.finish().succeeded();
+    stalled.receiving.finish().succeeded();
+    stalled.files.is_there("piped", &stalled.bytes);
+    assert_eq!(stalled.files.has(), ["piped"]);
+}
+
+#[test]
+fn a_sender_that_did_not_hear_the_verdict_is_told_again_and_there_is_one_copy() {
+    let mut stalled = Stalled::new(&[]);
+    let alice = stalled.files.two.alice.person();
+    let service = Pid::from_raw(alice.manager_id().cast_signed()).expect("a process");
+    kill_process(service, Signal::STOP).expect("it is ours");
+    stalled.receiving.signal(Signal::CONT);
+    let first = stalled.receiving.event("completed");
+    stalled.files.is_there("piped", &stalled.bytes);
+    alice.kill_manager();
+    let confirmed = stalled.receiving.event("confirmed");
+    assert_eq!(confirmed["id"], first["id"]);
+    assert_eq!(confirmed["size"], SIZE);
+    stalled.sending.event("completed");
+    stalled.sending.finish().succeeded();
+    assert_eq!(stalled.receiving.interrupt().code, Some(0));
+    assert_eq!(stalled.files.has(), ["piped"]);
+}
+
+#[test]
+fn the_same_command_run_again_after_a_lost_verdict_makes_no_second_copy() {
+    let files = Files::new();
+    let bytes = noise(SIZE);
+    files.file("a", &bytes);
+    let mut receiving = files.receiving(&[]);
+    receiving.signal(Signal::STOP);
+    let mut sending = files.sending(&["a"]);
+    sending.event("offered");
+    let alice = files.two.alice.person();
+    let records = || {
+        let mut paths = alice.files();
+        paths.retain(|path| path.to_string_lossy().contains("/transfers/out-"));
+        paths
+    };
+    let [record] = &records()[..] else {
+        panic!("one record, not {:?}", records());
+    };
+    let remembered = fs::read(record).expect("it is ours");
+    receiving.signal(Signal::CONT);
+    receiving.event("completed");
+    sending.finish().succeeded();
+    assert_eq!(records(), Vec::<std::path::PathBuf>::new());
+
+    // What a sender leaves behind that was killed before it heard.
+    fs::write(record, remembered).expect("it is ours");
+    let mut again = files.sending(&["a"]);
+    assert_eq!(receiving.event("confirmed")["name"], "a");
+    assert_eq!(again.event("completed")["handed"], 0);
+    again.finish().succeeded();
+    // It has heard now, so that the next time it is sent anew.
+    files.sending(&["a"]).finish().succeeded();
+    receiving.event("completed");
+    assert_eq!(receiving.interrupt().code, Some(0));
+    files.is_there("a", &bytes);
+    files.is_there("a (2)", &bytes);
+    assert_eq!(files.has(), ["a", "a (2)"]);
+}
