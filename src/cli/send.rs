@@ -30,7 +30,7 @@ use super::{
     bars::{Bar, Bars},
     crowd::Crowd,
     failure::{Code, Failure, Outcome},
-    text::{bytes, safe},
+    text::{bytes, quoted, safe},
 };
 use crate::client::{
     Connection, Contact, Error, Kind,
@@ -262,7 +262,7 @@ impl Sending<'_> {
             }
         };
         let offer = item.source.offer(item.name.as_deref(), id);
-        let shown = safe(&offer.name);
+        let shown = quoted(&offer.name);
         let whom = safe(&contact.id);
         let mut contact = contact.clone();
         let mut tries = Again::new();
@@ -394,7 +394,7 @@ impl Sending<'_> {
                     let size = size.map_or_else(|| "of unknown size".to_owned(), bytes);
                     self.remark(format!(
                         "Offered {} ({size}) to {}. Ctrl-C stops it; the same command goes on.",
-                        safe(name),
+                        quoted(name),
                         safe(&contact.id)
                     ));
                 }
@@ -429,14 +429,14 @@ impl Sending<'_> {
             let size = size.map_or_else(String::new, |size| format!(" ({})", bytes(size)));
             out.line(format!(
                 "Sent {}{size} to {}.",
-                safe(name),
+                quoted(name),
                 safe(&contact.id)
             ))
         })
     }
 
     fn stopped(&self, contact: &Contact, id: TransferId, name: &str, had_begun: bool) -> Failure {
-        let (whom, name_shown) = (safe(&contact.id), safe(name));
+        let (whom, name_shown) = (safe(&contact.id), quoted(name));
         let message = if had_begun {
             format!("{whom} stopped {name_shown}; the same command goes on where it was")
         } else {

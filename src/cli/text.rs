@@ -16,6 +16,21 @@ pub fn safe_short(text: &str) -> String {
     safe(&short)
 }
 
+/// A file's name from a peer, made [`safe`] and in quotation marks, so that nothing in it can pose as a part
+/// of the sentence around it: those of its own, and backslashes, have a backslash before them.
+pub fn quoted(name: &str) -> String {
+    let escaped = name.replace('\\', r"\\").replace('"', "\\\"");
+    format!("\"{}\"", safe(&escaped))
+}
+
+/// As [`quoted`], and cut after a line's worth of characters.
+pub fn quoted_short(name: &str) -> String {
+    match name.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => quoted(&format!("{}…", &name[..end])),
+        None => quoted(name),
+    }
+}
+
 /// A number of bytes for people: three digits and a unit of 1024.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -108,6 +123,19 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_cannot_pose_as_a_part_of_the_sentence() {
+        assert_eq!(quoted("a b.txt"), "\"a b.txt\"");
+        let hostile = "a.txt\" (1 B).\nTake it? \\\"";
+        let shown = r#""a.txt\" (1 B).\u{a}Take it? \\\"""#;
+        assert_eq!(quoted(hostile), shown);
+        // Marks that look alike are none, and cutting leaves none open.
+        assert_eq!(quoted("“a”"), "\"“a”\"");
+        let long = quoted_short(&"\"".repeat(100));
+        assert_eq!(long, format!("\"{}…\"", "\\\"".repeat(MOST_SHOWN)));
+        assert_eq!(quoted_short("é"), "\"é\"");
+    }
 
     #[test]
     fn what_could_deceive_is_written_out() {

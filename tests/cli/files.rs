@@ -256,7 +256,7 @@ fn a_stranger_is_never_taken_from_unasked() {
     receiving.event("ready");
     two.alice
         .run(&["send", path.to_str().expect("a path"), &bob, "--yes"])
-        .failed(4, &["does not want a"]);
+        .failed(4, &["does not want \"a\""]);
     assert_eq!(receiving.event("declined")["contact"], two.alice.id());
     let contacts = two.bob.run(&["contacts", "--json"]).succeeded().json();
     assert_eq!(contacts[0]["trust"], "unpinned", "nothing was pinned");

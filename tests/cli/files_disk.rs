@@ -140,7 +140,7 @@ fn a_person_is_asked_and_says_yes() {
     drop(input);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let question = format!(
-        "{} (verified) sends a.txt (2.00 KiB).",
+        "{} (verified) sends \"a.txt\" (2.00 KiB).",
         files.two.alice.id()
     );
     assert!(ran.out.contains(&question), "{ran:?}");

@@ -67,6 +67,33 @@ fn whoever_closes_an_open_transfer_has_stopped_it() {
 }
 
 #[test]
+fn whoever_closes_an_accepted_transfer_before_it_is_open_has_stopped_it() {
+    let (alice, bob) = alice_and_bob();
+    for sender_closes in [true, false] {
+        let name = format!("closed by the sender: {sender_closes}");
+        let (ours, theirs) = offer(&alice, &bob, &name, 5, &[]);
+        // Nothing opens as long as nobody provides it.
+        let (door, caller) = theirs.accept(UNIX, PortForm::Exact, 0);
+        for end in [&ours, &theirs] {
+            assert_eq!(end.state(), ACCEPTED, "{name}");
+        }
+        let (one, other) = if sender_closes {
+            (&ours, &theirs)
+        } else {
+            (&theirs, &ours)
+        };
+        one.close();
+        assert_eq!(one.state(), LOCAL_STOPPED, "{name}");
+        assert_eq!(other.state(), REMOTE_STOPPED, "{name}");
+        assert!(caller.enter(&door).is_err(), "{name}: nobody listens");
+        other.close();
+        for end in [&ours, &theirs] {
+            end.person.closed(&end.path);
+        }
+    }
+}
+
+#[test]
 fn a_file_that_shrinks_or_grows_is_an_error_of_the_sender_s() {
     let (alice, bob) = alice_and_bob();
     for (name, written) in [("shorter", 90_u32), ("longer", 110)] {

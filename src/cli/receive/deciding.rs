@@ -9,7 +9,7 @@ use crate::{
     cli::{
         ask::{Answer, Asker},
         failure::{Failure, Outcome},
-        text::{bytes, safe, safe_short},
+        text::{bytes, quoted_short, safe},
     },
     client::{
         Connection, TrustLevel,
@@ -257,7 +257,7 @@ impl Receiving<'_> {
             }))?;
             self.app.out.remark(format!(
                 "Declined {} of {}: {why}.",
-                safe_short(&offer.name),
+                quoted_short(&offer.name),
                 safe(&sender.id)
             ));
             Ok(())

@@ -9,7 +9,7 @@ use crate::{
     cli::{
         bars::Bar,
         failure::Outcome,
-        text::{bytes, fingerprint, safe, safe_short},
+        text::{bytes, fingerprint, quoted, quoted_short, safe},
     },
     client::{
         Error, TrustLevel,
@@ -75,7 +75,7 @@ impl Receiving<'_> {
                 if offset > 0 {
                     self.remark(format!(
                         "{} of {} goes on at {}.",
-                        safe_short(&offer.name),
+                        quoted_short(&offer.name),
                         safe(&sender.id),
                         bytes(offset)
                     ));
@@ -110,7 +110,7 @@ impl Receiving<'_> {
             };
             self.app.out.remark(format!(
                 "{} of {} did not arrive: {}{kept}.",
-                safe_short(&offer.name),
+                quoted_short(&offer.name),
                 safe(&sender.id),
                 safe(&why.message)
             ));
@@ -130,7 +130,7 @@ impl Receiving<'_> {
             }))?;
             self.app.out.remark(format!(
                 "{} of {} has arrived before; its sender knows that now.",
-                safe_short(&offer.name),
+                quoted_short(&offer.name),
                 safe(&sender.id)
             ));
             Ok(())
@@ -159,14 +159,14 @@ impl Receiving<'_> {
                 "left-out": unpacked.map(|unpacked| unpacked.left_out),
             }))?;
             let of = sender.map_or_else(String::new, |sender| format!(" of {}", safe(&sender.id)));
-            out.line(format!("Received {}{of}.", safe(&path)))?;
+            out.line(format!("Received {}{of}.", quoted(&path)))?;
             if finished.renamed {
                 out.remark("Its name was not one for a file here, and was changed.");
             }
             if let Some(unpacked) = unpacked {
                 if unpacked.left_out > 0 {
                     let names: Vec<String> =
-                        unpacked.examples.iter().map(|name| safe_short(name)).collect();
+                        unpacked.examples.iter().map(|name| quoted_short(name)).collect();
                     out.remark(format!(
                         "{} things in it were left out, since they would lead out of the folder or are no files: {}.",
                         unpacked.left_out,
@@ -211,6 +211,6 @@ pub(super) fn question(sender: &Sender, offer: &Offer) -> String {
         .map_or_else(|| "of unknown size".to_owned(), bytes);
     format!(
         "{who} ({trust}) sends {what}{} ({size}).{key}\nTake it?",
-        safe_short(&offer.name)
+        quoted_short(&offer.name)
     )
 }
