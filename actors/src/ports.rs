@@ -131,6 +131,8 @@ pub struct AgreedFile {
     /// # Errors
     /// `ConnectionFailed`, `Offline`.
     pub opening: BoxFuture<'static, Result<FileStream, Error>>,
+    /// Ready when the contact says, before that, that it does not want it any more.
+    pub withdrawn: BoxFuture<'static, ()>,
 }
 
 impl std::fmt::Debug for AgreedFile {

@@ -139,6 +139,7 @@ async fn one_file(
     let agreed = AgreedFile {
         from,
         opening: Box::pin(async move { Ok(bytestream(near, framed)) }),
+        withdrawn: Box::pin(std::future::pending()),
     };
     answers.send(Ok(agreed)).await.unwrap();
     opened.answer(Ok(bytestream(far, framed)));

@@ -58,6 +58,7 @@ pub fn agreed(from: Resume, stream: FileStream) -> AgreedFile {
     AgreedFile {
         from,
         opening: Box::pin(async { Ok(stream) }),
+        withdrawn: Box::pin(std::future::pending()),
     }
 }
 

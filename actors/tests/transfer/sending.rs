@@ -482,6 +482,33 @@ fn each_error_of_an_offer_has_its_reason() {
 }
 
 #[test]
+fn a_contact_that_does_not_want_it_any_more_before_it_is_open_is_remote_stopped() {
+    for provided in [false, true] {
+        let world = World::new();
+        world.sim.run(async {
+            let (channel, answers) = world.send(file(SIZE)).await;
+            if provided {
+                provide(&channel).await.unwrap();
+            }
+            let (regret, regretted) = async_channel::bounded::<()>(1);
+            let agreed = actors::ports::AgreedFile {
+                from: at(0),
+                opening: Box::pin(future::pending()),
+                withdrawn: Box::pin(async move { drop(regretted.recv().await) }),
+            };
+            answers.send(Ok(agreed)).await.unwrap();
+            wait_state(&channel, FileTransferState::Accepted).await;
+            world.sim_sleep(60).await;
+            assert_eq!(channel.view.get().state, FileTransferState::Accepted);
+            drop(regret);
+            let reason = wait_cancelled(&channel).await;
+            assert_eq!(reason, FileTransferReason::RemoteStopped, "{provided}");
+        });
+        world.finish();
+    }
+}
+
+#[test]
 fn a_bytestream_that_does_not_open_is_a_remote_error() {
     let world = World::new();
     world.sim.run(async {
@@ -495,6 +522,7 @@ fn a_bytestream_that_does_not_open_is_a_remote_error() {
             let agreed = actors::ports::AgreedFile {
                 from: at(0),
                 opening,
+                withdrawn: Box::pin(future::pending()),
             };
             answers.send(Ok(agreed)).await.unwrap();
             assert_eq!(

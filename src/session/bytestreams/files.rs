@@ -70,8 +70,10 @@ impl Bytestreams {
             stored: wanted.from.stored.filter(|_| framed),
             ..wanted.from
         };
+        let end = agreed.end();
         Ok(Some(AgreedFile {
             from,
+            withdrawn: Box::pin(async move { end.stopped().await }),
             opening: Box::pin(async move {
                 let bytestream = agreed.open().await?;
                 Ok(FileStream { bytestream, framed })

@@ -156,7 +156,11 @@ impl Incoming {
             let (clock, time) = (&*streams.clock, streams.config.negotiation);
             let begin = streams.begun(&*link, &offer, answer, extra);
             let opened = if patient {
-                let begun = begin.await?;
+                // Dropped from here on, it is not wanted any more, which the peer would not notice otherwise.
+                let standing = link.lane().stand(offer.sid.clone());
+                let begun = begin.await;
+                standing.over();
+                let begun = begun?;
                 within(clock, time, streams.gone_on(&*link, &offer, begun)).await
             } else {
                 let all = async { streams.gone_on(&*link, &offer, begin.await?).await };

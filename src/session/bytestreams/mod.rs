@@ -177,6 +177,9 @@ pub struct Bytestreams {
     offered: Places,
     /// The peers', until they are open.
     undecided: offers::Undecided,
+    /// Ours, of which the peer may still say that it does not want them any more. The end of the XML stream
+    /// says nothing of the kind: then the bytestream does not open.
+    agreed: offers::Undecided,
     /// Accepted offers that wait for what comes next, by XML stream and SID.
     waiting: Mutex<HashMap<Key, Waiting>>,
     /// In-band bytestreams, from their opening to their end.
@@ -261,6 +264,7 @@ impl Bytestreams {
             offering: Places::default(),
             offered: Places::default(),
             undecided: offers::Undecided::default(),
+            agreed: offers::Undecided::default(),
             waiting: Mutex::default(),
             shelf: Arc::default(),
         })

@@ -9,6 +9,8 @@
 //!     │◄──────────── methods ──────────────────────────┘ agreed
 //!     ▼                                                ▼
 //!  Agreed ── open(): from here as any bytestream      waits for that; withdrawn as before
+//!     │ ◄──────────<transfer-cancel/>──────────────────┘ dropped while it waits
+//!     └▶ ended
 //! ```
 //!
 //! Between a person's agreement and the first step towards the bytestream there is no limit either, if
@@ -44,7 +46,7 @@ pub(super) fn is_for_a_person(profile: &str) -> bool {
     profile == ns::SI_FILE_TRANSFER
 }
 
-/// The peers' offers, until they are declined, withdrawn or open.
+/// The peers' offers, until they are declined, withdrawn or open; and, apart from those, our own.
 #[derive(Clone, Default)]
 pub(super) struct Undecided(Arc<Mutex<Entries>>);
 
@@ -90,6 +92,32 @@ impl Drop for Waited {
 }
 
 impl Undecided {
+    /// An offer that waits from now on, unless one of its key does.
+    fn enter(&self, link: &Arc<dyn Link>, key: Key, place: Place) -> Option<Waited> {
+        let (stopper, end) = Stopper::new();
+        let number = {
+            let mut inner = self.lock();
+            inner.next += 1;
+            let number = inner.next;
+            match inner.entries.entry(key.clone()) {
+                Entry::Occupied(_) => return None,
+                Entry::Vacant(entry) => entry.insert(Stands {
+                    number,
+                    _end: stopper,
+                    _user: link.lane().enter(),
+                }),
+            };
+            number
+        };
+        Some(Waited {
+            undecided: self.clone(),
+            key,
+            number,
+            end,
+            _place: place,
+        })
+    }
+
     /// The XML stream has ended: whoever waits need not decide any more.
     pub(super) fn link_ended(&self, ended: Stream) {
         self.lock()
@@ -111,7 +139,7 @@ pub(super) struct Agreed {
     draft: Draft,
     agreement: Agreement,
     standing: Standing,
-    _place: Place,
+    waited: Waited,
 }
 
 impl Agreed {
@@ -125,10 +153,17 @@ impl Agreed {
         self.draft.expected.is_some()
     }
 
+    /// Stopped when the peer takes its agreement back, and when this is dropped or has opened.
+    pub(super) fn end(&self) -> Stop {
+        self.waited.end()
+    }
+
     /// Opens the bytestream.
     pub(super) fn open(self) -> BoxFuture<'static, Result<Bytestream, Error>> {
         Box::pin(async move {
             let (streams, link) = (self.streams, self.link);
+            // Until then the peer may say so, and the place is taken.
+            let _waited = self.waited;
             let _opening = streams.place(&streams.outgoing, &*link).ok_or_else(|| {
                 Error::ResourceUnavailable("too many connections are being opened".into())
             })?;
@@ -171,6 +206,12 @@ impl Bytestreams {
         let place = place.map_err(NotAgreed::Failed)?;
         let draft = random_id().and_then(|id| self.draft(&*link, id));
         let draft = draft.map_err(NotAgreed::Failed)?;
+        // Before the answer, as what takes that back may follow at once.
+        let key = key(&*link, &draft.sid);
+        let waited = self.agreed.enter(&link, key, place);
+        let waited =
+            waited.ok_or_else(|| NotAgreed::Failed(Error::Confused("an id came twice".into())));
+        let waited = waited?;
         let standing = link.lane().stand(draft.sid.clone());
         let agreement = self
             .negotiate(&*link, &draft, purpose, Asked::Person)
@@ -181,13 +222,14 @@ impl Bytestreams {
             draft,
             agreement,
             standing,
-            _place: place,
+            waited,
         })
     }
 
-    /// The peer says that its offer does not stand any more.
+    /// The peer says that its offer does not stand any more, or that it does not want what it has agreed to.
     pub fn taken_back(&self, link: &dyn Link, sid: &str) {
         self.undecided.lock().entries.remove(&key(link, sid));
+        self.agreed.lock().entries.remove(&key(link, sid));
     }
 
     /// A place for an offer of the peer's.
@@ -206,27 +248,7 @@ impl Bytestreams {
             .offered
             .take(peer(&**link), all, each)
             .ok_or_else(|| StanzaError::new(Condition::ResourceConstraint))?;
-        let (stopper, end) = Stopper::new();
-        let number = {
-            let mut inner = self.undecided.lock();
-            inner.next += 1;
-            let number = inner.next;
-            match inner.entries.entry(key.clone()) {
-                Entry::Occupied(_) => return Err(conflict()),
-                Entry::Vacant(entry) => entry.insert(Stands {
-                    number,
-                    _end: stopper,
-                    _user: link.lane().enter(),
-                }),
-            };
-            number
-        };
-        Ok(Waited {
-            undecided: self.undecided.clone(),
-            key,
-            number,
-            end,
-            _place: place,
-        })
+        let waited = self.undecided.enter(link, key, place);
+        waited.ok_or_else(conflict)
     }
 }

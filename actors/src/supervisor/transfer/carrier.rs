@@ -184,28 +184,40 @@ impl Carrier {
     ) -> Result<Result<FlowEnd, FlowEnd>, Failure> {
         let faults = self.faults.clone();
         let agreeing = faults.survive(FaultPoint::FlowAgreeing, port.offer());
-        let AgreedFile { from, opening } = match agreeing.await? {
+        let AgreedFile {
+            from,
+            opening,
+            withdrawn,
+        } = match agreeing.await? {
             Ok(agreed) => agreed,
             Err(why) => return Ok(Err(failed(why))),
         };
         self.tell(FlowNote::Agreed(from.clone())).await;
         faults.hit(FaultPoint::FlowAgreed)?;
-        let providing = within(
-            &*self.clock,
-            self.application_limit,
-            self.orders.start.recv(),
-        );
+        let mut withdrawn = async {
+            withdrawn.await;
+            let why = "the contact does not want the file any more";
+            FlowEnd::RemoteStopped(Error::Cancelled(why.into()))
+        }
+        .boxed();
+        let provided = async {
+            let start = self.orders.start.recv().await;
+            start.map_err(|_| FlowEnd::Stopped)
+        };
+        let regretted = async { Err((&mut withdrawn).await) };
+        let providing = within(&*self.clock, self.application_limit, provided.or(regretted));
         let providing = faults.survive(FaultPoint::FlowProviding, providing);
         let start = match providing.await? {
             Some(Ok(start)) => start.from,
-            Some(Err(_)) => return Ok(Err(FlowEnd::Stopped)),
+            Some(Err(end)) => return Ok(Err(end)),
             None => {
                 let why = "no application has provided the file that the contact wants";
                 return Ok(Err(FlowEnd::LocalError(Error::NotAvailable(why.into()))));
             }
         };
-        let FileStream { bytestream, framed } = match self.open(opening, self.opening_limit).await?
-        {
+        let opening = self.open(opening, self.opening_limit);
+        let regretted = async { Ok(Err(withdrawn.await)) };
+        let FileStream { bytestream, framed } = match regretted.or(opening).await? {
             Ok(stream) => stream,
             Err(end) => return Ok(Err(end)),
         };
