@@ -12,7 +12,6 @@ use actors::{
         FileTransferState, HashKind, Resume, Sha256Digest,
     },
     ports::{Duplex as _, FileTransferObject, FileTransferSignal},
-    testing::FakeStream,
 };
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
 

@@ -42,8 +42,19 @@ impl Home {
         names
     }
 
+    /// How many records there are of what has not ended.
     fn records(&self) -> usize {
-        fs::read_dir(self.records.folder()).unwrap().count()
+        let names = fs::read_dir(self.records.folder()).unwrap();
+        names
+            .filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                !name.to_string_lossy().starts_with("done-")
+            })
+            .count()
+    }
+
+    fn arrived(&self, offer: &Offer) -> Option<u64> {
+        self.records.arrived(KEY, offer.id.unwrap())
     }
 }
 
@@ -123,6 +134,40 @@ fn nothing_has_its_name_before_it_is_verified_wherever_it_breaks() {
     let finished = found.pop().expect("it is whole").finish().unwrap();
     assert_eq!(fs::read(finished.path).unwrap(), b"half whole");
     assert_eq!((home.names(), home.records()), (vec!["a.txt".into()], 0));
+}
+
+#[test]
+fn what_has_arrived_stays_known_wherever_we_were_killed() {
+    let home = Home::new();
+    let offer = offer(3);
+    let partial = home.begin(&offer);
+    write(&partial, 0, b"abc");
+    let mut partial = partial;
+    partial.sync(3).unwrap();
+    assert_eq!(home.arrived(&offer), None, "stored is not verified");
+    partial.verified(3).unwrap();
+    assert!(partial.is_verified());
+    // Named, and killed before that was written down: the record's file is where nobody looks for it.
+    let record = fs::read_dir(home.records.folder()).unwrap().next();
+    let record = record.unwrap().unwrap().path();
+    let before = fs::read(&record).unwrap();
+    let finished = partial.finish().unwrap();
+    assert_eq!(home.arrived(&offer), Some(3));
+    assert_eq!(home.records(), 0);
+    for entry in fs::read_dir(home.records.folder()).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    fs::write(&record, before).unwrap();
+    assert!(home.resume(&offer).is_none());
+    assert_eq!(home.arrived(&offer), Some(3));
+    assert!(Partial::unfinished(&home.records).is_empty());
+    assert_eq!(home.names(), ["a.txt"]);
+    drop(finished);
+    // Of this contact, and under this id.
+    let id = offer.id.unwrap();
+    assert_eq!(home.records.arrived("other", id), None);
+    home.records.forget_arrived(KEY, id);
+    assert_eq!(home.arrived(&offer), None);
 }
 
 #[test]

@@ -410,6 +410,14 @@ mod tests {
         }
     }
 
+    fn count(records: &Records, kind: &str) -> usize {
+        let names = records.names();
+        names
+            .iter()
+            .filter(|(name, _)| name.starts_with(kind))
+            .count()
+    }
+
     #[test]
     fn records_expire_and_are_bounded() {
         let home = tempfile::tempdir().unwrap();
@@ -441,5 +449,13 @@ mod tests {
         let left = left();
         assert_eq!(left.len(), MOST_RECORDS);
         assert!(!left.contains(&"in-young.json".to_owned()), "the oldest");
+        // What has arrived takes no place from what has not, and as few.
+        for number in 0..=MOST_RECORDS {
+            write(&format!("done-{number}.json"), day * 2);
+        }
+        write("done-old.json", day * 31);
+        records.expire(UNIX_EPOCH + NOW);
+        assert_eq!(count(&records, "out-"), MOST_RECORDS - 1);
+        assert_eq!(count(&records, "done-"), MOST_RECORDS - 1);
     }
 }
