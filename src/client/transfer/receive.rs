@@ -53,6 +53,16 @@ struct Inlet {
     off: AtomicBool,
 }
 
+impl Inlet {
+    fn from(socket: File, offset: u64) -> Arc<Self> {
+        Arc::new(Inlet {
+            socket,
+            at: AtomicU64::new(offset),
+            off: AtomicBool::new(false),
+        })
+    }
+}
+
 /// Has the thread that reads stop, when whoever waits for it goes.
 struct Leash(Arc<Inlet>);
 
@@ -139,11 +149,7 @@ async fn through(
             return following.verdict(connection.bus()).await;
         }
     };
-    let inlet = Arc::new(Inlet {
-        socket,
-        at: AtomicU64::new(offset),
-        off: AtomicBool::new(false),
-    });
+    let inlet = Inlet::from(socket, offset);
     let _leash = Leash(inlet.clone());
     let most = most
         .unwrap_or(u64::MAX)
@@ -312,11 +318,7 @@ async fn confirm_open(connection: &Connection, transfer: &Transfer, size: u64) -
     let Ok(socket) = connect(address).await else {
         return following.verdict(connection.bus()).await;
     };
-    let inlet = Arc::new(Inlet {
-        socket,
-        at: AtomicU64::new(offset),
-        off: AtomicBool::new(false),
-    });
+    let inlet = Inlet::from(socket, offset);
     let _leash = Leash(inlet.clone());
     let other = || {
         let why = "what is offered is not what has arrived under its id";
