@@ -3,13 +3,15 @@
 //! ```text
 //!  offered ──► begun before? ──yes──────────────────────────┐
 //!                  │ no                                     ▼
-//!                  └──► wanted? (asked, or by trust) ──► taken ──► arrives ──► verified ──► its name
+//!                  └──► wanted? (by the rules, by trust, or asked) ──► taken ──► arrives ──► verified ──► its name
 //!                          │ no                                       │
 //!                          └──► declined          broken: it stays as NAME.part until it is offered again
 //! ```
 //!
 //! Ctrl-C breaks what arrives, and does not decline it: the same command goes on as soon as it is offered
 //! again, which a sending `pneuma` does by itself.
+//!
+//! What the rules deny is closed by the service, and never comes here.
 //!
 //! Bounds: [`AT_ONCE`] files at a time, the next ones wait ([`MOST_WAITING`]); one question at a time.
 
@@ -22,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use actors::runtime::Stop;
+use actors::{model::ServiceName, runtime::Stop};
 use futures_lite::FutureExt as _;
 use serde_json::json;
 
@@ -39,7 +41,7 @@ use super::{
     text::{bytes, safe, safe_short},
 };
 use crate::client::{
-    Connection, Error, Expected, Kind, Trust, TrustLevel,
+    Connection, Decision, Error, Expected, Kind, Trust, TrustLevel,
     transfer::{
         Deliveries, End, FileTransferState, Offer, Partial, Records, Shape, Target, Transfer,
         receive,
@@ -57,9 +59,11 @@ const LEAVING: Duration = Duration::from_secs(5);
 /// What is taken without a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Accept {
-    /// Nothing: you are asked about each
+    /// What your policy allows (`pneuma policy`); you are asked about the rest
     #[default]
     Ask,
+    /// What your policy allows; nothing else
+    Allowed,
     /// What your own contacts send; nobody else's
     Pinned,
     /// What contacts send whose codes you compared; nobody else's
@@ -97,7 +101,7 @@ enum Round {
 pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
     if wish.accept == Accept::Ask && !app.global.yes && !can_ask() {
         return Err(Failure::usage(
-            "there is no terminal to ask on; say what is taken with --accept pinned or --accept verified",
+            "there is no terminal to ask on; say what is taken with --accept allowed, pinned or verified",
         ));
     }
     let folder = wish.folder.to_owned();
@@ -373,11 +377,12 @@ impl Receiving<'_> {
             None => 0,
         };
         self.offered(&sender, offer)?;
-        if let Some(why) = self.refused(&sender, offer, have)? {
+        let allowed = self.is_allowed(connection, &sender).await?;
+        if let Some(why) = self.refused(&sender, offer, have, allowed)? {
             return self.decline(transfer, &sender, &why).await.map(|()| None);
         }
         // What was taken once is taken.
-        if begun.is_none() && !self.is_taken_unasked(&sender) {
+        if begun.is_none() && !allowed && !self.is_taken_unasked(&sender) {
             let question = question(&sender, offer);
             let asked = async {
                 self.bars.hide(true);
@@ -451,8 +456,27 @@ impl Receiving<'_> {
         Ok(transfer.close().await?)
     }
 
+    /// Whether a rule has answered the question. Who shows no key is nobody, and nobody is allowed
+    /// anything unasked.
+    async fn is_allowed(&self, connection: &Connection, sender: &Sender) -> Outcome<bool> {
+        let (Accept::Ask | Accept::Allowed, Some(key)) =
+            (self.wish.accept, &sender.trust.fingerprint)
+        else {
+            return Ok(false);
+        };
+        let service = ServiceName::of_files();
+        let terms = connection.terms(key, Some(service.as_str())).await?;
+        Ok(terms.decision == Decision::Allow)
+    }
+
     /// Why it is not taken, if so, whatever anybody says.
-    fn refused(&self, sender: &Sender, offer: &Offer, have: u64) -> Outcome<Option<String>> {
+    fn refused(
+        &self,
+        sender: &Sender,
+        offer: &Offer,
+        have: u64,
+        allowed: bool,
+    ) -> Outcome<Option<String>> {
         let level = sender.trust.level;
         if level == TrustLevel::Blocked {
             return Ok(Some(
@@ -461,12 +485,14 @@ impl Receiving<'_> {
         }
         let trusted = match self.wish.accept {
             Accept::Ask => true,
+            Accept::Allowed => allowed,
             Accept::Pinned => level.is_pinned(),
             Accept::Verified => level == TrustLevel::Verified,
         };
         if !trusted {
             return Ok(Some(match self.wish.accept {
                 Accept::Verified => "you never compared codes".into(),
+                Accept::Allowed => "no rule of your policy allows it".into(),
                 _ => "it is not one of your contacts".into(),
             }));
         }
