@@ -27,6 +27,12 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// so. Called at most once, after which the stream is dropped.
     fn reset(&mut self) {}
 
+    /// Whether the other end is closed altogether, both ways, where that can be known without reading
+    /// or writing.
+    fn is_hung_up(&self) -> bool {
+        false
+    }
+
     /// The kernel's socket that this is, if it is nothing more: no layer above it that changes,
     /// counts or holds bytes. Two of them are joined inside the kernel.
     fn socket(&self) -> Option<&LocalStream> {
@@ -37,6 +43,10 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 impl<D: Duplex + ?Sized> Duplex for Box<D> {
     fn reset(&mut self) {
         (**self).reset();
+    }
+
+    fn is_hung_up(&self) -> bool {
+        (**self).is_hung_up()
     }
 
     fn socket(&self) -> Option<&LocalStream> {

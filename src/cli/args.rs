@@ -360,7 +360,7 @@ pub enum PolicyCommand {
 pub struct PlaceArgs {
     /// A contact, `pinned` (everybody you dealt with), `everybody`, or a key's fingerprint
     contact: String,
-    /// The service; any if not given
+    /// The service, `file-transfer` for files; any if not given
     service: Option<String>,
 }
 
@@ -381,7 +381,7 @@ pub struct DecisionArgs {
     /// You are asked about each
     #[arg(long)]
     ask: bool,
-    /// You are not asked; `pneuma accept --allowed` takes such tubes (for files, see `pneuma receive --accept`)
+    /// You are not asked; `pneuma accept --allowed` takes such tubes, and `pneuma receive` such files
     #[arg(long)]
     allow: bool,
     /// There are none: offers are closed at once, and you cannot make any
@@ -561,6 +561,7 @@ mod tests {
         assert!(parse("pneuma send a").is_err());
         assert!(parse("pneuma receive").is_ok());
         assert!(parse("pneuma receive --accept verified --max-size 2GiB --once").is_ok());
+        assert!(parse("pneuma receive --accept allowed").is_ok());
         assert!(parse("pneuma receive --accept everybody").is_err());
         assert!(parse("pneuma receive --max-size none").is_err());
         assert!(parse("pneuma receive --once --count 2").is_err());

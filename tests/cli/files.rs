@@ -207,7 +207,7 @@ fn what_cannot_be_sent_is_said_before_anybody_hears_of_it() {
         .two
         .bob
         .run(&["receive"])
-        .failed(2, &["no terminal", "--accept pinned"]);
+        .failed(2, &["no terminal", "--accept allowed"]);
     files
         .two
         .bob

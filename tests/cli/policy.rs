@@ -1,5 +1,5 @@
-//! What one lets whom do: rules shown and changed, denied tubes, standing acceptance, and caps on real
-//! bytes through real tubes.
+//! What one lets whom do: rules shown and changed, denied tubes and files, standing acceptance, and caps on
+//! real bytes through real tubes and of real files.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,6 +12,7 @@ use support::{Address, Echo, exchange};
 
 use crate::{
     Two,
+    files::Files,
     pneuma::{Pneuma, Running, noise},
 };
 
@@ -310,4 +311,76 @@ fn a_stranger_whose_key_is_allowed_takes_no_other_confirmation() {
     // Another service of the same contact asks as ever; it is one's own contact by now.
     assert_eq!(accept.interrupt().code, Some(0));
     assert_eq!(offer.finish().code, Some(0));
+}
+
+#[test]
+fn rules_for_files_say_what_is_taken_unasked_and_what_is_never_shown() {
+    let files = Files::new();
+    let (alice, bob) = (&files.two.alice, &files.two.bob);
+    let rule = |who: &Pneuma, whom: &str, decision: &str| {
+        set(who, &[whom, "file-transfer", decision]);
+    };
+    for name in ["any", "allowed", "denied", "asked", "own"] {
+        files.file(name, name.as_bytes());
+    }
+    let mut receiving = files.receiving(&["--accept", "allowed"]);
+    // A verified contact alone is no rule.
+    let sending = files.sending(&["any"]);
+    let declined = receiving.event("declined");
+    assert_eq!(declined["reason"], "no rule of your policy allows it");
+    sending.finish().failed_with_json(4, "declined");
+    rule(bob, "alice", "--allow");
+    files.sending(&["allowed"]).finish().succeeded();
+    receiving.event("completed");
+    let listed = bob.run(&["policy"]).succeeded().out;
+    for part in [&*alice.id(), "file-transfer", "allow"] {
+        assert!(listed.contains(part), "{part} is not in {listed}");
+    }
+
+    rule(bob, "alice", "--deny");
+    files
+        .sending(&["denied"])
+        .finish()
+        .failed_with_json(4, "declined");
+    rule(bob, "alice", "--ask");
+    files
+        .sending(&["asked"])
+        .finish()
+        .failed_with_json(4, "declined");
+    // One's own rule holds for what one sends, too.
+    rule(alice, "bob", "--deny");
+    let own = files.sending(&["own"]).finish();
+    assert!(own.err.contains("your policy denies"), "{own:?}");
+    own.failed_with_json(4, "permission-denied");
+
+    let ran = receiving.interrupt().succeeded();
+    let offered: Vec<Value> = ran
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .filter(|event: &Value| event["event"] == "offered")
+        .map(|event| event["name"].clone())
+        .collect();
+    assert_eq!(offered, ["any", "allowed", "asked"], "{ran:?}");
+    assert_eq!(files.has(), ["allowed"]);
+}
+
+#[test]
+fn a_capped_file_takes_its_time() {
+    let files = Files::new();
+    let bytes = noise(512 * 1024);
+    files.file("slow", &bytes);
+    set(
+        &files.two.alice,
+        &["bob", "file-transfer", "--max-rate", "256KiB"],
+    );
+    let receiving = files.receiving(&["--once"]);
+    let before = Instant::now();
+    files.sending(&["slow"]).finish().succeeded();
+    let rate = bytes.len() as f64 / before.elapsed().as_secs_f64();
+    let cap = (256 * KIB) as f64;
+    println!("{rate:.0} of {cap:.0} bytes/s");
+    assert!((cap / 20.0..cap * 1.1).contains(&rate), "{rate} bytes/s");
+    receiving.finish().succeeded();
+    files.is_there("slow", &bytes);
 }

@@ -4,6 +4,7 @@ use std::{io::Write as _, process::Stdio};
 
 use crate::{
     Two,
+    files::Files,
     pneuma::{Pneuma, Ran, Running},
 };
 
@@ -64,4 +65,24 @@ fn codes_are_compared_by_a_person() {
     assert_eq!(no.code, Some(4), "{no:?}");
     let yes = typed(&two.alice, &["forget", "bob"], "y\n");
     assert_eq!(yes.code, Some(0), "{yes:?}");
+}
+
+#[test]
+fn a_file_is_asked_about_unless_a_rule_has_answered() {
+    let files = Files::new();
+    files.file("a", b"bytes");
+    let folder = files.inn.to_str().expect("a path");
+    let receive = ["receive", "--once", "--dir", folder];
+    let question = "[y/N, a for all";
+    for (decision, answer, asked) in [("--ask", "y\n", true), ("--allow", "", false)] {
+        let bob = &files.two.bob;
+        bob.run(&["policy", "set", "alice", "file-transfer", decision])
+            .succeeded();
+        let sending = files.sending(&["a"]);
+        let received = typed(bob, &receive, answer);
+        assert_eq!(received.code, Some(0), "{received:?}");
+        assert_eq!(received.out.contains(question), asked, "{received:?}");
+        sending.finish().succeeded();
+    }
+    assert_eq!(files.has(), ["a", "a (2)"]);
 }

@@ -94,6 +94,21 @@ fn whoever_closes_an_accepted_transfer_before_it_is_open_has_stopped_it() {
 }
 
 #[test]
+fn what_is_closed_behind_an_application_that_has_gone_was_not_stopped() {
+    let (alice, bob) = alice_and_bob();
+    let (ours, theirs) = offer(&alice, &bob, "crashed", 1 << 30, &[]);
+    let (mut writer, mut reader) = open(&ours, &theirs);
+    writer.write_all(&[7; 1000]).expect("bytes are taken");
+    let mut some = [0; 1000];
+    reader.read_exact(&mut some).expect("bytes");
+    // Nothing more comes that could not be written. Mission Control closes what such a program held.
+    drop(reader);
+    theirs.close();
+    assert_eq!(theirs.state(), LOCAL_STOPPED);
+    assert_eq!(ours.state(), REMOTE_ERROR);
+}
+
+#[test]
 fn a_file_that_shrinks_or_grows_is_an_error_of_the_sender_s() {
     let (alice, bob) = alice_and_bob();
     for (name, written) in [("shorter", 90_u32), ("longer", 110)] {

@@ -14,6 +14,7 @@ use std::{
 
 use async_io::Async;
 use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::{model::AddressType, ports::Duplex};
 
@@ -105,6 +106,16 @@ impl AsFd for LocalStream {
 impl Duplex for LocalStream {
     fn socket(&self) -> Option<&LocalStream> {
         Some(self)
+    }
+
+    /// Of TCP it is known only once the application was reset; its end of file may be half a close.
+    fn is_hung_up(&self) -> bool {
+        let mut asked = [PollFd::new(self, PollFlags::empty())];
+        let told = rustix::event::poll(&mut asked, Some(&Timespec::default()));
+        told.is_ok()
+            && asked[0]
+                .revents()
+                .intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
     /// TCP: the drop that follows sends RST, and what had not been sent is thrown away. A Unix

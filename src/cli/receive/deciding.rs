@@ -1,6 +1,7 @@
 //! What becomes of an offer: by whom it comes, what is there of it already, what was said of trust and size,
 //! and by asking.
 
+use actors::model::ServiceName;
 use futures_lite::FutureExt as _;
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use crate::{
         text::{bytes, quoted_short, safe},
     },
     client::{
-        Connection, TrustLevel,
+        Connection, Decision, TrustLevel,
         transfer::{FileTransferState, Offer, Partial, Shape, Target, Transfer},
     },
 };
@@ -103,12 +104,13 @@ impl Receiving<'_> {
             None => 0,
         };
         self.offered(&sender, offer)?;
-        if let Some(why) = self.refused(&sender, offer, have)? {
+        let allowed = self.is_allowed(connection, &sender).await?;
+        if let Some(why) = self.refused(&sender, offer, have, allowed)? {
             self.decline(transfer, &sender, &why).await?;
             return Ok(Decided::Gone);
         }
         // What was taken once is taken.
-        if begun.is_none() && !self.is_taken_unasked(&sender) {
+        if begun.is_none() && !allowed && !self.is_taken_unasked(&sender) {
             let question = question(&sender, offer);
             let asked = async {
                 self.bars.hide(true);
@@ -193,8 +195,27 @@ impl Receiving<'_> {
         offer.size.is_none_or(|said| said == size).then_some(size)
     }
 
+    /// Whether a rule has answered the question. Who shows no key is nobody, and nobody is allowed
+    /// anything unasked.
+    async fn is_allowed(&self, connection: &Connection, sender: &Sender) -> Outcome<bool> {
+        let (Accept::Ask | Accept::Allowed, Some(key)) =
+            (self.wish.accept, &sender.trust.fingerprint)
+        else {
+            return Ok(false);
+        };
+        let service = ServiceName::of_files();
+        let terms = connection.terms(key, Some(service.as_str())).await?;
+        Ok(terms.decision == Decision::Allow)
+    }
+
     /// Why it is not taken, if so, whatever anybody says.
-    fn refused(&self, sender: &Sender, offer: &Offer, have: u64) -> Outcome<Option<String>> {
+    fn refused(
+        &self,
+        sender: &Sender,
+        offer: &Offer,
+        have: u64,
+        allowed: bool,
+    ) -> Outcome<Option<String>> {
         let level = sender.trust.level;
         if level == TrustLevel::Blocked {
             return Ok(Some(
@@ -203,12 +224,14 @@ impl Receiving<'_> {
         }
         let trusted = match self.wish.accept {
             Accept::Ask => true,
+            Accept::Allowed => allowed,
             Accept::Pinned => level.is_pinned(),
             Accept::Verified => level == TrustLevel::Verified,
         };
         if !trusted {
             return Ok(Some(match self.wish.accept {
                 Accept::Verified => "you never compared codes".into(),
+                Accept::Allowed => "no rule of your policy allows it".into(),
                 _ => "it is not one of your contacts".into(),
             }));
         }

@@ -4,13 +4,15 @@
 //!  offered ──► begun before? ──yes──────────────────────────┐
 //!                  │ no                                     ▼
 //!                  ├──► arrived before? ──yes──► its sender is told so, and nothing is written
-//!                  └──► wanted? (asked, or by trust) ──► taken ──► arrives ──► verified ──► its name
+//!                  └──► wanted? (by the rules, by trust, or asked) ──► taken ──► arrives ──► verified ──► its name
 //!                          │ no                                       │
 //!                          └──► declined          broken: it stays as NAME.part until it is offered again
 //! ```
 //!
 //! Ctrl-C breaks what arrives, and does not decline it: the same command goes on as soon as it is offered
 //! again, which a sending `pneuma` does by itself.
+//!
+//! What the rules deny is closed by the service, and never comes here.
 //!
 //! Bounds: [`AT_ONCE`] files at a time, the next ones wait ([`MOST_WAITING`]); one question at a time.
 
@@ -55,9 +57,11 @@ const LEAVING: Duration = Duration::from_secs(5);
 /// What is taken without a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Accept {
-    /// Nothing: you are asked about each
+    /// What your policy allows (`pneuma policy`); you are asked about the rest
     #[default]
     Ask,
+    /// What your policy allows; nothing else
+    Allowed,
     /// What your own contacts send; nobody else's
     Pinned,
     /// What contacts send whose codes you compared; nobody else's
@@ -95,7 +99,7 @@ enum Round {
 pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
     if wish.accept == Accept::Ask && !app.global.yes && !can_ask() {
         return Err(Failure::usage(
-            "there is no terminal to ask on; say what is taken with --accept pinned or --accept verified",
+            "there is no terminal to ask on; say what is taken with --accept allowed, pinned or verified",
         ));
     }
     let folder = wish.folder.to_owned();

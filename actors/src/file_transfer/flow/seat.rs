@@ -2,6 +2,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,19 +26,23 @@ pub(crate) struct Seat {
     socket: Option<Box<dyn Duplex>>,
     coming: Pin<Box<Receiver<Box<dyn Duplex>>>>,
     patience: BoxFuture<'static, ()>,
+    left_alone: Arc<AtomicBool>,
 }
 
 impl Seat {
-    /// A seat for what comes from there, and until when it may be empty: from now for so long.
+    /// A seat for what comes from there, and until when it may be empty: from now for so long. Afterwards
+    /// `left_alone` says whether the application had gone by itself.
     pub(crate) fn new(
         coming: Receiver<Box<dyn Duplex>>,
         clock: &dyn Clock,
         patience: Duration,
+        left_alone: Arc<AtomicBool>,
     ) -> Self {
         Seat {
             socket: None,
             coming: Box::pin(coming),
             patience: clock.sleep(patience),
+            left_alone,
         }
     }
 
@@ -77,6 +85,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(socket) = &mut self.socket {
+            self.left_alone
+                .store(socket.is_hung_up(), Ordering::Relaxed);
             socket.reset();
         }
     }

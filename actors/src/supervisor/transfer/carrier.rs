@@ -10,7 +10,14 @@
 //! The bytestream is kept beside the flow rather than in it, so that of a flow that fails, or panics,
 //! the contact can still be told.
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
@@ -121,6 +128,8 @@ struct Open {
     wire: Wire,
     framed: bool,
     sending: bool,
+    /// Whether the application had gone by itself, once the flow is over.
+    left_alone: Arc<AtomicBool>,
 }
 
 /// How the flow's part that may fail ended.
@@ -162,6 +171,7 @@ impl Carrier {
         if !told {
             open.wire.take_last_back();
         }
+        let why = why.map(|why| open.reason(why));
         let parting = within(&*self.clock, self.farewell_limit, open.part(why));
         let parting = self.faults.survive(FaultPoint::FlowParting, parting);
         // It has been told how it ended; that the last word gets through is not its failure.
@@ -236,8 +246,9 @@ impl Carrier {
             wire: Wire::for_a_file(bytestream.io),
             framed,
             sending: true,
+            left_alone: Arc::default(),
         });
-        let seat = self.seat();
+        let seat = self.seat(open);
         let sending = Sending::new(
             known,
             &mut open.wire,
@@ -302,10 +313,12 @@ impl Carrier {
             wire: Wire::for_words(bytestream.io),
             framed,
             sending: false,
+            left_alone: Arc::default(),
         });
+        let seat = self.seat(open);
         let receiving = Receiving::new(
             known,
-            self.seat(),
+            seat,
             Reports {
                 said: self.orders.reports.clone(),
                 awaited: stores.then(|| (self.clock.clone(), self.application_limit)),
@@ -342,9 +355,10 @@ impl Carrier {
         }
     }
 
-    fn seat(&self) -> Seat {
+    fn seat(&self, open: &Open) -> Seat {
         let coming = self.orders.socket.clone();
-        Seat::new(coming, &*self.clock, self.application_limit)
+        let left_alone = open.left_alone.clone();
+        Seat::new(coming, &*self.clock, self.application_limit, left_alone)
     }
 
     async fn open(
@@ -366,6 +380,16 @@ impl Carrier {
 }
 
 impl Open {
+    /// What the contact is told of a stop. Mission Control closes the channels of a program that crashed,
+    /// often before its socket is missed; nobody has stopped anything then, and the sender may offer it
+    /// again.
+    fn reason(&self, why: AbortReason) -> AbortReason {
+        if !self.sending && self.left_alone.load(Ordering::Relaxed) {
+            return AbortReason::Failed;
+        }
+        why
+    }
+
     /// The last word: `why` unless all is well.
     async fn part(mut self, why: Option<AbortReason>) {
         match why {
