@@ -296,6 +296,20 @@ impl Remote {
         &self.destination
     }
 
+    /// What the bus library says of a call. That nobody has the name of an account's connection does not mean
+    /// that there is no service: the account went offline, or the service ended, after we had found it.
+    fn failure(&self, error: zbus::Error) -> Error {
+        match self.bus.failure(error) {
+            error
+                if error.kind == Kind::NoService
+                    && self.destination.starts_with(names::CONNECTION_PREFIX) =>
+            {
+                Error::new(Kind::ServiceGone, "the account went offline meanwhile")
+            }
+            error => error,
+        }
+    }
+
     /// Calls a method and waits, up to a deadline, for its answer.
     ///
     /// # Errors
@@ -322,7 +336,7 @@ impl Remote {
                     body,
                 )
                 .await
-                .map_err(|error| self.bus.failure(error))?;
+                .map_err(|error| self.failure(error))?;
             Ok(reply.body().deserialize::<R>()?)
         };
         within(&self.bus.clock, CALL_DEADLINE, late, call).await

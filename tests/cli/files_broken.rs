@@ -1,12 +1,13 @@
-//! Files that go on after what broke them: Ctrl-C, a killed command, a killed service, at either end.
+//! Files that go on after what broke them: Ctrl-C, a killed command, a killed service, at either end; connections
+//! that were reset.
 //!
 //! A transfer is caught in the middle by stopping the receiving command as soon as something has arrived: from
 //! there on it moves no more than what the sockets between hold.
 
 use std::{fs, time::Instant};
 
-use rustix::process::Signal;
-use support::PATIENCE;
+use rustix::process::{Pid, Signal};
+use support::{PATIENCE, storm::reset_connections};
 
 use crate::{
     files::Files,
@@ -129,6 +130,23 @@ fn a_killed_service_of_the_receiver_s_is_started_again() {
 fn a_killed_service_of_the_sender_s_is_started_again() {
     let mut caught = Caught::new();
     caught.files.two.alice.person().kill_manager();
+    caught.receiving.signal(Signal::CONT);
+    assert!(caught.receiving.event("flowing")["offset"].as_u64() > Some(0));
+    Caught::arrived(
+        &caught.files,
+        &caught.bytes,
+        caught.sending,
+        caught.receiving,
+    );
+}
+
+#[test]
+fn what_resets_every_connection_between_the_two_stops_nothing() {
+    let mut caught = Caught::new();
+    let service = caught.files.two.alice.person().manager_id();
+    let service = i32::try_from(service).ok().and_then(Pid::from_raw);
+    reset_connections(service.expect("a process"));
+    caught.sending.event("broken");
     caught.receiving.signal(Signal::CONT);
     assert!(caught.receiving.event("flowing")["offset"].as_u64() > Some(0));
     Caught::arrived(

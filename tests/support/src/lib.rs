@@ -21,6 +21,7 @@ mod person;
 mod process;
 mod server;
 pub mod sshd;
+pub mod storm;
 mod tube;
 
 pub use access::{Access, Caller, PortForm, Seen, say_byte};
