@@ -134,10 +134,26 @@ fn a_sender_that_did_not_hear_the_verdict_is_told_again_and_there_is_one_copy() 
 }
 
 #[test]
-fn the_same_command_run_again_after_a_lost_verdict_makes_no_second_copy() {
+fn what_is_offered_again_while_it_is_put_away_is_confirmed_then() {
+    let mut stalled = Stalled::new(&[]);
+    stalled.files.two.alice.person().kill_manager();
+    stalled.sending.event("broken");
+    stalled.sending.event("offered");
+    // It finds the last words of the one transfer and the offer of the other at once.
+    stalled.receiving.signal(Signal::CONT);
+    stalled.receiving.event("completed");
+    stalled.receiving.event("confirmed");
+    stalled.sending.event("completed");
+    stalled.sending.finish().succeeded();
+    assert_eq!(stalled.receiving.interrupt().code, Some(0));
+    stalled.files.is_there("piped", &stalled.bytes);
+    assert_eq!(stalled.files.has(), ["piped"]);
+}
+
+/// A file of Alice's that has arrived, of which she has not heard so; and Bob's command, which goes on.
+fn with_the_verdict_lost(bytes: &[u8]) -> (Files, Running) {
     let files = Files::new();
-    let bytes = noise(SIZE);
-    files.file("a", &bytes);
+    files.file("a", bytes);
     let mut receiving = files.receiving(&[]);
     receiving.signal(Signal::STOP);
     let mut sending = files.sending(&["a"]);
@@ -159,6 +175,13 @@ fn the_same_command_run_again_after_a_lost_verdict_makes_no_second_copy() {
 
     // What a sender leaves behind that was killed before it heard.
     fs::write(record, remembered).expect("it is ours");
+    (files, receiving)
+}
+
+#[test]
+fn the_same_command_run_again_after_a_lost_verdict_makes_no_second_copy() {
+    let bytes = noise(SIZE);
+    let (files, mut receiving) = with_the_verdict_lost(&bytes);
     let mut again = files.sending(&["a"]);
     assert_eq!(receiving.event("confirmed")["name"], "a");
     assert_eq!(again.event("completed")["handed"], 0);
@@ -170,4 +193,22 @@ fn the_same_command_run_again_after_a_lost_verdict_makes_no_second_copy() {
     files.is_there("a", &bytes);
     files.is_there("a (2)", &bytes);
     assert_eq!(files.has(), ["a", "a (2)"]);
+}
+
+#[test]
+fn what_has_arrived_is_not_confirmed_to_a_contact_that_was_forgotten() {
+    let (files, mut receiving) = with_the_verdict_lost(&noise(SIZE));
+    files.two.bob.run(&["forget", "alice", "--yes"]).succeeded();
+    let again = files.sending(&["a"]);
+    receiving.event("declined");
+    again.finish().failed_with_json(4, "declined");
+    assert_eq!(receiving.interrupt().code, Some(0));
+    let contacts = files
+        .two
+        .bob
+        .run(&["contacts", "--json"])
+        .succeeded()
+        .json();
+    assert_eq!(contacts[0]["trust"], "unpinned", "nothing was pinned");
+    assert_eq!(files.has(), ["a"]);
 }

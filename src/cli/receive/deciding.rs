@@ -13,7 +13,7 @@ use crate::{
         text::{bytes, quoted_short, safe},
     },
     client::{
-        Connection, Decision, TrustLevel,
+        Connection, Decision, Kind, TrustLevel,
         transfer::{FileTransferState, Offer, Partial, Shape, Target, Transfer},
     },
 };
@@ -22,6 +22,7 @@ use crate::{
 enum Decided {
     Taken(Sender, Box<Partial>),
     Known(Sender, u64),
+    Later,
     Gone,
 }
 
@@ -38,6 +39,11 @@ impl Receiving<'_> {
                 Ok(Fate::Taken(Box::new((transfer, sender, *partial))))
             }
             Ok(Decided::Known(sender, size)) => Ok(Fate::Known(Box::new((transfer, sender, size)))),
+            // Where another command is at it, its offer stands no more in a moment.
+            Ok(Decided::Later) => match transfer.state().await {
+                Ok(FileTransferState::Pending) => Ok(Fate::Later(Box::new(transfer))),
+                _ => Ok(Fate::Gone),
+            },
             Ok(Decided::Gone) => Ok(Fate::Gone),
             // This machine's own trouble would be the next one's, too.
             Err(failure @ Failure::Error { word: "io", .. }) => Err(failure),
@@ -67,7 +73,10 @@ impl Receiving<'_> {
         let mut begun = match (&key, offer.id) {
             (Some(key), Some(id)) => {
                 let (records, key) = (self.records.clone(), key.clone());
-                smol::unblock(move || Partial::resume(&records, &key, id)).await?
+                match smol::unblock(move || Partial::resume(&records, &key, id)).await {
+                    Err(error) if error.kind == Kind::NotYours => return Ok(Decided::Later),
+                    begun => begun?,
+                }
             }
             _ => None,
         };
@@ -94,7 +103,8 @@ impl Receiving<'_> {
             _ => return Ok(Decided::Gone),
         }
         if begun.is_none()
-            && sender.trust.level != TrustLevel::Blocked
+            // What was forgotten with its sender is asked about as anything else.
+            && sender.trust.is_pinned()
             && let Some(size) = self.arrived(&sender, offer).await
         {
             return Ok(Decided::Known(sender, size));
@@ -179,9 +189,19 @@ impl Receiving<'_> {
         Ok(transfer.close().await?)
     }
 
-    /// Gives what is verified its name.
+    /// Gives what is verified its name. What has been cut short since, or is a folder that is none, is as if
+    /// it had never been.
     async fn put_away(&self, sender: &Sender, offer: &Offer, partial: Partial) -> Outcome {
-        let finished = smol::unblock(move || partial.finish()).await?;
+        if !partial.is_whole() {
+            partial.discard();
+            return Ok(());
+        }
+        let finished = match smol::unblock(move || partial.finish()).await {
+            Err(error) if error.kind == Kind::BadAnswer => {
+                return self.broken(sender, offer, &error, 0);
+            }
+            finished => finished?,
+        };
         self.finished(Some(sender), Some(offer), &finished)?;
         self.one_less();
         Ok(())

@@ -51,6 +51,8 @@ const AT_ONCE: usize = 4;
 /// So many offers wait before those are left out that do not stand any more, of which a contact can make
 /// any number while a question is open; those that stand, the service bounds.
 const MOST_WAITING: usize = 256;
+/// When an offer is looked at again of which something is still in somebody's hands.
+const LATER: Duration = Duration::from_secs(1);
 /// How long what arrives may take to be put away when the user ends the command.
 const LEAVING: Duration = Duration::from_secs(5);
 
@@ -115,10 +117,10 @@ pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
         all_of: RefCell::default(),
         broke: Cell::new(false),
     };
-    receiving.unfinished().await?;
     let mut tries = Again::new();
     let mut began = false;
     loop {
+        receiving.unfinished().await?;
         // Mission Control knows nobody by a part of a name.
         let from = wish.from.filter(|from| from.contains('@'));
         let round = app
@@ -173,6 +175,9 @@ enum Fate {
     Taken(Box<(Transfer, Sender, Partial)>),
     /// So many bytes of it have arrived before, which is all, and its sender has not heard so.
     Known(Box<(Transfer, Sender, u64)>),
+    /// What has come of it is still in somebody's hands, most likely our own: its sender has noticed that
+    /// it broke before we have, or has not heard that all is well.
+    Later(Box<Transfer>),
     /// It is not ours, or not any more.
     Gone,
 }
@@ -182,7 +187,7 @@ impl Receiving<'_> {
         self.bars.aside(|| self.app.out.remark(text));
     }
 
-    /// Gives what was verified before this program was killed the name it was to have.
+    /// Gives what was verified, and whose taking ended too early for that, the name it was to have.
     async fn unfinished(&self) -> Outcome {
         let records = self.records.clone();
         let found = smol::unblock(move || Partial::unfinished(&records)).await;
@@ -239,22 +244,61 @@ impl Receiving<'_> {
         }
     }
 
+    /// Takes what is offered until it is enough. What is half way is seen to its end, however this ends: it
+    /// may be verified and have no name yet, and its sender will not offer it again.
     async fn take(
         &self,
         connection: &Connection,
         deliveries: &mut Deliveries,
+    ) -> Result<(), Ended> {
+        let mut crowd = Crowd::new();
+        let followed = self.follow(connection, deliveries, &mut crowd).await;
+        match &followed {
+            Ok(()) => self.broke.set(crowd.len() > 0),
+            // It comes over the same connection, and ends with it.
+            Err(Ended::Connection(_)) => {}
+            Err(Ended::Failed(_)) => return followed,
+        }
+        // What arrives is told of a stop by itself.
+        let leave = async {
+            while crowd.len() > 0 {
+                if let Err(failed @ Ended::Failed(_)) = crowd.next().await {
+                    return Err(failed);
+                }
+            }
+            Ok(())
+        };
+        let late = async {
+            self.app.stop.stopped().await;
+            self.app.clock.sleep(LEAVING).await;
+            Ok(())
+        };
+        leave.or(late).await?;
+        followed
+    }
+
+    /// The same, until nothing more is to be taken; what arrives then is in the crowd.
+    async fn follow<'a>(
+        &'a self,
+        connection: &'a Connection,
+        deliveries: &mut Deliveries,
+        crowd: &mut Crowd<'a, Result<(), Ended>>,
     ) -> Result<(), Ended> {
         enum Next {
             Offered(Box<Transfer>),
             Decided(Outcome<Fate>),
             Ended(Result<(), Ended>),
             Known(Result<(), Ended>),
+            Again,
             Stop,
         }
         let stop = &self.app.stop;
+        let clock = &self.app.clock;
         let mut waiting: VecDeque<Transfer> = VecDeque::new();
+        // These wait until then.
+        let mut later: VecDeque<Transfer> = VecDeque::new();
+        let mut then = clock.now();
         let asker = smol::lock::Mutex::new(Asker::default());
-        let mut crowd = Crowd::new();
         // Nothing arrives of what has arrived before.
         let mut knowing = Crowd::new();
         // One question at a time.
@@ -275,6 +319,13 @@ impl Receiving<'_> {
             {
                 deciding.join(self.decide(connection, transfer, &asker));
             }
+            let again = async {
+                if later.is_empty() {
+                    return std::future::pending().await;
+                }
+                clock.sleep_until(then).await;
+                Ok(Next::Again)
+            };
             let next = async {
                 stop.stopped().await;
                 Ok(Next::Stop)
@@ -283,6 +334,7 @@ impl Receiving<'_> {
             .or(async { Ok(Next::Decided(deciding.next().await)) })
             .or(async { Ok(Next::Ended(crowd.next().await)) })
             .or(async { Ok(Next::Known(knowing.next().await)) })
+            .or(again)
             .await
             .map_err(Ended::of)?;
             match next {
@@ -301,26 +353,20 @@ impl Receiving<'_> {
                         let (transfer, sender, size) = *known;
                         knowing.join(self.confirm(connection, transfer, sender, size));
                     }
+                    Fate::Later(transfer) => {
+                        if later.is_empty() {
+                            then = clock.now().saturating_add(LATER);
+                        }
+                        later.push_back(*transfer);
+                    }
                     Fate::Gone => {}
                 },
                 Next::Known(known) => known?,
                 Next::Ended(ended) => ended?,
-                Next::Stop => break,
+                Next::Again => waiting.append(&mut later),
+                Next::Stop => return Ok(()),
             }
         }
-        // What arrives is told of the stop by itself.
-        self.broke.set(crowd.len() > 0);
-        let leave = async {
-            while crowd.len() > 0 {
-                crowd.next().await?;
-            }
-            Ok(())
-        };
-        let late = async {
-            self.app.clock.sleep(LEAVING).await;
-            Ok(())
-        };
-        leave.or(late).await
     }
 
     /// Tells the sender that all of it has arrived before.
@@ -347,7 +393,8 @@ impl Receiving<'_> {
                 self.broken(&sender, offer, &error, 0)
             }
             Err(error) if error.kind == Kind::NotAvailable => Ok(()),
-            Err(error) => return Err(Ended::of(error)),
+            Err(error) if is_ours(error.kind) => return Err(Ended::of(error)),
+            Err(error) => self.broken(&sender, offer, &error, 0),
         };
         told.map_err(Ended::Failed)
     }
@@ -409,9 +456,7 @@ impl Receiving<'_> {
                 partial.leave();
                 return Err(match error.kind {
                     Kind::Io => Ended::Failed(kept(error, &place)),
-                    Kind::ServiceGone | Kind::NoService | Kind::Disconnected | Kind::NoBus => {
-                        Ended::of(error)
-                    }
+                    kind if is_ours(kind) => Ended::of(error),
                     // Whatever it was, the next one may do better, and this one when it is offered again.
                     _ => {
                         return self
@@ -443,6 +488,14 @@ async fn only_standing(waiting: &mut VecDeque<Transfer>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether what went wrong is between us and the service, and not of one transfer.
+fn is_ours(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::ServiceGone | Kind::NoService | Kind::Disconnected | Kind::NoBus
+    )
 }
 
 /// Why a round ends.

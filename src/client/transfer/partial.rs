@@ -154,10 +154,7 @@ impl Partial {
         let all = records.all_receiving().into_iter();
         all.filter(|record| record.verified)
             .filter_map(|record| Partial::of_record(records, record).ok()?)
-            .filter(|partial| {
-                let length = partial.length().ok();
-                partial.record.size.is_none_or(|size| length == Some(size))
-            })
+            .filter(Partial::is_whole)
             .collect()
     }
 
@@ -321,6 +318,12 @@ impl Partial {
     /// Whether it is noted that it is all there and is what was sent.
     pub fn is_verified(&self) -> bool {
         self.record.verified
+    }
+
+    /// Whether as much of it is there as it has, where that is known.
+    pub fn is_whole(&self) -> bool {
+        let length = self.length().ok();
+        self.record.size.is_none_or(|size| length == Some(size))
     }
 
     /// Gives what was verified its name, permissions and date. That it has arrived stays remembered.

@@ -22,7 +22,10 @@ use std::{
     time::Duration,
 };
 
-use actors::{model::FileTransferState, runtime::Stop};
+use actors::{
+    model::FileTransferState,
+    runtime::{Clock, Stop},
+};
 use futures_lite::FutureExt as _;
 
 use super::{
@@ -43,6 +46,11 @@ const TELL: Duration = Duration::from_millis(500);
 const REPORTS: u32 = 20;
 /// After how many of these what has come is synced.
 const TELLS_TO_SYNC: u32 = 4;
+
+/// How long a contact may take to notice that all of what it offers again is here, besides what it takes to
+/// read it, at so many bytes a second.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(60);
+const SLOWLY: u64 = 50_000_000;
 
 /// Where bytes come from and how many have come.
 #[derive(Debug)]
@@ -223,7 +231,7 @@ async fn through(
             "the contact sends more than it said, or than you allow with --max-size",
         )),
     };
-    let whole = whole && is_all(transfer, at).await;
+    let whole = whole && is_all(&*clock, transfer, at).await;
     if whole {
         failed = blocking(partial, move |partial| partial.verified(at))
             .await
@@ -242,22 +250,37 @@ async fn through(
         return Ok(End::Completed);
     }
     sync(transfer, partial, at, ended.is_none()).await?;
-    Ok(match ended {
+    let end = match ended {
         Some(end) => end,
         None => following.verdict(connection.bus()).await?,
-    })
+    };
+    if matches!(end, End::Completed) {
+        // The service did not say that all has come, or another program said that it is stored.
+        if transfer.reached().await? != at {
+            let why = "the transfer ended, and not all of it came here";
+            return Ok(End::Broken(Error::new(Kind::ConnectionLost, why)));
+        }
+        blocking(partial, move |partial| partial.verified(at)).await?;
+    }
+    Ok(end)
 }
 
 /// Whether what has come is all there is, and what was sent.
-async fn is_all(transfer: &Transfer, at: u64) -> bool {
-    match transfer.verified().await {
-        Ok(size) => size == Some(at),
+async fn is_all(clock: &dyn Clock, transfer: &Transfer, at: u64) -> bool {
+    for _ in 0..REPORTS {
+        let error = match transfer.verified().await {
+            Ok(size) => return size == Some(at),
+            Err(error) => error,
+        };
         // Broken, gone, or it knows nothing of that: then its sender hears no better.
-        Err(error) => {
-            tracing::debug!(%error, "the service does not say that all has come");
-            false
+        tracing::debug!(%error, "the service does not say that all has come");
+        // An actor of the service's that is restarted loses what was in its hands.
+        if !matches!(transfer.state().await, Ok(FileTransferState::Open)) {
+            break;
         }
+        clock.sleep(TELL).await;
     }
+    false
 }
 
 /// Says that all is stored, which completes the transfer, and waits for that. Gives what it ends with where
@@ -292,7 +315,15 @@ async fn report_all(
 /// [`Kind::BadAnswer`] when it is something else that it offers. [`Kind::NotAvailable`] when the offer does
 /// not stand any more; that the connection ended.
 pub async fn confirm(connection: &Connection, transfer: &Transfer, size: u64) -> Result<End> {
-    let end = confirm_open(connection, transfer, size).await;
+    let clock = connection.bus().clock();
+    let late = async {
+        clock
+            .sleep(CONFIRMED_WITHIN.saturating_add(Duration::from_secs(size / SLOWLY)))
+            .await;
+        let why = "the contact did not say in time that it is done";
+        Ok(End::Broken(Error::new(Kind::TimedOut, why)))
+    };
+    let end = confirm_open(connection, transfer, size).or(late).await;
     let closed = match &end {
         Err(error) if error.kind == Kind::NotAvailable => transfer.close_if_cancelled().await,
         _ => transfer.close().await,
@@ -343,7 +374,9 @@ async fn confirm_open(connection: &Connection, transfer: &Transfer, size: u64) -
     let copied = async { Either::Copied(copying.await) };
     let over = async { Either::Over(following.over().await) };
     match copied.or(over).await {
-        Either::Copied(Ok(Ended::InOrder)) if is_all(transfer, size).await => {
+        Either::Copied(Ok(Ended::InOrder))
+            if is_all(&**connection.bus().clock(), transfer, size).await =>
+        {
             let broken = report_all(connection, transfer, &mut following, size).await;
             Ok(broken.unwrap_or(End::Completed))
         }
