@@ -141,7 +141,8 @@ pub struct AgreedFile {
     /// # Errors
     /// `ConnectionFailed`, `Offline`.
     pub opening: BoxFuture<'static, Result<FileStream, Error>>,
-    /// Ready when the contact says, before that, that it does not want it any more.
+    /// Ready when the contact says, before that, that it does not wait for it any more; it does not say
+    /// whether it was stopped or something went wrong.
     pub withdrawn: BoxFuture<'static, ()>,
 }
 

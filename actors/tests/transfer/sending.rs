@@ -482,7 +482,7 @@ fn each_error_of_an_offer_has_its_reason() {
 }
 
 #[test]
-fn a_contact_that_does_not_want_it_any_more_before_it_is_open_is_remote_stopped() {
+fn a_contact_that_does_not_wait_for_it_any_more_before_it_is_open_is_a_remote_error() {
     for provided in [false, true] {
         let world = World::new();
         world.sim.run(async {
@@ -502,7 +502,7 @@ fn a_contact_that_does_not_want_it_any_more_before_it_is_open_is_remote_stopped(
             assert_eq!(channel.view.get().state, FileTransferState::Accepted);
             drop(regret);
             let reason = wait_cancelled(&channel).await;
-            assert_eq!(reason, FileTransferReason::RemoteStopped, "{provided}");
+            assert_eq!(reason, FileTransferReason::RemoteError, "{provided}");
         });
         world.finish();
     }

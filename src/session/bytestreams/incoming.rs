@@ -156,7 +156,8 @@ impl Incoming {
             let (clock, time) = (&*streams.clock, streams.config.negotiation);
             let begin = streams.begun(&*link, &offer, answer, extra);
             let opened = if patient {
-                // Dropped from here on, it is not wanted any more, which the peer would not notice otherwise.
+                // Dropped from here on, nobody waits for it any more, whatever the reason, which the peer would
+                // not notice otherwise.
                 let standing = link.lane().stand(offer.sid.clone());
                 let begun = begin.await;
                 standing.over();

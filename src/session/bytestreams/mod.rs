@@ -177,7 +177,7 @@ pub struct Bytestreams {
     offered: Places,
     /// The peers', until they are open.
     undecided: offers::Undecided,
-    /// Ours, of which the peer may still say that it does not want them any more. The end of the XML stream
+    /// Ours, of which the peer may still say that it does not wait for them any more. The end of the XML stream
     /// says nothing of the kind: then the bytestream does not open.
     agreed: offers::Undecided,
     /// Accepted offers that wait for what comes next, by XML stream and SID.

@@ -226,7 +226,8 @@ impl Bytestreams {
         })
     }
 
-    /// The peer says that its offer does not stand any more, or that it does not want what it has agreed to.
+    /// The peer says that its offer does not stand any more, or that it does not wait any more for
+    /// what it has agreed to.
     pub fn taken_back(&self, link: &dyn Link, sid: &str) {
         self.undecided.lock().entries.remove(&key(link, sid));
         self.agreed.lock().entries.remove(&key(link, sid));

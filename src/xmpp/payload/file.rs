@@ -7,7 +7,7 @@
 //! answer  <si …> <file xmlns=P><range offset='…'/></file>
 //!                <transfer xmlns=OURS offset='…' stored='SHA-256'/> </si>
 //! taken back    <message> <transfer-cancel xmlns=OURS sid='…'/> </message>, by whoever offers, or by
-//!               whoever agreed and does not want it any more, before the bytestream
+//!               whoever agreed and does not wait for it any more, before the bytestream
 //! ```
 //!
 //! P is `http://jabber.org/protocol/si/profile/file-transfer`, OURS `urn:x-pneuma:secured:1`. The forms are

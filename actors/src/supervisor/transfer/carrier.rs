@@ -9,6 +9,18 @@
 //!
 //! The bytestream is kept beside the flow rather than in it, so that of a flow that fails, or panics,
 //! the contact can still be told.
+//!
+//! What ends it from the other side before it flows, and how that counts here:
+//!
+//! | we | the contact | how it ends |
+//! | --- | --- | --- |
+//! | send, agreeing | declines | `RemoteStopped` |
+//! | send, from then on until it is open | does not wait for it any more | `RemoteError` |
+//! | receive, until the bytestream begins | takes its offer back | `RemoteStopped` |
+//!
+//! Who agreed and stopped waiting has said no more than that: Ctrl-C, a crash behind which Mission Control
+//! tidied up, and a limit on time look the same. So the sender may offer it again, and who does not want it
+//! declines that.
 
 use std::{
     future::poll_fn,
@@ -204,10 +216,11 @@ impl Carrier {
         };
         self.tell(FlowNote::Agreed(from.clone())).await;
         faults.hit(FaultPoint::FlowAgreed)?;
+        // No crash counts as a stop, and this may be one: see the module's head.
         let mut withdrawn = async {
             withdrawn.await;
-            let why = "the contact does not want the file any more";
-            FlowEnd::RemoteStopped(Error::Cancelled(why.into()))
+            let why = "the contact does not wait for the file any more";
+            FlowEnd::RemoteError(Error::Cancelled(why.into()))
         }
         .boxed();
         let provided = async {
