@@ -123,7 +123,11 @@ fn on_a_terminal(files: &Files) -> Running {
     );
     let arguments = ["--quiet", "--return", "--command", &line, "/dev/null"];
     let mut command = files.two.bob.command_of("script", &arguments);
-    command.env("TERM", "xterm").stdin(Stdio::piped());
+    command
+        .env("TERM", "xterm")
+        // `script` runs the line by it.
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped());
     Running::start(command)
 }
 

@@ -20,6 +20,8 @@ fn typed(who: &Pneuma, arguments: &[&str], typed: &str) -> Ran {
     command
         .arg("/dev/null")
         .env("TERM", "xterm")
+        // `script` runs the line by it.
+        .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped());
     let mut running = Running::start(command);
     let mut input = running.input();
