@@ -8,6 +8,7 @@
 use std::{
     fmt, fs,
     io::{BufRead as _, BufReader, Read as _},
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Child, ExitStatus, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -128,14 +129,16 @@ pub struct Storm<'a> {
 struct Going {
     sending: Running,
     receiving: Running,
+    /// Whether the receiver's command was killed once: whoever is run after it may have nothing left to do.
+    killed: bool,
     survived: Vec<Survived>,
     broke: Instant,
 }
 
 impl Storm<'_> {
     /// Sends `file` while `breakages` happen, each once so many bytes have arrived, in that order; those after the
-    /// end do not. Then the file is there under its name, and the receiver's command has said so. `told` hears of
-    /// each breakage when it is known how it went on.
+    /// end do not. Then the file is there under its name, and the receiver's command has said so, unless it was
+    /// killed as soon as it had given that name. `told` hears of each breakage when it is known how it went on.
     ///
     /// # Panics
     /// When nothing happens any more, or the receiver's command fails.
@@ -152,9 +155,11 @@ impl Storm<'_> {
             self.into.join(&*name),
         );
         let length = || fs::metadata(&part).map_or(0, |metadata| metadata.len());
+        let is_there = || fs::metadata(&whole).is_ok_and(|metadata| metadata.len() == size);
         let mut going = Going {
             sending: self.sending(file),
             receiving: self.receiving(),
+            killed: false,
             survived: Vec::new(),
             broke: Instant::now(),
         };
@@ -192,6 +197,10 @@ impl Storm<'_> {
         let deadline = Instant::now() + PATIENCE;
         while !going.receiving.ended() {
             if Instant::now() > deadline {
+                // Its sender was told before the kill, and the next command only gave it its name.
+                if going.killed && is_there() {
+                    break;
+                }
                 going.fail("it does not end");
             }
             going.listen();
@@ -199,12 +208,7 @@ impl Storm<'_> {
         }
         going.listen();
         going.tell(&mut told);
-        if !whole.exists()
-            || !going
-                .receiving
-                .status
-                .is_some_and(|status| status.success())
-        {
+        if !is_there() || !going.received() {
             going.fail("it has ended, and the file is not there");
         }
         // One that was not told offers it again, and would be in the next one's way.
@@ -267,6 +271,7 @@ impl Storm<'_> {
             }
             Breakage::Command(Side::Receiver) => {
                 going.receiving.kill();
+                going.killed = true;
                 if !whole.exists() {
                     going.receiving = self.receiving();
                 }
@@ -357,6 +362,15 @@ impl Going {
         while let Ok((_, line)) = self.sending.lines.try_recv() {
             self.sending.shown += &line;
             self.sending.shown += "\n";
+        }
+    }
+
+    /// Whether the receiver's command has ended well, or only our own kill kept it from that.
+    fn received(&self) -> bool {
+        match self.receiving.status {
+            Some(status) if status.success() => true,
+            Some(status) => self.killed && status.signal() == Some(Signal::KILL.as_raw()),
+            None => self.killed,
         }
     }
 
