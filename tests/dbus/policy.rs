@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use pneuma::session::{SessionEvent, trust::MAX_RULES};
 use support::name;
-use zbus::Variant;
+use zbus::{OwnedObjectPath, Variant};
 
 use crate::{
     fake::{THEIR_KEY, capable, offer, pinned, plain},
@@ -77,12 +77,12 @@ fn rules_are_shown_changed_and_told_of() {
     set(&key, "http", &HashMap::new()).unwrap();
     let plain = terms(&key, "http");
     assert_eq!((plain.len(), text(&plain, "decision")), (1, "ask".into()));
-    world.events.clear();
     account
         .call(name::POLICY, "RemoveRule", &(&key, "http"))
         .unwrap();
     let (told, gone) = world.wait("PolicyChanged", |event| {
-        event.arguments::<(Vec<Map>, Vec<(String, String)>)>()
+        let told = event.arguments::<(Vec<Map>, Vec<(String, String)>)>()?;
+        (!told.1.is_empty()).then_some(told)
     });
     assert_eq!((told.len(), gone), (0, vec![(key.clone(), "http".into())]));
     let again = account.refused(name::POLICY, "RemoveRule", &(&key, "http"));
@@ -119,6 +119,14 @@ fn a_deny_is_in_force_when_it_is_answered() {
     let refused = world.call(&channel, name::STREAM_TUBE, "Offer", &offered);
     assert_eq!(refused.unwrap_err().short(), "PermissionDenied");
     assert!(!account.session.has_pinned());
+    // That of the channel comes after the answer.
+    world.until("the channel is told of", || {
+        let told = world.events.waiting(|event| {
+            let (new,) = event.arguments::<(Vec<(OwnedObjectPath, Map)>,)>()?;
+            (event.member == "NewChannels" && new[0].0.as_str() == channel).then_some(())
+        });
+        told.first().copied()
+    });
     world.events.clear();
     account.session.happens(offer("bob@there", 8, "rfb"));
     account
