@@ -394,12 +394,13 @@ fn with_port_only_who_comes_from_there_comes_in() {
 #[test]
 fn with_port_the_address_counts_where_it_is_named() {
     let place = Place::new();
-    let (client, address) = bound("127.83.19.9:0");
-    let mut from = address;
-    from.set_ip("127.0.0.1".parse().unwrap());
+    // First the address that everybody uses: its port is free where nobody else is.
+    let (right, from) = bound("127.0.0.1:0");
+    let mut elsewhere = from;
+    elsewhere.set_ip("127.83.19.9".parse().unwrap());
+    let (client, _) = bound(&elsewhere.to_string());
     let listening = place.bind_with(AddressType::Ipv4, AccessRule::Port(from));
     connect(&client, &ip(&listening)).unwrap();
-    let (right, _) = bound(&from.to_string());
     connect(&right, &ip(&listening)).unwrap();
     let mut right = TcpStream::from(right);
     right.write_all(b"right").unwrap();
