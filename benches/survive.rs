@@ -24,13 +24,13 @@ use std::{
     io::{self, Read, Write},
     os::unix::process::CommandExt as _,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use sha2::{Digest as _, Sha256};
 use support::{
-    Person, World,
+    Person, World, befriend,
     measure::{mebibytes, number},
     service,
     storm::{Breakage, Random, Side, Storm, ip},
@@ -66,7 +66,7 @@ fn main() -> io::Result<()> {
     let world = World::new();
     let alice = Person::new(&world, "alice", service!());
     let bob = Person::new(&world, "bob", service!());
-    let to = befriend(&alice, &bob)?;
+    let to = befriend(env!("CARGO_BIN_EXE_pneuma"), &alice, &bob)?;
     let (file, into) = (alice.dir().join("large"), bob.dir().join("in"));
     fs::create_dir(&into)?;
     let sent = make(&file, size, seed)?;
@@ -163,38 +163,6 @@ fn plan(seed: u64, size: u64, many: usize) -> Vec<(u64, Breakage)> {
     let mut when: Vec<u64> = (0..many).map(|_| random.below(size / 100 * 98)).collect();
     when.sort_unstable();
     when.into_iter().zip(what).collect()
-}
-
-/// Both online, and codes compared. Gives the second one's id.
-fn befriend(alice: &Person, bob: &Person) -> io::Result<String> {
-    let mut ids = Vec::new();
-    for person in [alice, bob] {
-        said(person, &["contacts", "--detach"])?;
-        let status = said(person, &["status", "--json"])?;
-        let status: serde_json::Value = serde_json::from_str(&status)?;
-        let id = status["accounts"][0]["id"].as_str();
-        ids.push(id.ok_or_else(|| io::Error::other("not online"))?.to_owned());
-    }
-    let code = pneuma(alice, &["verify", &ids[1]]).output()?.stdout;
-    let code = String::from_utf8_lossy(&code).trim().to_owned();
-    for (who, whom) in [(alice, &ids[1]), (bob, &ids[0])] {
-        said(who, &["verify", whom, "--code", &code])?;
-    }
-    Ok(ids.remove(1))
-}
-
-fn pneuma(person: &Person, arguments: &[&str]) -> Command {
-    person.command(env!("CARGO_BIN_EXE_pneuma"), arguments)
-}
-
-/// What a command says that must succeed.
-fn said(person: &Person, arguments: &[&str]) -> io::Result<String> {
-    let done = pneuma(person, arguments).stdin(Stdio::null()).output()?;
-    if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr);
-        return Err(io::Error::other(format!("{arguments:?}: {said}")));
-    }
-    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
 /// Makes the file, and gives its SHA-256.

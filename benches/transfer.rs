@@ -26,7 +26,7 @@ use std::{
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use support::{
-    Person, Process, Sshd, Usage, World,
+    Person, Process, Sshd, Usage, World, befriend,
     measure::{mebibytes, number},
     service,
 };
@@ -295,19 +295,11 @@ impl Ours {
         let world = World::new();
         let alice = Person::new(&world, "alice", service!());
         let bob = Person::new(&world, "bob", service!());
-        for person in [&alice, &bob] {
-            said(person, &["contacts", "--detach"])?;
-        }
-        let (at_alice, at_bob) = (id(&alice)?, id(&bob)?);
-        let code = pneuma(&alice, &["verify", &at_bob]).output()?.stdout;
-        let code = String::from_utf8_lossy(&code).trim().to_owned();
-        for (who, whom) in [(&alice, &at_bob), (&bob, &at_alice)] {
-            said(who, &["verify", whom, "--code", &code])?;
-        }
+        let to = befriend(env!("CARGO_BIN_EXE_pneuma"), &alice, &bob)?;
         Ok(Ours {
             alice,
             bob,
-            to: at_bob,
+            to,
             peaks: RefCell::default(),
         })
     }
@@ -377,24 +369,6 @@ impl Ours {
 
 fn pneuma(person: &Person, arguments: &[&str]) -> Command {
     person.command(env!("CARGO_BIN_EXE_pneuma"), arguments)
-}
-
-/// What a command says that must succeed.
-fn said(person: &Person, arguments: &[&str]) -> io::Result<String> {
-    let done = pneuma(person, arguments).stdin(Stdio::null()).output()?;
-    if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr);
-        return Err(io::Error::other(format!("{arguments:?}: {said}")));
-    }
-    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
-}
-
-/// The id under which others see a person who is online.
-fn id(person: &Person) -> io::Result<String> {
-    let status: Value = serde_json::from_str(&said(person, &["status", "--json"])?)?;
-    let id = status["accounts"][0]["id"].as_str();
-    id.map(str::to_owned)
-        .ok_or_else(|| io::Error::other("an account is not online"))
 }
 
 /// Whether a line of JSON tells of this.

@@ -9,13 +9,15 @@
 //! ```
 //!
 //! Everything waits for events with a deadline and, when the deadline passes, panics with all it
-//! has seen: signals and the output of the processes. Nothing sleeps. Everything is taken down on
-//! drop: processes by their id, directories with what is in them.
+//! has seen: signals and the output of the processes. Nothing sleeps but [`storm`], a benchmark's, which
+//! looks again and again how long a file is, of which nothing tells. Everything is taken down on drop:
+//! processes by their id, directories with what is in them.
 
 mod access;
 mod bus;
 mod contact;
 mod events;
+mod friends;
 pub mod measure;
 mod person;
 mod process;
@@ -28,6 +30,7 @@ pub use access::{Access, Caller, PortForm, Seen, say_byte};
 pub use bus::{Bus, CallError};
 pub use contact::ContactInfo;
 pub use events::{Event, Events};
+pub use friends::befriend;
 pub use person::{CM_NAME, CM_PATH, Options, Person, World};
 pub use process::{Process, Usage};
 pub use server::{Echo, Socket, Stalled, exchange, exchange_on};
