@@ -532,6 +532,8 @@ impl Connection {
             format!("{}.TargetHandle", names::CHANNEL),
             Variant::from(contact),
         );
+        // It is an offer at once, and must not outlive us.
+        request.insert(format!("{}.Claimed", names::CLAIM), true.into());
         let (path, properties): (OwnedObjectPath, HashMap<String, OwnedVariant>) = self
             .remote
             .call(names::REQUESTS, "CreateChannel", &request)

@@ -131,6 +131,9 @@ pub mod property {
     /// Channel.Interface.Pneuma.Transfer1.HasRanges, ours
     pub const HAS_RANGES: &str =
         "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Transfer1.HasRanges";
+    /// Channel.Interface.Pneuma.Claim1.Claimed, ours: only ever part of a request, and of no class, as Mission
+    /// Control asks for others and would claim what is theirs
+    pub const CLAIMED: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1.Claimed";
 }
 
 /// `Handle_Type_Contact`, the only type of handle there is here.

@@ -38,6 +38,8 @@ pub struct ChannelRequest {
     pub target: Target,
     /// What.
     pub wanted: Wanted,
+    /// Whether whoever asks has claimed the channel from the beginning.
+    pub claimed: bool,
 }
 
 /// The types of channels that can be requested.
@@ -97,6 +99,7 @@ impl ChannelRequest {
             ));
         };
         let kind = Kind::of(channel_type.text("ChannelType")?)?;
+        let mut claimed = false;
         for (name, value) in request {
             match name.as_str() {
                 property::CHANNEL_TYPE
@@ -104,6 +107,7 @@ impl ChannelRequest {
                 | property::TARGET_HANDLE
                 | property::TARGET_ID => {}
                 property::REQUESTED if value.bool("Requested")? => {}
+                property::CLAIMED => claimed = value.bool("Claimed")?,
                 // A demand that can be met, by the specification of Channel.Interfaces.
                 property::INTERFACES
                     if matches!(value, Given::Texts(names) if names
@@ -129,6 +133,7 @@ impl ChannelRequest {
                 Kind::StreamTube => Wanted::StreamTube(service(request)?),
                 Kind::File => Wanted::File(Box::new(FileRequest::new(request)?)),
             },
+            claimed,
         })
     }
 }
@@ -207,6 +212,16 @@ mod tests {
             (property::TARGET_HANDLE_TYPE, Some(Given::Integer(1))),
         ]);
         assert_eq!(by_id.unwrap().target, Target::Id("ada@a".into()));
+    }
+
+    #[test]
+    fn a_channel_is_claimed_only_by_who_says_so() {
+        let claimed = |value| request(&[(property::CLAIMED, value)]);
+        assert!(!claimed(None).unwrap().claimed);
+        assert!(!claimed(Some(Given::Bool(false))).unwrap().claimed);
+        assert!(claimed(Some(Given::Bool(true))).unwrap().claimed);
+        let wrong = claimed(Some(Given::Uint(1)));
+        assert!(matches!(wrong, Err(Error::InvalidArgument(_))), "{wrong:?}");
     }
 
     #[test]

@@ -4,8 +4,13 @@
 //!
 //! ```text
 //!  free ──Claim──> claimed ──Release, by the same caller──> free
-//!                     └──the caller is gone──> the channel closes
+//!                   │ ▲
+//!                   │ └──requested so (`Claimed`): there is no moment in which it is nobody's
+//!                   └──the caller is gone──> the channel closes
 //! ```
+//!
+//! A file is offered as soon as its channel is there. Whoever died between that and a Claim would leave an
+//! offer that a contact takes and nobody provides.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -71,6 +76,52 @@ impl Claim {
     pub(super) fn new(state: Arc<State>, outlet: Outlet) -> Self {
         Claim { state, outlet }
     }
+
+    /// [`Claim::hold`]; a channel that cannot be claimed closes.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn hold_or_close(&self, header: &Header<'_>) -> Outcome<()> {
+        let held = self.hold(header).await;
+        if held.is_err() {
+            self.state.object.close().await;
+        }
+        held
+    }
+
+    /// Claims the channel for whoever sent the message with this header. One that is gone already has it
+    /// closed.
+    ///
+    /// # Errors
+    /// `NotYours` when somebody else has claimed it, and what [`Caller::watch`] says.
+    pub(super) async fn hold(&self, header: &Header<'_>) -> Outcome<()> {
+        let state = &self.state;
+        let caller = Caller::of(header, &self.outlet)?;
+        if state.is_held_by(&caller)? {
+            return Ok(());
+        }
+        let gone = caller.watch().await?;
+        let object = state.object.clone();
+        let watch = state.spawner.spawn("watch over a claim", async move {
+            gone.await;
+            tracing::debug!("whoever claimed a channel is gone: it closes");
+            object.close().await;
+        });
+        let mut claimed = state.claimed();
+        match &*claimed {
+            // Somebody was faster while we asked the bus.
+            Some(other) if other.by != caller => {
+                Err(Error::NotYours("somebody else has claimed it".into()))
+            }
+            _ => {
+                *claimed = Some(Claimed {
+                    by: caller,
+                    _watch: watch,
+                });
+                Ok(())
+            }
+        }
+    }
 }
 
 #[zbus::interface(
@@ -79,35 +130,7 @@ impl Claim {
 )]
 impl Claim {
     async fn claim(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {
-        answered("Claim", async {
-            let state = &self.state;
-            let caller = Caller::of(&header, &self.outlet)?;
-            if state.is_held_by(&caller)? {
-                return Ok(());
-            }
-            let gone = caller.watch().await?;
-            let object = state.object.clone();
-            let watch = state.spawner.spawn("watch over a claim", async move {
-                gone.await;
-                tracing::debug!("whoever claimed a channel is gone: it closes");
-                object.close().await;
-            });
-            let mut claimed = state.claimed();
-            match &*claimed {
-                // Somebody was faster while we asked the bus.
-                Some(other) if other.by != caller => {
-                    Err(Error::NotYours("somebody else has claimed it".into()))
-                }
-                _ => {
-                    *claimed = Some(Claimed {
-                        by: caller,
-                        _watch: watch,
-                    });
-                    Ok(())
-                }
-            }
-        })
-        .await
+        answered("Claim", self.hold(&header)).await
     }
 
     async fn release(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {

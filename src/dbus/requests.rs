@@ -1,10 +1,13 @@
 //! `Connection.Interface.Requests`: asking for channels, and hearing of them.
 
-use actors::model::Result as Outcome;
-use zbus::{ObjectPath, OwnedObjectPath, object_server::SignalEmitter};
+use actors::model::{Error, Result as Outcome};
+use zbus::{
+    ObjectPath, ObjectServer, OwnedObjectPath, message::Header, object_server::SignalEmitter,
+};
 
 use super::{
     channel::immutable_properties,
+    claim::Claim,
     error::{Result, answered, read},
     held::Announced,
     values::{self, Class, Map, ReceivedMap},
@@ -25,9 +28,33 @@ impl Requests {
         Requests { connection }
     }
 
-    async fn request(&self, request: &ReceivedMap, ensure: bool) -> Outcome<CreatedChannel> {
+    /// A new channel, which is the caller's from the beginning if it asks for that.
+    async fn create(
+        &self,
+        request: &ReceivedMap,
+        header: &Header<'_>,
+        server: &ObjectServer,
+    ) -> Outcome<CreatedChannel> {
         let request = ChannelRequest::new(&values::given_map(request))?;
-        self.connection.request(request, ensure).await
+        let claimed = request.claimed;
+        let created = self.connection.request(request, false).await?;
+        if claimed {
+            // It may be gone again already, which whoever asked for it will see.
+            if let Ok(claim) = server.interface::<_, Claim>(&*created.details.path).await {
+                claim.get().await.hold_or_close(header).await?;
+            }
+        }
+        Ok(created)
+    }
+
+    async fn ensure(&self, request: &ReceivedMap) -> Outcome<CreatedChannel> {
+        let request = ChannelRequest::new(&values::given_map(request))?;
+        if request.claimed {
+            return Err(Error::NotImplemented(
+                "only a channel that is created can be claimed by its request".into(),
+            ));
+        }
+        self.connection.request(request, true).await
     }
 }
 
@@ -70,9 +97,11 @@ impl Requests {
     async fn create_channel(
         &self,
         request: ReceivedMap,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(object_server)] server: &ObjectServer,
     ) -> Result<(OwnedObjectPath, Announced<Map>)> {
         answered("CreateChannel", async move {
-            let created = self.request(&request, false).await?;
+            let created = self.create(&request, &header, server).await?;
             let path = values::object_path(&created.details.path)?;
             Ok((path, last(created)))
         })
@@ -85,7 +114,7 @@ impl Requests {
         request: ReceivedMap,
     ) -> Result<(bool, OwnedObjectPath, Announced<Map>)> {
         answered("EnsureChannel", async move {
-            let created = self.request(&request, true).await?;
+            let created = self.ensure(&request).await?;
             let path = values::object_path(&created.details.path)?;
             Ok((created.yours, path, last(created)))
         })

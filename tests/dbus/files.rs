@@ -22,6 +22,7 @@ use crate::{
 };
 
 const BOB: &str = "bob@there";
+const CLAIM: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1";
 const OPEN: (u32, u32) = (3, 0);
 const COMPLETED: (u32, u32) = (4, 0);
 
@@ -603,6 +604,32 @@ fn a_peer_that_offers_a_thousand_files_gets_a_few() {
 }
 
 #[test]
+fn a_transfer_that_its_request_claims_goes_with_whoever_asked_before_the_answer() {
+    let world = World::new();
+    let (account, bob) = online(&world);
+    for _ in 0..10 {
+        let mut request = account.file_request(bob, 5);
+        request.insert(format!("{CLAIM}.Claimed"), Variant::new(true));
+        let client =
+            block_on(zbus::connection::Builder::address(world.bus.address()).build()).unwrap();
+        let call = zbus::Message::method_call(account.path.as_str(), "CreateChannel")
+            .destination(support::CM_NAME)
+            .interface(name::REQUESTS)
+            .build(&(request,))
+            .unwrap();
+        block_on(client.send(&call)).unwrap();
+        block_on(client.close()).unwrap();
+        // Whether that is before it is announced, nobody can say.
+        assert_eq!(state(&world), (5, 2));
+    }
+    world.until("all are gone", || (account.channels() == 0).then_some(()));
+    let mut request = account.file_request(bob, 5);
+    request.insert(format!("{CLAIM}.Claimed"), Variant::new(true));
+    let ensured = account.call(name::REQUESTS, "EnsureChannel", &(request,));
+    assert_eq!(ensured.unwrap_err().short(), "NotImplemented");
+}
+
+#[test]
 fn a_claimed_transfer_goes_with_whoever_claimed_it() {
     let world = World::new();
     let (_account, path) = sending(&world, 5);
@@ -610,7 +637,7 @@ fn a_claimed_transfer_goes_with_whoever_claimed_it() {
     let claim = client.call_method(
         Some(support::CM_NAME),
         path.as_str(),
-        Some("org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1"),
+        Some(CLAIM),
         "Claim",
         &(),
     );

@@ -98,6 +98,7 @@ pub(super) async fn offer(
     let request = ChannelRequest {
         target: Target::Handle(contact),
         wanted: Wanted::StreamTube(service.clone()),
+        claimed: false,
     };
     let created = connection.request(request, false).await?;
     // What waits for the answer to be sent may be told at once: nobody else gets one.

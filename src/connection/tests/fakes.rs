@@ -557,6 +557,7 @@ impl World {
             request: ChannelRequest {
                 target: Target::Handle(contact),
                 wanted: Wanted::StreamTube(ServiceName::new("http").unwrap()),
+                claimed: false,
             },
             ensure,
             reply,

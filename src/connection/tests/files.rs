@@ -121,6 +121,7 @@ fn sending(contact: ContactHandle, size: Option<u64>) -> ChannelRequest {
             file: FileOffer::new("notes.txt", size),
             uri: "file:///notes.txt".into(),
         })),
+        claimed: false,
     }
 }
 
