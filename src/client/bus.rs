@@ -296,18 +296,12 @@ impl Remote {
         &self.destination
     }
 
-    /// What the bus library says of a call. That nobody has the name of an account's connection does not mean
-    /// that there is no service: the account went offline, or the service ended, after we had found it.
+    /// What the bus library says of a call.
     fn failure(&self, error: zbus::Error) -> Error {
-        match self.bus.failure(error) {
-            error
-                if error.kind == Kind::NoService
-                    && self.destination.starts_with(names::CONNECTION_PREFIX) =>
-            {
-                Error::new(Kind::ServiceGone, "the account went offline meanwhile")
-            }
-            error => error,
+        if went_offline(&self.destination, &self.path, &error) {
+            return Error::new(Kind::ServiceGone, "the account went offline meanwhile");
         }
+        self.bus.failure(error)
     }
 
     /// Calls a method and waits, up to a deadline, for its answer.
@@ -366,6 +360,24 @@ impl Remote {
     }
 }
 
+/// Whether an account went offline, or the service ended, after we had found its connection. That nobody has
+/// its name does not mean that there is no service; and its object may go while it has the name.
+fn went_offline(destination: &str, path: &str, error: &zbus::Error) -> bool {
+    let name = match error {
+        zbus::Error::MethodError(name, ..) => name.as_str(),
+        _ => return false,
+    };
+    if !destination.starts_with(names::CONNECTION_PREFIX) {
+        return false;
+    }
+    match name.strip_prefix("org.freedesktop.DBus.Error.") {
+        Some("ServiceUnknown" | "NameHasNoOwner") => true,
+        // The connection's own: that a channel is gone says nothing of the account.
+        Some("UnknownObject") => path.strip_prefix('/') == Some(&destination.replace('.', "/")),
+        _ => false,
+    }
+}
+
 /// An object path that is known to be one.
 pub(super) fn path(text: &str) -> Result<OwnedObjectPath> {
     OwnedObjectPath::try_from(text).map_err(Error::from)
@@ -381,4 +393,40 @@ pub(super) async fn within<T>(
     actors::runtime::within(&**clock, duration, future)
         .await
         .unwrap_or(Err(late))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_went_offline_is_not_a_missing_service() {
+        let manager = names::MANAGER_BUS_NAME;
+        let (name, connection) = (
+            format!("{}ada", names::CONNECTION_PREFIX),
+            "/org/freedesktop/Telepathy/Connection/pneuma/local_xmpp/ada",
+        );
+        let channel = format!("{connection}/FileTransfer1");
+        for (destination, path, error, offline) in [
+            (&*name, connection, "ServiceUnknown", true),
+            (&name, connection, "NameHasNoOwner", true),
+            (&name, connection, "UnknownObject", true),
+            (&name, &channel, "ServiceUnknown", true),
+            (&name, &channel, "UnknownObject", false),
+            (&name, connection, "UnknownMethod", false),
+            (manager, names::MANAGER_PATH, "ServiceUnknown", false),
+            (manager, names::MANAGER_PATH, "UnknownObject", false),
+        ] {
+            let call = zbus::Message::method_call(path, "Ask");
+            let said = zbus::Error::MethodError(
+                format!("org.freedesktop.DBus.Error.{error}")
+                    .try_into()
+                    .unwrap(),
+                None,
+                call.build(&()).unwrap(),
+            );
+            let (error, path) = (format!("{path}: {error}"), super::path(path).unwrap());
+            assert_eq!(went_offline(destination, &path, &said), offline, "{error}");
+        }
+    }
 }

@@ -169,6 +169,9 @@ impl Tree {
         tracing::debug!(name = &*connection.bus_name, "a connection is gone");
         let path = &*connection.path;
         for outlet in &*self.0.outlets {
+            // First: while the objects go one by one, whoever calls shall hear that nobody is there, and not
+            // that somebody is who cannot do it.
+            outlet.disown(&connection.bus_name).await;
             let server = outlet.connection().object_server();
             take::<Kept>(server, path).await;
             take::<Lease>(server, path).await;
@@ -183,7 +186,6 @@ impl Tree {
             take::<Contacts>(server, path).await;
             take::<Requests>(server, path).await;
             take::<Connection>(server, path).await;
-            outlet.disown(&connection.bus_name).await;
         }
     }
 
