@@ -33,7 +33,7 @@ use support::{
     Person, World, befriend,
     measure::{mebibytes, number},
     service,
-    storm::{Breakage, Random, Side, Storm, ip},
+    storm::{Breakage, Random, Storm, ip},
 };
 
 /// Bytes that are read at a time.
@@ -144,16 +144,8 @@ fn own_namespace() -> io::Error {
 /// What breaks when: everything at least once where there are enough, in the seed's order, at its moments.
 fn plan(seed: u64, size: u64, many: usize) -> Vec<(u64, Breakage)> {
     let asleep = Duration::from_secs(number("PNEUMA_BENCH_ASLEEP", 80) as u64);
-    let all = [
-        Breakage::Command(Side::Sender),
-        Breakage::Command(Side::Receiver),
-        Breakage::Service(Side::Sender),
-        Breakage::Service(Side::Receiver),
-        Breakage::Connections,
-        Breakage::Link(DOWN),
-        Breakage::Asleep(Side::Sender, asleep),
-        Breakage::Asleep(Side::Receiver, asleep),
-    ];
+    let mut all = Breakage::anywhere(asleep).to_vec();
+    all.insert(5, Breakage::Link(DOWN));
     let mut random = Random(seed);
     let mut what: Vec<Breakage> = all.into_iter().cycle().take(many).collect();
     for place in (1..what.len()).rev() {

@@ -7,6 +7,7 @@ mod files;
 mod files_broken;
 mod files_disk;
 mod files_stored;
+mod files_storm;
 mod kept;
 mod life;
 mod no_bus;

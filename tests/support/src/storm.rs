@@ -76,6 +76,21 @@ pub enum Breakage {
     Asleep(Side, Duration),
 }
 
+impl Breakage {
+    /// All that needs no network namespace, where who is asleep is so for that long.
+    pub fn anywhere(asleep: Duration) -> [Breakage; 7] {
+        [
+            Breakage::Command(Side::Sender),
+            Breakage::Command(Side::Receiver),
+            Breakage::Service(Side::Sender),
+            Breakage::Service(Side::Receiver),
+            Breakage::Connections,
+            Breakage::Asleep(Side::Sender, asleep),
+            Breakage::Asleep(Side::Receiver, asleep),
+        ]
+    }
+}
+
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
