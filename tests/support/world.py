@@ -241,15 +241,15 @@ class Runner:
 
     def main(self):
         wanted = sys.argv[1:]
-        passed = failed = 0
+        passed, failed = 0, []
         for function in self.scenarios:
             if wanted and not any(word in function.__name__ for word in wanted):
                 continue
             begun = time.monotonic()
             try:
                 function()
-            except Exception:
-                failed += 1
+            except Exception as error:
+                failed.append(f"FAILED {function.__name__}: {type(error).__name__}: {error}")
                 print(f"FAILED {function.__name__}: {function.__doc__.splitlines()[0]}")
                 traceback.print_exc(file=sys.stdout)
             else:
@@ -258,5 +258,8 @@ class Runner:
             finally:
                 _close_all()
             sys.stdout.flush()
-        print(f"{passed} passed, {failed} failed")
+        # Once more, at the end: of a long log that may be all that is kept.
+        for each in failed:
+            print(each)
+        print(f"{passed} passed, {len(failed)} failed")
         return 1 if failed or not passed else 0
