@@ -9,6 +9,7 @@ use std::{
 
 use actors::{
     model::{Error, FileOffer, Resume, Sha256Digest},
+    supervisor::SupervisorConfig,
     testing::{FakeIncomingFile, FakeOffer, FakeStream, StreamCounter, agreed, file_stream},
 };
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future::block_on};
@@ -25,6 +26,7 @@ const BOB: &str = "bob@there";
 const CLAIM: &str = "org.freedesktop.Telepathy.Channel.Interface.Pneuma.Claim1";
 const OPEN: (u32, u32) = (3, 0);
 const COMPLETED: (u32, u32) = (4, 0);
+const LOCAL_ERROR: (u32, u32) = (5, 4);
 
 impl Account<'_> {
     /// A request for a file transfer with what must be said.
@@ -221,6 +223,30 @@ fn a_file_goes_to_the_contact() {
     // It stays until it is closed.
     world.call(&path, name::CHANNEL, "Close", &()).unwrap();
     world.wait("Closed", |event| (event.path == path).then_some(()));
+}
+
+#[test]
+fn an_application_that_writes_and_is_gone_at_once_is_not_waited_for() {
+    let grace = Duration::from_secs(1);
+    let planned = SupervisorConfig {
+        vanished_grace: grace,
+        ..SupervisorConfig::default()
+    };
+    let world = World::with(|builder| builder.persist(true).supervisor(planned));
+    let (account, path) = sending(&world, 5);
+    let address = socket(&world, &path, "ProvideFile", None);
+    let (near, _far) = file_stream(1024, false, &StreamCounter::default());
+    let contact = account.session.files().remove(0).1;
+    contact
+        .send_blocking(Ok(agreed(Resume::default(), near)))
+        .unwrap();
+    assert_eq!(state(&world), (2, 0));
+    assert_eq!(state(&world), OPEN);
+    let mut application = TcpStream::connect(address).unwrap();
+    application.write_all(b"he").unwrap();
+    drop(application);
+    // One that was looked at before it had gone has ended before the size; that is its error, too.
+    assert_eq!(state(&world), LOCAL_ERROR);
 }
 
 #[test]

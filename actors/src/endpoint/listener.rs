@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use async_channel::Sender;
 use futures_lite::{FutureExt as _, future::yield_now};
 use rustix::io::Errno;
 
@@ -72,15 +73,18 @@ where
     D: FnMut(Accepted) -> F + Send,
     F: Future<Output = bool> + Send + 'static,
 {
-    listen_until(listening, slots, clock, deliver, stop, &Faults::default()).await
+    let (vanished, faults) = (None, Faults::default());
+    listen_until(listening, slots, clock, deliver, vanished, stop, &faults).await
 }
 
-/// The same, until a test kills it.
+/// The same, until a test kills it. `vanished` hears of a client that was gone before it could be let in;
+/// of several, while one is unheard, only once.
 pub(crate) async fn listen_until<D, F>(
     listening: Arc<Listening>,
     slots: Slots,
     clock: Arc<dyn Clock>,
     deliver: D,
+    vanished: Option<Sender<()>>,
     stop: &Stop,
     faults: &Faults,
 ) -> Exit
@@ -103,6 +107,7 @@ where
         kernel: None,
         pause: FIRST_PAUSE,
         resume: None,
+        vanished,
         faults,
     };
     let run = async { listener.run(deliver).await.unwrap_or_else(Exit::Failed) };
@@ -119,6 +124,7 @@ struct Listener<'a> {
     pause: Duration,
     /// Before this no client is accepted.
     resume: Option<Time>,
+    vanished: Option<Sender<()>>,
     faults: &'a Faults,
 }
 
@@ -319,6 +325,10 @@ impl Listener<'_> {
             tracing::warn!(%address, %why, refused, "refused a local connection");
         }
         accepted.stream.reset();
+        if let Some(vanished) = self.vanished.as_ref().filter(|_| why.has_vanished()) {
+            // One that is unheard says it all.
+            vanished.try_send(()).ok();
+        }
     }
 
     /// How long to do nothing about clients after this error.

@@ -43,6 +43,11 @@ pub struct SupervisorConfig {
     /// to provide a file that is wanted, to connect to its socket, to open the bytestream that was agreed
     /// on, to say that all that it was handed is stored. Then it is cancelled.
     pub application_limit: Duration,
+    /// How long a file transfer whose bytes could flow waits for another application when one has connected
+    /// and was gone before it could be let in: by TCP the kernel does not say any more whose a closed
+    /// socket was. Then it is cancelled. Another user of this machine can do that, too, and shorten to
+    /// this what an application may take to connect.
+    pub vanished_grace: Duration,
     /// How often an actor may fail.
     pub restart: RestartPolicy,
     /// Where tests kill actors; nothing at all in what we ship.
@@ -62,6 +67,7 @@ impl Default for SupervisorConfig {
             tree_limit: Duration::from_secs(5),
             meter_period: Duration::from_secs(1),
             application_limit: Duration::from_secs(600),
+            vanished_grace: Duration::from_secs(10),
             restart: RestartPolicy::default(),
             faults: Faults::default(),
         }

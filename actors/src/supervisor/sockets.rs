@@ -6,6 +6,8 @@ use std::sync::{
     atomic::{AtomicU8, Ordering},
 };
 
+use async_channel::Sender;
+
 use crate::{
     endpoint::{self, EndpointConfig, Introduction, Listening, Slot, Slots},
     model::{AccessControl, AccessRule, AddressType, ConnectionParameter, Result, SocketAddress},
@@ -35,6 +37,9 @@ pub struct ListenJob {
     pub slots: Slots,
     /// Where each connection goes. `false`: nobody takes them any more.
     pub deliver: Box<dyn FnMut(AcceptedSocket) -> BoxFuture<'static, bool> + Send>,
+    /// Who wants to know of an application that connected and was gone before it could be let in; with
+    /// room for one word, which says it of all.
+    pub vanished: Option<Sender<()>>,
     /// Ends the listener.
     pub stop: Stop,
 }
@@ -178,6 +183,7 @@ impl ListeningSocket for SystemListening {
         let ListenJob {
             slots,
             mut deliver,
+            vanished,
             stop,
         } = job;
         Box::pin(async move {
@@ -188,7 +194,8 @@ impl ListeningSocket for SystemListening {
                 })
             };
             let (socket, clock) = (self.socket.clone(), self.clock.clone());
-            endpoint::listen_until(socket, slots, clock, deliver, &stop, &self.faults).await
+            let faults = &self.faults;
+            endpoint::listen_until(socket, slots, clock, deliver, vanished, &stop, faults).await
         })
     }
 }

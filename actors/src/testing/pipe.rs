@@ -233,6 +233,13 @@ impl Duplex for FakeStream {
     }
 }
 
+impl FakeStream {
+    /// Whether the other end was dropped.
+    pub(super) fn is_left(&self) -> bool {
+        lock(&self.shared).directions[1 - self.side].reader_gone
+    }
+}
+
 impl Drop for FakeStream {
     fn drop(&mut self) {
         self.counter.0.fetch_sub(1, Ordering::Relaxed);

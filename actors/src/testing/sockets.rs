@@ -27,7 +27,7 @@ use crate::{
 const CAPACITY: usize = 4096;
 
 /// The sockets of a machine that is not there: Unix with Localhost and Credentials, IPv4 with
-/// Localhost and Port. With Credentials a byte goes first, as it does in the kernel's; but a listener
+/// Localhost and Port. An IPv4 client that has gone before it is accepted is refused. With Credentials a byte goes first, as it does in the kernel's; but a listener
 /// waits for one client's byte at a time. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FakeSockets {
@@ -249,13 +249,27 @@ struct FakeListening {
     in_hand: Mutex<Option<InHand>>,
 }
 
-/// A client that was accepted, and whether its byte is still to come.
+/// A client that was accepted, whether it was gone by then, and whether its byte is still to come.
 struct InHand {
     accepted: AcceptedSocket,
+    vanished: bool,
     wants_byte: bool,
 }
 
 impl FakeListening {
+    /// Lets the client in hand go if it cannot be let in. Whether it was so.
+    fn refuse(&self, vanished: Option<&Sender<()>>) -> bool {
+        let mut in_hand = lock(&self.in_hand);
+        if !in_hand.as_ref().is_some_and(|client| client.vanished) {
+            return false;
+        }
+        *in_hand = None;
+        if let Some(vanished) = vanished {
+            vanished.try_send(()).ok();
+        }
+        true
+    }
+
     /// Takes the byte of the client in hand. One that ends instead counts as having said it, and is
     /// delivered as it is.
     fn poll_byte(&self, context: &mut Context<'_>) -> Poll<()> {
@@ -288,6 +302,7 @@ impl ListeningSocket for FakeListening {
     fn listen(self: Arc<Self>, mut job: ListenJob) -> BoxFuture<'static, Exit> {
         Box::pin(async move {
             let faults = self.sockets.faults.clone();
+            let vanished = job.vanished.take();
             let work = async {
                 loop {
                     if lock(&self.in_hand).is_none() {
@@ -300,9 +315,12 @@ impl ListeningSocket for FakeListening {
                         let Ok(stream) = accepting.await? else {
                             return Ok(Exit::Finished);
                         };
+                        let by_tcp = matches!(self.address, SocketAddress::Ipv4(_));
+                        let vanished = by_tcp && stream.is_left();
                         let stream: Box<dyn Duplex> = Box::new(stream);
                         *lock(&self.in_hand) = Some(InHand {
                             accepted: AcceptedSocket { stream, slot },
+                            vanished,
                             wants_byte: self.wants_byte,
                         });
                         faults.hit(FaultPoint::ListenerAccepted)?;
@@ -313,6 +331,9 @@ impl ListeningSocket for FakeListening {
                         .survive(FaultPoint::ListenerChecking, checking)
                         .await?;
                     faults.hit(FaultPoint::ListenerChecked)?;
+                    if self.refuse(vanished.as_ref()) {
+                        continue;
+                    }
                     if self.wants_byte {
                         let hearing = poll_fn(|context| self.poll_byte(context));
                         faults.survive(FaultPoint::ListenerHearing, hearing).await?;

@@ -7,3 +7,4 @@ mod receiving;
 mod sending;
 mod storing;
 mod support;
+mod vanishing;

@@ -82,6 +82,19 @@ pub(super) enum Refusal {
     Unknown(#[from] io::Error),
 }
 
+impl Refusal {
+    /// Whether it came and went: it was refused because there is nobody left to look at.
+    pub(super) fn has_vanished(&self) -> bool {
+        match self {
+            Refusal::Gone => true,
+            Refusal::State(state) => matches!(state, TcpState::Other(_)),
+            // Reset before its address could be asked for.
+            Refusal::Unknown(error) => error.kind() == io::ErrorKind::NotConnected,
+            Refusal::Uid(_) | Refusal::Elsewhere(..) | Refusal::Silent => false,
+        }
+    }
+}
+
 impl Admission {
     pub(super) fn new(rule: AccessRule, config: &EndpointConfig) -> Self {
         // What is relaxed is `Localhost`; `Credentials` means the user's own processes everywhere.

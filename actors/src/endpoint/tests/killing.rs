@@ -54,6 +54,7 @@ fn three_clients(
                 slots.clone(),
                 clock,
                 deliver,
+                None,
                 &stop,
                 &faults,
             );

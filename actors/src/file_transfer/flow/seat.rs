@@ -25,23 +25,41 @@ use crate::{
 pub(crate) struct Seat {
     socket: Option<Box<dyn Duplex>>,
     coming: Pin<Box<Receiver<Box<dyn Duplex>>>>,
+    vanished: Pin<Box<Receiver<()>>>,
+    clock: Arc<dyn Clock>,
+    grace: Duration,
     patience: BoxFuture<'static, ()>,
+    /// Runs once one has vanished, each time anew.
+    last_patience: Option<BoxFuture<'static, ()>>,
     left_alone: Arc<AtomicBool>,
 }
 
+/// Where the application comes from, and until when.
+pub(crate) struct Coming {
+    pub(crate) socket: Receiver<Box<dyn Duplex>>,
+    /// Says that one was gone before it could be let in.
+    pub(crate) vanished: Receiver<()>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// How long the seat may be empty.
+    pub(crate) within: Duration,
+    /// How long it may be empty after one has vanished. That may have been before there was a seat; it counts
+    /// from when the seat is there, so that an application that connects only once the transfer is open has
+    /// that time, whoever else knocked before.
+    pub(crate) grace: Duration,
+}
+
 impl Seat {
-    /// A seat for what comes from there, and until when it may be empty: from now for so long. Afterwards
-    /// `left_alone` says whether the application had gone by itself.
-    pub(crate) fn new(
-        coming: Receiver<Box<dyn Duplex>>,
-        clock: &dyn Clock,
-        patience: Duration,
-        left_alone: Arc<AtomicBool>,
-    ) -> Self {
+    /// A seat for what comes from there; its time runs from now. Afterwards `left_alone` says whether the
+    /// application had gone by itself.
+    pub(crate) fn new(coming: Coming, left_alone: Arc<AtomicBool>) -> Self {
         Seat {
             socket: None,
-            coming: Box::pin(coming),
-            patience: clock.sleep(patience),
+            coming: Box::pin(coming.socket),
+            vanished: Box::pin(coming.vanished),
+            patience: coming.clock.sleep(coming.within),
+            clock: coming.clock,
+            grace: coming.grace,
+            last_patience: None,
             left_alone,
         }
     }
@@ -57,8 +75,7 @@ impl Seat {
         if self.socket.is_none() {
             if let Poll::Ready(Some(socket)) = self.coming.as_mut().poll_next(context) {
                 self.socket = Some(socket);
-            } else if self.patience.as_mut().poll(context).is_ready() {
-                let why = "no application has connected to transfer the file";
+            } else if let Poll::Ready(why) = self.poll_patience(context) {
                 return Poll::Ready(Err(FlowEnd::LocalError(Error::NotAvailable(why.into()))));
             }
         }
@@ -66,6 +83,23 @@ impl Seat {
             Some(socket) => Poll::Ready(Ok(socket)),
             None => Poll::Pending,
         }
+    }
+
+    /// Waits until it has been empty for too long, and gives a sentence about that.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<&'static str> {
+        while let Poll::Ready(Some(())) = self.vanished.as_mut().poll_next(context) {
+            self.last_patience = Some(self.clock.sleep(self.grace));
+        }
+        if let Some(patience) = &mut self.last_patience
+            && patience.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(
+                "the application that connected to transfer the file was gone before it could be let in; \
+                 it has to keep its socket open until the transfer is over",
+            );
+        }
+        let why = "no application has connected to transfer the file";
+        self.patience.as_mut().poll(context).map(|()| why)
     }
 
     /// The application, if it has come.

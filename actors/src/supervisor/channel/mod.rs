@@ -185,8 +185,14 @@ where
         self.run_sibling(SiblingKind::Announcer, stopper, Box::pin(announcer.run()));
     }
 
-    /// Starts the listener on a socket that is there already, the first or a successor.
-    pub(super) fn start_listener(&mut self, socket: Arc<dyn ListeningSocket>, slots: Slots) {
+    /// Starts the listener on a socket that is there already, the first or a successor. `vanished` hears of
+    /// applications that were gone before they could be let in.
+    pub(super) fn start_listener(
+        &mut self,
+        socket: Arc<dyn ListeningSocket>,
+        slots: Slots,
+        vanished: Option<Sender<()>>,
+    ) {
         let (stopper, stop) = Stopper::new();
         let faults = self.world.config.faults.clone();
         let notes = self.notes.0.clone();
@@ -209,6 +215,7 @@ where
         let job = ListenJob {
             slots,
             deliver: Box::new(deliver),
+            vanished,
             stop,
         };
         let listening = async move {

@@ -36,7 +36,7 @@ use futures_lite::FutureExt as _;
 
 use crate::{
     file_transfer::{
-        flow::{Known, Progress, Receiving, Reports, Seat, Sending, Wire},
+        flow::{Coming, Known, Progress, Receiving, Reports, Seat, Sending, Wire},
         frames::{self, AbortReason, Word},
         state::FlowEnd,
     },
@@ -75,6 +75,8 @@ pub(super) struct Orders {
     pub(super) flow: Receiver<()>,
     /// The application.
     pub(super) socket: Receiver<Box<dyn Duplex>>,
+    /// An application was gone before it could be let in.
+    pub(super) vanished: Receiver<()>,
     /// What the application has stored.
     pub(super) reports: Receiver<u64>,
     /// End it. Its being closed is an order too.
@@ -86,6 +88,8 @@ pub(super) struct Reins {
     pub(super) start: Sender<Start>,
     pub(super) flow: Sender<()>,
     pub(super) socket: Sender<Box<dyn Duplex>>,
+    /// The listener's.
+    pub(super) vanished: Sender<()>,
     pub(super) reports: Sender<u64>,
     pub(super) stop: Sender<AbortReason>,
 }
@@ -95,6 +99,7 @@ pub(super) fn orders() -> (Reins, Orders) {
     let start = async_channel::bounded(1);
     let flow = async_channel::bounded(1);
     let socket = async_channel::bounded(1);
+    let vanished = async_channel::bounded(1);
     let reports = async_channel::bounded(1);
     let stop = async_channel::bounded(1);
     (
@@ -102,6 +107,7 @@ pub(super) fn orders() -> (Reins, Orders) {
             start: start.0,
             flow: flow.0,
             socket: socket.0,
+            vanished: vanished.0,
             reports: reports.0,
             stop: stop.0,
         },
@@ -109,6 +115,7 @@ pub(super) fn orders() -> (Reins, Orders) {
             start: start.1,
             flow: flow.1,
             socket: socket.1,
+            vanished: vanished.1,
             reports: reports.1,
             stop: stop.1,
         },
@@ -130,6 +137,7 @@ pub(super) struct Carrier {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) opening_limit: Duration,
     pub(super) application_limit: Duration,
+    pub(super) vanished_grace: Duration,
     pub(super) farewell_limit: Duration,
     pub(super) faults: Faults,
     pub(super) notes: Sender<Note<FlowNote>>,
@@ -369,9 +377,14 @@ impl Carrier {
     }
 
     fn seat(&self, open: &Open) -> Seat {
-        let coming = self.orders.socket.clone();
-        let left_alone = open.left_alone.clone();
-        Seat::new(coming, &*self.clock, self.application_limit, left_alone)
+        let coming = Coming {
+            socket: self.orders.socket.clone(),
+            vanished: self.orders.vanished.clone(),
+            clock: self.clock.clone(),
+            within: self.application_limit,
+            grace: self.vanished_grace,
+        };
+        Seat::new(coming, open.left_alone.clone())
     }
 
     async fn open(

@@ -228,7 +228,9 @@ impl Channel {
             SiblingKind::Announcer => self.shell.start_announcer(),
             SiblingKind::Listener => {
                 if let Some(socket) = self.listening.clone() {
-                    self.shell.start_listener(socket, self.slots.clone());
+                    let vanished = self.reins.as_ref().map(|reins| reins.vanished.clone());
+                    self.shell
+                        .start_listener(socket, self.slots.clone(), vanished);
                 }
             }
             SiblingKind::Transfer => {
@@ -257,6 +259,7 @@ impl Channel {
             clock: world.clock.clone(),
             opening_limit: world.config.opening_limit,
             application_limit: world.config.application_limit,
+            vanished_grace: world.config.vanished_grace,
             farewell_limit: world.config.farewell_limit,
             faults: world.config.faults.clone(),
             notes: self.shell.notes.0.clone(),

@@ -39,7 +39,7 @@ impl Channel {
             }
             SiblingKind::Listener => {
                 if let Some(socket) = self.listening.clone() {
-                    self.shell.start_listener(socket, self.slots.clone());
+                    self.shell.start_listener(socket, self.slots.clone(), None);
                 }
                 return;
             }
