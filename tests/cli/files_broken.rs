@@ -6,7 +6,7 @@
 
 use std::{fs, time::Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use support::{PATIENCE, storm::reset_connections};
 
 use crate::{
@@ -16,6 +16,11 @@ use crate::{
 
 /// Larger than what all sockets and buffers between two commands can hold.
 const SIZE: usize = 96 * 1024 * 1024;
+
+fn process(id: u32) -> Pid {
+    let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+    id.expect("a process")
+}
 
 /// A transfer of `large` from Alice to Bob that has begun and stands still.
 struct Caught {
@@ -143,9 +148,7 @@ fn a_killed_service_of_the_sender_s_is_started_again() {
 #[test]
 fn what_resets_every_connection_between_the_two_stops_nothing() {
     let mut caught = Caught::new();
-    let service = caught.files.two.alice.person().manager_id();
-    let service = i32::try_from(service).ok().and_then(Pid::from_raw);
-    reset_connections(service.expect("a process"));
+    reset_connections(process(caught.files.two.alice.person().manager_id()));
     caught.sending.event("broken");
     caught.receiving.signal(Signal::CONT);
     assert!(caught.receiving.event("flowing")["offset"].as_u64() > Some(0));
@@ -186,4 +189,32 @@ fn what_the_receiver_has_is_compared_and_not_believed() {
     let mut receiving = caught.files.receiving(&["--once"]);
     assert_eq!(receiving.event("flowing")["offset"], 0);
     Caught::arrived(&caught.files, &caught.bytes, caught.sending, receiving);
+}
+
+#[test]
+fn a_receiver_killed_before_it_has_connected_keeps_nobody_waiting() {
+    let files = Files::new();
+    let bytes = noise(1000);
+    files.file("small", &bytes);
+    let mut receiving = files.receiving(&[]);
+    receiving.signal(Signal::STOP);
+    let mut sending = files.sending(&["small"]);
+    files.two.bob.person().wait_for("an offer", |event| {
+        (event.member == "NewChannels").then_some(())
+    });
+    // So nothing is there to connect for: what the receiver agrees to cannot be opened.
+    let service = process(files.two.alice.person().manager_id());
+    kill_process(service, Signal::STOP).expect("it runs");
+    receiving.signal(Signal::CONT);
+    receiving.event("accepted");
+    receiving.signal(Signal::KILL);
+    assert_eq!(receiving.finish().code, None);
+    kill_process(service, Signal::CONT).expect("it runs");
+    sending.event("broken");
+    let receiving = files.receiving(&["--once"]);
+    sending.event("completed");
+    sending.finish().succeeded();
+    receiving.finish().succeeded();
+    files.is_there("small", &bytes);
+    assert_eq!(files.has(), ["small"]);
 }

@@ -1,9 +1,13 @@
-//! Applications that connect by TCP and are gone before they can be let in.
+//! Applications that are gone before they have begun: before they could be let in, which happens by TCP, and
+//! before they have connected at all.
 
 use std::time::Duration;
 
 use actors::{
-    file_transfer::FileTransferMessage,
+    file_transfer::{
+        FileTransferMessage,
+        frames::{AbortReason, Word, header},
+    },
     model::{
         AccessRule, AddressType, Error, FileTransferReason, FileTransferState, Resume,
         SocketAddress,
@@ -170,4 +174,22 @@ fn a_listener_or_a_transfer_that_dies_meanwhile_loses_nothing_of_it() {
         });
         world.finish();
     }
+}
+
+#[test]
+fn a_receiver_that_closes_before_it_has_connected_has_not_said_no() {
+    let world = World::new();
+    world.sim.run(async {
+        let (channel, offer) = world.offered(file(SIZE)).await;
+        accept(&channel, Resume::default()).await.unwrap();
+        let (_, mut contact) = offer.open(CAPACITY, true, &world.counter).await;
+        contact.write_all(&header(0)).await.unwrap();
+        wait_state(&channel, FileTransferState::Open).await;
+        // What closes it may be what tidies up behind a crash.
+        close(&channel).await;
+        assert_eq!(channel.view.get().reason, FileTransferReason::LocalStopped);
+        let words = hear_words(&mut contact).await;
+        assert_eq!(words, [Word::Abort(AbortReason::Failed)]);
+    });
+    world.finish();
 }

@@ -393,6 +393,14 @@ impl Transfer {
         self.remote.call(names::CLAIM, "Claim", &()).await
     }
 
+    /// Takes that back.
+    ///
+    /// # Errors
+    /// What the service answers.
+    pub async fn release(&self) -> Result<()> {
+        self.remote.call(names::CLAIM, "Release", &()).await
+    }
+
     /// Closes the channel if the transfer was cancelled, which nobody else may do; one that another program
     /// took stays.
     ///

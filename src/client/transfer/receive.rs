@@ -23,7 +23,7 @@ use std::{
 };
 
 use actors::{
-    model::FileTransferState,
+    model::{FileTransferState, SocketAddress},
     runtime::{Clock, Stop},
 };
 use futures_lite::FutureExt as _;
@@ -142,7 +142,7 @@ async fn through(
     } else {
         Resume::default()
     };
-    let address = transfer.accept(&from).await?;
+    let address = take(transfer, &from).await?;
     watch(Progress::Agreed);
     if let Some(end) = open(&mut following).await? {
         return Ok(end);
@@ -157,6 +157,7 @@ async fn through(
             return following.verdict(connection.bus()).await;
         }
     };
+    let_go(transfer).await;
     let inlet = Inlet::from(socket, offset);
     let _leash = Leash(inlet.clone());
     let most = most
@@ -265,6 +266,35 @@ async fn through(
     Ok(end)
 }
 
+/// Agrees to what a contact sends, and holds the channel: were this program killed before the service has its
+/// socket, nothing else would say so, and the service and the sender would wait for it.
+///
+/// # Errors
+/// As [`receive`].
+async fn take(transfer: &Transfer, from: &Resume) -> Result<SocketAddress> {
+    match transfer.claim().await {
+        Err(error) if error.kind == Kind::NotYours => {
+            let why = "another program is taking this file";
+            return Err(Error::new(Kind::NotAvailable, why));
+        }
+        // A service that knows no claims.
+        Err(error) if error.kind == Kind::NotImplemented => {}
+        answer => answer?,
+    }
+    let taken = transfer.accept(from).await;
+    if taken.is_err() {
+        let_go(transfer).await;
+    }
+    taken
+}
+
+/// The service has our socket, which says by itself when this program is gone; or the file is another's.
+async fn let_go(transfer: &Transfer) {
+    if let Err(error) = transfer.release().await {
+        tracing::debug!(%error, "a transfer's channel could not be let go");
+    }
+}
+
 /// Whether what has come is all there is, and what was sent.
 async fn is_all(clock: &dyn Clock, transfer: &Transfer, at: u64) -> bool {
     for _ in 0..REPORTS {
@@ -341,7 +371,7 @@ async fn confirm_open(connection: &Connection, transfer: &Transfer, size: u64) -
         // The id that lasts stands for the file as it was.
         stored: None,
     };
-    let address = transfer.accept(&from).await?;
+    let address = take(transfer, &from).await?;
     if let Some(end) = open(&mut following).await? {
         return Ok(end);
     }
@@ -349,6 +379,7 @@ async fn confirm_open(connection: &Connection, transfer: &Transfer, size: u64) -
     let Ok(socket) = connect(address).await else {
         return following.verdict(connection.bus()).await;
     };
+    let_go(transfer).await;
     let inlet = Inlet::from(socket, offset);
     let _leash = Leash(inlet.clone());
     let other = || {

@@ -20,7 +20,7 @@
 //! | the application ends before the size, goes on behind it, breaks, or never connects | `LocalError` |
 //! | it connects and is gone before it could be let in, and no other comes soon | `LocalError` |
 //! | an application that says what it stores breaks off, or is silent for too long, before it has said that of all | `LocalError` |
-//! | the channel is closed | `Stopped`; the contact hears that something went wrong where the receiving application had gone by then: what closed it was most likely what tidies up behind a crash |
+//! | the channel is closed | `Stopped`; the contact hears that something went wrong where the receiving application had gone by then, or had not come: what closed it was most likely what tidies up behind a crash |
 //! | the contact says that its user stopped it | `RemoteStopped` |
 //! | without frames, the contact closes the stream half way | `RemoteStopped` |
 //! | the contact says that something went wrong, or sends what is no frame | `RemoteError` |

@@ -24,6 +24,8 @@ use crate::{
 /// [`Seat::leave`] is reset: an end of file would claim that everything has arrived.
 pub(crate) struct Seat {
     socket: Option<Box<dyn Duplex>>,
+    /// One has come, whatever became of it.
+    taken: bool,
     coming: Pin<Box<Receiver<Box<dyn Duplex>>>>,
     vanished: Pin<Box<Receiver<()>>>,
     clock: Arc<dyn Clock>,
@@ -50,10 +52,11 @@ pub(crate) struct Coming {
 
 impl Seat {
     /// A seat for what comes from there; its time runs from now. Afterwards `left_alone` says whether the
-    /// application had gone by itself.
+    /// application had gone by itself, or had never come.
     pub(crate) fn new(coming: Coming, left_alone: Arc<AtomicBool>) -> Self {
         Seat {
             socket: None,
+            taken: false,
             coming: Box::pin(coming.socket),
             vanished: Box::pin(coming.vanished),
             patience: coming.clock.sleep(coming.within),
@@ -75,6 +78,7 @@ impl Seat {
         if self.socket.is_none() {
             if let Poll::Ready(Some(socket)) = self.coming.as_mut().poll_next(context) {
                 self.socket = Some(socket);
+                self.taken = true;
             } else if let Poll::Ready(why) = self.poll_patience(context) {
                 return Poll::Ready(Err(FlowEnd::LocalError(Error::NotAvailable(why.into()))));
             }
@@ -118,6 +122,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        if !self.taken {
+            self.left_alone.store(true, Ordering::Relaxed);
+        }
         if let Some(socket) = &mut self.socket {
             self.left_alone
                 .store(socket.is_hung_up(), Ordering::Relaxed);

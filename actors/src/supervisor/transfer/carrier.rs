@@ -148,7 +148,7 @@ struct Open {
     wire: Wire,
     framed: bool,
     sending: bool,
-    /// Whether the application had gone by itself, once the flow is over.
+    /// Whether the application had gone by itself, or had never come, once the flow is over.
     left_alone: Arc<AtomicBool>,
 }
 
@@ -407,8 +407,8 @@ impl Carrier {
 
 impl Open {
     /// What the contact is told of a stop. Mission Control closes the channels of a program that crashed,
-    /// often before its socket is missed; nobody has stopped anything then, and the sender may offer it
-    /// again.
+    /// often before its socket is missed, or before it had one, and so does a claim; nobody has stopped
+    /// anything then, and the sender may offer it again.
     fn reason(&self, why: AbortReason) -> AbortReason {
         if !self.sending && self.left_alone.load(Ordering::Relaxed) {
             return AbortReason::Failed;
