@@ -116,6 +116,7 @@ pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
         left: Cell::new(wish.count),
         all_of: RefCell::default(),
         broke: Cell::new(false),
+        packed: Cell::new(false),
     };
     let mut tries = Again::new();
     let mut began = false;
@@ -146,6 +147,10 @@ pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
     if receiving.broke.get() {
         return Err(Failure::Interrupted);
     }
+    if receiving.packed.get() {
+        let why = "a folder could not be unpacked, and its archive is kept, as was said before";
+        return Err(Failure::new(Code::Failed, "not-unpacked", why));
+    }
     Ok(())
 }
 
@@ -161,6 +166,8 @@ struct Receiving<'a> {
     all_of: RefCell<HashSet<String>>,
     /// Ctrl-C stopped something half way.
     broke: Cell<bool>,
+    /// A folder could not be unpacked.
+    packed: Cell<bool>,
 }
 
 /// Who sends, by id, key and trust.
@@ -198,7 +205,13 @@ impl Receiving<'_> {
                     self.one_less();
                 }
                 // What lies there from before must not keep anything else from arriving.
-                Err(error) => self.remark(format!("{}.", safe(&error.message))),
+                Err(error) => {
+                    self.remark(format!("{}.", safe(&error.message)));
+                    if error.kind == Kind::BadAnswer {
+                        self.one_less();
+                        self.packed.set(true);
+                    }
+                }
             }
         }
         Ok(())
@@ -426,10 +439,11 @@ impl Receiving<'_> {
                 let finished = smol::unblock(move || partial.finish()).await;
                 let finished = match finished {
                     Ok(finished) => finished,
-                    // A folder that is none. It is as if it had never been, and the next one may do better.
+                    // A folder that is none. The next one may do better.
                     Err(error) if error.kind == Kind::BadAnswer => {
+                        self.one_less();
                         return self
-                            .broken(&sender, &offer, &error, 0)
+                            .not_unpacked(&sender, &offer, &error)
                             .map_err(Ended::Failed);
                     }
                     Err(error) => return Err(Ended::Failed(error.into())),

@@ -8,7 +8,7 @@ use super::{Receiving, Sender};
 use crate::{
     cli::{
         bars::Bar,
-        failure::Outcome,
+        failure::{Code, Failure, Outcome},
         text::{bytes, fingerprint, quoted, quoted_short, safe},
     },
     client::{
@@ -116,6 +116,33 @@ impl Receiving<'_> {
             ));
             Ok(())
         })
+    }
+
+    /// A folder whose archive has arrived and cannot be unpacked; `why` says where it is kept. Where it was the
+    /// last that was to come, that is what the command ends with.
+    pub(super) fn not_unpacked(&self, sender: &Sender, offer: &Offer, why: &Error) -> Outcome {
+        self.bars.aside(|| {
+            self.app.out.record(&json!({
+                "event": "not-unpacked",
+                "contact": sender.id,
+                "name": offer.name,
+                "id": offer.id.map(|id| id.to_string()),
+                "size": offer.size,
+                "message": why.message,
+            }))
+        })?;
+        let sentence = format!(
+            "{} of {} is no folder here: {}",
+            quoted_short(&offer.name),
+            safe(&sender.id),
+            safe(&why.message)
+        );
+        if self.left.get() == Some(0) {
+            return Err(Failure::new(Code::Failed, "not-unpacked", sentence));
+        }
+        self.packed.set(true);
+        self.remark(format!("{sentence}."));
+        Ok(())
     }
 
     /// What has arrived before, and its sender did not know.

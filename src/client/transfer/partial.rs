@@ -330,7 +330,8 @@ impl Partial {
     ///
     /// # Errors
     /// What the system says; it is still there under the name it had. [`Kind::BadAnswer`] for a folder
-    /// that cannot be unpacked, now or later: it is thrown away.
+    /// that cannot be unpacked, now or later: its archive, which its sender knows to be here, is kept under a
+    /// name that the sentence says, and counts as having arrived.
     pub fn finish(self) -> Result<Finished> {
         if !self.record.verified {
             return Err(Error::new(
@@ -342,8 +343,7 @@ impl Partial {
         let (settled, unpacked) = if self.record.is_folder {
             match self.unpack(&name) {
                 Err(error) if error.kind == Kind::BadAnswer => {
-                    self.discard();
-                    return Err(error);
+                    return Err(self.keep_archive(&name, &error));
                 }
                 unpacked => unpacked.map(|(name, unpacked)| (name, Some(unpacked)))?,
             }
@@ -384,6 +384,27 @@ impl Partial {
             settled.map_err(|error| self.unnamed(name, error))?,
             unpacked,
         ))
+    }
+
+    /// Gives the archive of a folder that cannot be unpacked a name of its own. Says so.
+    fn keep_archive(&self, folder: &SafeName, why: &Error) -> Error {
+        let name = SafeName::of(&format!("{}.tar", folder.as_str()));
+        let settled = self.target.settle(&self.record.part, &name);
+        let settled = settled.and_then(|settled| self.target.sync().map(|()| settled));
+        let settled = match settled {
+            Ok(settled) => settled,
+            Err(error) => return self.unnamed(&name, error),
+        };
+        if let Some(records) = &self.records {
+            records.arrive(&self.record);
+        }
+        let place = self.target.place(&settled);
+        let sentence = format!(
+            "{}; its archive is kept as {}",
+            why.message,
+            place.display()
+        );
+        Error::new(Kind::BadAnswer, sentence)
     }
 
     /// Permissions and date as the sender says, as far as they are for others to say.

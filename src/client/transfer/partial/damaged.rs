@@ -38,11 +38,20 @@ fn what_is_shorter_than_was_said_gets_no_name() {
 }
 
 #[test]
-fn a_folder_that_is_none_does_not_stay_to_be_tried_for_ever() {
+fn a_folder_that_is_none_is_kept_as_the_archive_that_came() {
     let home = tempfile::tempdir().unwrap();
     let (mut partial, records) = partial(&home, Shape::Folder, &[7; 600]);
     partial.verified(600).unwrap();
-    assert_eq!(partial.finish().unwrap_err().kind, Kind::BadAnswer);
+    fs::write(home.path().join("in/tree.tar"), "mine").unwrap();
+    let error = partial.finish().unwrap_err();
+    assert_eq!(error.kind, Kind::BadAnswer);
+    let kept = home.path().join("in/tree (2).tar");
+    let said = format!("; its archive is kept as {}", kept.display());
+    assert!(error.message.ends_with(&said), "{error}");
+    assert_eq!(fs::read(kept).unwrap(), [7; 600]);
+    // Nothing else is left, and it is not tried for ever.
     let left = fs::read_dir(home.path().join("in")).unwrap().count();
-    assert_eq!((left, records.all_receiving().len()), (0, 0));
+    assert_eq!((left, records.all_receiving().len()), (2, 0));
+    let id = actors::model::BytestreamId([7; 16]);
+    assert_eq!(records.arrived("aabb", id), Some(600));
 }
