@@ -4,10 +4,18 @@
 //! A transfer is caught in the middle by stopping the receiving command as soon as something has arrived: from
 //! there on it moves no more than what the sockets between hold.
 
-use std::{fs, time::Instant};
+use std::{
+    env, fs,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{PATIENCE, storm::reset_connections};
+use support::{
+    PATIENCE,
+    storm::{ip, reset_connections},
+};
 
 use crate::{
     files::Files,
@@ -16,6 +24,11 @@ use crate::{
 
 /// Larger than what all sockets and buffers between two commands can hold.
 const SIZE: usize = 96 * 1024 * 1024;
+/// For how long somebody sleeps, or the link is down: TCP tries again some times meanwhile. Longer than anybody waits
+/// is what `cargo bench --bench survive` does.
+const A_WHILE: Duration = Duration::from_secs(3);
+/// Set where the network namespace is ours.
+const INSIDE: &str = "PNEUMA_TEST_INSIDE";
 
 fn process(id: u32) -> Pid {
     let id = i32::try_from(id).ok().and_then(Pid::from_raw);
@@ -217,4 +230,82 @@ fn a_receiver_killed_before_it_has_connected_keeps_nobody_waiting() {
     receiving.finish().succeeded();
     files.is_there("small", &bytes);
     assert_eq!(files.has(), ["small"]);
+}
+
+/// One side's service and command sleep for a while; `meanwhile` is what happens first.
+fn sleep(service: u32, command: &Running, meanwhile: impl FnOnce()) {
+    let service = process(service);
+    kill_process(service, Signal::STOP).expect("it runs");
+    command.signal(Signal::STOP);
+    meanwhile();
+    thread::sleep(A_WHILE);
+    kill_process(service, Signal::CONT).expect("it is there");
+    command.signal(Signal::CONT);
+}
+
+/// All of it has arrived, and nothing of it went twice.
+fn arrived_at_once(mut caught: Caught) {
+    let done = caught.sending.event("completed");
+    assert_eq!(done["handed"], SIZE);
+    caught.sending.finish().succeeded();
+    let received = caught.receiving.finish().succeeded();
+    assert!(!received.out.contains("\"broken\""), "{received:?}");
+    caught.files.is_there("large", &caught.bytes);
+}
+
+#[test]
+fn a_sender_that_slept_goes_on_where_it_was() {
+    let caught = Caught::new();
+    let service = caught.files.two.alice.person().manager_id();
+    sleep(service, &caught.sending, || {
+        caught.receiving.signal(Signal::CONT);
+    });
+    arrived_at_once(caught);
+}
+
+#[test]
+fn a_receiver_that_slept_goes_on_where_it_was() {
+    let caught = Caught::new();
+    let service = caught.files.two.bob.person().manager_id();
+    sleep(service, &caught.receiving, || ());
+    arrived_at_once(caught);
+}
+
+/// In a network namespace of its own, whose only link is loopback: this test again, run by `unshare`.
+#[test]
+fn a_link_that_was_down_costs_no_more_than_what_was_on_its_way() {
+    if env::var_os(INSIDE).is_none() {
+        let name = thread::current().name().expect("a test's").to_owned();
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        let ran = command
+            .args(["--net", "--"])
+            .arg(env::current_exe().expect("this program"))
+            .args(["--exact", "--nocapture", &name])
+            .env(INSIDE, "1")
+            .stdin(Stdio::null())
+            .output();
+        let ran = ran.expect("unshare (util-linux) can be run");
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(
+            ran.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        return;
+    }
+    ip(&["link", "set", "lo", "up"]);
+    let caught = Caught::new();
+    ip(&["link", "set", "lo", "down"]);
+    caught.receiving.signal(Signal::CONT);
+    thread::sleep(A_WHILE);
+    ip(&["link", "set", "lo", "up"]);
+    Caught::arrived(
+        &caught.files,
+        &caught.bytes,
+        caught.sending,
+        caught.receiving,
+    );
 }
