@@ -4,10 +4,20 @@
 //! A transfer is caught between its last byte and the verdict by stopping the receiving command while the
 //! sender's pipe is still open, and then closing the pipe.
 
-use std::{fs, io::Write as _, process::Stdio};
+use std::{fs, io::Write as _, path::Path, process::Stdio, sync::Arc};
 
+use actors::{
+    model::BytestreamId,
+    runtime::{Spawner, SystemClock},
+};
+use futures_lite::FutureExt as _;
+use pneuma::client::{
+    Bus, Connection,
+    transfer::{End, Shape, Source, send},
+};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Person, name};
+use smol::{Executor, Timer, block_on};
+use support::{PATIENCE, Person, name};
 
 use crate::{
     files::Files,
@@ -211,4 +221,57 @@ fn what_has_arrived_is_not_confirmed_to_a_contact_that_was_forgotten() {
         .json();
     assert_eq!(contacts[0]["trust"], "unpinned", "nothing was pinned");
     assert_eq!(files.has(), ["a"]);
+}
+
+/// Sends what says that it is a folder and is none, as no `pneuma send` does.
+async fn send_as_a_folder(
+    files: &Files,
+    path: &Path,
+    spawner: Spawner,
+) -> pneuma::client::Result<()> {
+    let address = files.two.alice.person().bus().address();
+    let bus = Bus::at(address, spawner, SystemClock::new()).await?;
+    let connection = Connection::all(&bus).await?.remove(0);
+    let mut events = connection.events().await?;
+    let bob = loop {
+        let mut contacts = connection.contacts().await?.into_iter();
+        if let Some(bob) = contacts.find(|contact| contact.id == files.bob && contact.files) {
+            break bob;
+        }
+        events.next().await?;
+    };
+    let source = Arc::new(Source::open(path)?);
+    let mut offer = source.offer(Some("tree.tar"), BytestreamId([7; 16]));
+    offer.shape = Shape::Folder;
+    let end = send(&connection, bob.handle, &offer, &source, |_| ()).await?;
+    assert_eq!(end, End::Completed);
+    Ok(())
+}
+
+#[test]
+fn a_folder_that_cannot_be_unpacked_is_kept_as_it_came() {
+    let files = Files::new();
+    let bytes = noise(2000);
+    let path = files.file("no archive", &bytes);
+    let mut receiving = files.receiving(&["--count", "2"]);
+    let executor = Arc::new(Executor::new());
+    let sending = send_as_a_folder(&files, &path, Spawner::new(executor.clone()));
+    let late = async {
+        Timer::after(PATIENCE).await;
+        panic!("it was not sent in time")
+    };
+    let sent = block_on(executor.run(sending.or(late)));
+    sent.expect("it was sent");
+    let event = receiving.event("not-unpacked");
+    let kept = files.inn.join("tree.tar");
+    let said = format!("; its archive is kept as {}", kept.display());
+    let message = event["message"].as_str().expect("a sentence");
+    assert!(message.ends_with(&said), "{message}");
+    files.is_there("tree.tar", &bytes);
+    // It is one of the two, and keeps the other from nothing.
+    files.file("another", b"another");
+    files.sending(&["another"]).finish().succeeded();
+    receiving.finish().failed_with_json(1, "not-unpacked");
+    files.is_there("another", b"another");
+    assert_eq!(files.has(), ["another", "tree.tar"]);
 }
