@@ -421,6 +421,20 @@ impl ChannelObject {
             }),
         }
     }
+
+    /// The program that had claimed the channel is gone: it closes, but for a contact's file that the program
+    /// had not taken yet. One that is gone already is fine.
+    pub fn abandon(&self) -> BoxFuture<'static, ()> {
+        match self.clone() {
+            ChannelObject::FileTransfer(transfer) => Box::pin(async move {
+                let told = transfer.address.tell_first(FileTransferMessage::Abandoned);
+                if told.await.is_err() {
+                    tracing::trace!("the transfer was over");
+                }
+            }),
+            tube @ ChannelObject::StreamTube(_) => tube.close(),
+        }
+    }
 }
 
 impl From<StreamTubeObject> for ChannelObject {

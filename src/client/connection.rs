@@ -533,11 +533,21 @@ impl Connection {
             Variant::from(contact),
         );
         // It is an offer at once, and must not outlive us.
-        request.insert(format!("{}.Claimed", names::CLAIM), true.into());
-        let (path, properties): (OwnedObjectPath, HashMap<String, OwnedVariant>) = self
-            .remote
-            .call(names::REQUESTS, "CreateChannel", &request)
-            .await?;
+        let claimed = format!("{}.Claimed", names::CLAIM);
+        request.insert(claimed.clone(), true.into());
+        let create = async |request: &HashMap<String, Variant<'_>>| {
+            let (remote, requests) = (&self.remote, names::REQUESTS);
+            remote.call(requests, "CreateChannel", request).await
+        };
+        let (path, properties): (OwnedObjectPath, HashMap<String, OwnedVariant>) =
+            match create(&request).await {
+                // A service from before that was known still runs.
+                Err(error) if error.kind == Kind::NotImplemented => {
+                    request.remove(&claimed);
+                    create(&request).await?
+                }
+                created => created?,
+            };
         let description = transfer_from_properties(path, &properties).ok_or_else(|| {
             Error::new(
                 Kind::BadAnswer,

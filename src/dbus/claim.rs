@@ -6,7 +6,8 @@
 //!  free ──Claim──> claimed ──Release, by the same caller──> free
 //!                   │ ▲
 //!                   │ └──requested so (`Claimed`): there is no moment in which it is nobody's
-//!                   └──the caller is gone──> the channel closes
+//!                   └──the caller is gone──> the channel closes; a contact's file that it had not
+//!                                            taken is free again
 //! ```
 //!
 //! A file is offered as soon as its channel is there. Whoever died between that and a Claim would leave an
@@ -42,8 +43,15 @@ pub struct State {
 
 struct Claimed {
     by: Caller,
-    /// Waits for the caller to leave. Dropped with the object, or by Release.
-    _watch: Task<()>,
+    /// Waits for the caller to leave; then the claim is nobody's. Dropped with the object, or by Release.
+    watch: Task<()>,
+}
+
+impl Claimed {
+    /// Whether the caller is still there.
+    fn holds(&self) -> bool {
+        !self.watch.is_finished()
+    }
 }
 
 impl State {
@@ -63,7 +71,7 @@ impl State {
 
     /// Whether this caller holds the claim; an error when another does.
     fn is_held_by(&self, caller: &Caller) -> Outcome<bool> {
-        match &*self.claimed() {
+        match self.claimed().as_ref().filter(|claimed| claimed.holds()) {
             None => Ok(false),
             Some(claimed) if claimed.by == *caller => Ok(true),
             Some(_) => Err(Error::NotYours("somebody else has claimed it".into())),
@@ -89,8 +97,8 @@ impl Claim {
         held
     }
 
-    /// Claims the channel for whoever sent the message with this header. One that is gone already has it
-    /// closed.
+    /// Claims the channel for whoever sent the message with this header. It may be gone already, as if it
+    /// left afterwards.
     ///
     /// # Errors
     /// `NotYours` when somebody else has claimed it, and what [`Caller::watch`] says.
@@ -104,20 +112,17 @@ impl Claim {
         let object = state.object.clone();
         let watch = state.spawner.spawn("watch over a claim", async move {
             gone.await;
-            tracing::debug!("whoever claimed a channel is gone: it closes");
-            object.close().await;
+            tracing::debug!("whoever claimed a channel is gone");
+            object.abandon().await;
         });
         let mut claimed = state.claimed();
         match &*claimed {
             // Somebody was faster while we asked the bus.
-            Some(other) if other.by != caller => {
+            Some(other) if other.by != caller && other.holds() => {
                 Err(Error::NotYours("somebody else has claimed it".into()))
             }
             _ => {
-                *claimed = Some(Claimed {
-                    by: caller,
-                    _watch: watch,
-                });
+                *claimed = Some(Claimed { by: caller, watch });
                 Ok(())
             }
         }

@@ -248,12 +248,12 @@ async fn send_as_a_folder(
     Ok(())
 }
 
-#[test]
-fn a_folder_that_cannot_be_unpacked_is_kept_as_it_came() {
+/// Bob's command takes what says that it is a folder and is none, and keeps it as it came.
+fn took_what_is_no_folder(more: &[&str]) -> (Files, Running) {
     let files = Files::new();
     let bytes = noise(2000);
     let path = files.file("no archive", &bytes);
-    let mut receiving = files.receiving(&["--count", "2"]);
+    let mut receiving = files.receiving(more);
     let executor = Arc::new(Executor::new());
     let sending = send_as_a_folder(&files, &path, Spawner::new(executor.clone()));
     let late = async {
@@ -268,10 +268,22 @@ fn a_folder_that_cannot_be_unpacked_is_kept_as_it_came() {
     let message = event["message"].as_str().expect("a sentence");
     assert!(message.ends_with(&said), "{message}");
     files.is_there("tree.tar", &bytes);
-    // It is one of the two, and keeps the other from nothing.
+    (files, receiving)
+}
+
+#[test]
+fn a_folder_that_cannot_be_unpacked_keeps_the_next_file_from_nothing() {
+    let (files, receiving) = took_what_is_no_folder(&["--count", "2"]);
     files.file("another", b"another");
     files.sending(&["another"]).finish().succeeded();
     receiving.finish().failed_with_json(1, "not-unpacked");
     files.is_there("another", b"another");
     assert_eq!(files.has(), ["another", "tree.tar"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_unpacked_is_the_one_that_was_to_come_and_an_error() {
+    let (files, receiving) = took_what_is_no_folder(&["--once"]);
+    receiving.finish().failed_with_json(1, "not-unpacked");
+    assert_eq!(files.has(), ["tree.tar"]);
 }

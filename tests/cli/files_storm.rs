@@ -102,7 +102,7 @@ fn every_file_of_a_hundred_seeds_arrives_whatever_breaks() {
         seen.len()
     );
     assert!(
-        half_way > usize::try_from(SEEDS / 2).expect("a number"),
+        half_way > usize::try_from(SEEDS / 4).expect("a number"),
         "{half_way}"
     );
 }

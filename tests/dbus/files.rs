@@ -655,20 +655,34 @@ fn a_transfer_that_its_request_claims_goes_with_whoever_asked_before_the_answer(
     assert_eq!(ensured.unwrap_err().short(), "NotImplemented");
 }
 
+/// Somebody claims this channel and goes.
+fn claimed_and_left(world: &World, path: &str) {
+    let client = block_on(zbus::connection::Builder::address(world.bus.address()).build()).unwrap();
+    let claim = client.call_method(Some(support::CM_NAME), path, Some(CLAIM), "Claim", &());
+    block_on(claim).unwrap();
+    block_on(client.close()).unwrap();
+}
+
+#[test]
+fn an_offer_that_a_program_claimed_and_did_not_take_is_there_for_the_next_one() {
+    let world = World::new();
+    let (account, path, _, offer) = offered(&world, picture());
+    claimed_and_left(&world, &path);
+    world.until("the claim is nobody's", || {
+        world.call(&path, CLAIM, "Claim", &()).ok()
+    });
+    assert_eq!(account.channels(), 1);
+    socket(&world, &path, "AcceptFile", Some(0));
+    assert_eq!(state(&world), (2, 0));
+    let (from, _far) = block_on(offer.open(1024, false, &StreamCounter::default()));
+    assert_eq!(from, Resume::default());
+}
+
 #[test]
 fn a_claimed_transfer_goes_with_whoever_claimed_it() {
     let world = World::new();
     let (_account, path) = sending(&world, 5);
-    let client = block_on(zbus::connection::Builder::address(world.bus.address()).build()).unwrap();
-    let claim = client.call_method(
-        Some(support::CM_NAME),
-        path.as_str(),
-        Some(CLAIM),
-        "Claim",
-        &(),
-    );
-    block_on(claim).unwrap();
-    block_on(client.close()).unwrap();
+    claimed_and_left(&world, &path);
     assert_eq!(state(&world), (5, 2));
     world.wait("Closed", |event| (event.path == path).then_some(()));
 }

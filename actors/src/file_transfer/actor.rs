@@ -156,6 +156,7 @@ impl FileTransfer {
             Event::Message(FileTransferMessage::Close { reply }) => {
                 (Input::Close, Request::Close(reply))
             }
+            Event::Message(FileTransferMessage::Abandoned) => (Input::Abandoned, Request::None),
             Event::Message(FileTransferMessage::ContactGone) => (Input::ContactGone, Request::None),
             Event::Fact(fact) => (fact.into(), Request::None),
             Event::Stopped => (Input::Stopped, Request::None),

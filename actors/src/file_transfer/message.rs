@@ -59,6 +59,9 @@ pub enum FileTransferMessage {
         /// Done once the channel's object is gone.
         reply: Reply<()>,
     },
+    /// The program that had claimed the channel is gone. What it has not taken stays as offered, for another
+    /// one; anything else is closed.
+    Abandoned,
     /// The contact has been gone for longer than the grace period.
     ContactGone,
 }

@@ -154,6 +154,8 @@ pub enum Input {
     Ended(FlowEnd),
     /// `Channel.Close`.
     Close,
+    /// The program that had claimed the channel is gone.
+    Abandoned,
     /// The Connection goes offline or the service ends.
     Stopped,
     /// The contact has been gone for longer than the grace period.
@@ -355,7 +357,11 @@ impl State {
             Input::Opened { offset, encrypted } => self.opened(offset, encrypted),
             Input::Accepted(token) => self.accepted(token),
             Input::Ended(end) => self.ended(end),
-            Input::Close | Input::Stopped => self.close(),
+            // That a program crashed before it took the file is no answer of its user's.
+            Input::Abandoned if matches!(self.phase, Phase::Asked) && self.binding.is_none() => {
+                Vec::new()
+            }
+            Input::Close | Input::Abandoned | Input::Stopped => self.close(),
             Input::ContactGone => {
                 let why = Error::Offline("the contact is gone".into());
                 self.cancel(FileTransferReason::RemoteError, why)

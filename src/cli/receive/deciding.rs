@@ -189,8 +189,7 @@ impl Receiving<'_> {
         Ok(transfer.close().await?)
     }
 
-    /// Gives what is verified its name. What has been cut short since, or is a folder that is none, is as if
-    /// it had never been.
+    /// Gives what is verified its name. What has been cut short since is as if it had never been.
     async fn put_away(&self, sender: &Sender, offer: &Offer, partial: Partial) -> Outcome {
         if !partial.is_whole() {
             partial.discard();
@@ -198,7 +197,7 @@ impl Receiving<'_> {
         }
         let finished = match smol::unblock(move || partial.finish()).await {
             Err(error) if error.kind == Kind::BadAnswer => {
-                return self.broken(sender, offer, &error, 0);
+                return self.not_unpacked(Some(sender), Some(offer), &error);
             }
             finished => finished?,
         };

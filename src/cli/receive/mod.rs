@@ -204,14 +204,11 @@ impl Receiving<'_> {
                     self.finished(None, None, &finished)?;
                     self.one_less();
                 }
-                // What lies there from before must not keep anything else from arriving.
-                Err(error) => {
-                    self.remark(format!("{}.", safe(&error.message)));
-                    if error.kind == Kind::BadAnswer {
-                        self.one_less();
-                        self.packed.set(true);
-                    }
+                Err(error) if error.kind == Kind::BadAnswer => {
+                    self.not_unpacked(None, None, &error)?;
                 }
+                // What lies there from before must not keep anything else from arriving.
+                Err(error) => self.remark(format!("{}.", safe(&error.message))),
             }
         }
         Ok(())
@@ -441,9 +438,8 @@ impl Receiving<'_> {
                     Ok(finished) => finished,
                     // A folder that is none. The next one may do better.
                     Err(error) if error.kind == Kind::BadAnswer => {
-                        self.one_less();
                         return self
-                            .not_unpacked(&sender, &offer, &error)
+                            .not_unpacked(Some(&sender), Some(&offer), &error)
                             .map_err(Ended::Failed);
                     }
                     Err(error) => return Err(Ended::Failed(error.into())),

@@ -8,7 +8,7 @@ use super::{Receiving, Sender};
 use crate::{
     cli::{
         bars::Bar,
-        failure::{Code, Failure, Outcome},
+        failure::Outcome,
         text::{bytes, fingerprint, quoted, quoted_short, safe},
     },
     client::{
@@ -118,30 +118,35 @@ impl Receiving<'_> {
         })
     }
 
-    /// A folder whose archive has arrived and cannot be unpacked; `why` says where it is kept. Where it was the
-    /// last that was to come, that is what the command ends with.
-    pub(super) fn not_unpacked(&self, sender: &Sender, offer: &Offer, why: &Error) -> Outcome {
+    /// A folder whose archive has arrived and cannot be unpacked; `why` says where it is kept. It is one of those
+    /// that were to come, and the command will say at its end that this one did not come whole.
+    pub(super) fn not_unpacked(
+        &self,
+        sender: Option<&Sender>,
+        offer: Option<&Offer>,
+        why: &Error,
+    ) -> Outcome {
+        self.packed.set(true);
+        self.one_less();
         self.bars.aside(|| {
             self.app.out.record(&json!({
                 "event": "not-unpacked",
-                "contact": sender.id,
-                "name": offer.name,
-                "id": offer.id.map(|id| id.to_string()),
-                "size": offer.size,
+                "contact": sender.map(|sender| &sender.id),
+                "name": offer.map(|offer| &offer.name),
+                "id": offer.and_then(|offer| offer.id).map(|id| id.to_string()),
+                "size": offer.and_then(|offer| offer.size),
                 "message": why.message,
             }))
         })?;
-        let sentence = format!(
-            "{} of {} is no folder here: {}",
-            quoted_short(&offer.name),
-            safe(&sender.id),
-            safe(&why.message)
+        let what = offer.map_or_else(
+            || "What came before".into(),
+            |offer| quoted_short(&offer.name),
         );
-        if self.left.get() == Some(0) {
-            return Err(Failure::new(Code::Failed, "not-unpacked", sentence));
-        }
-        self.packed.set(true);
-        self.remark(format!("{sentence}."));
+        let of = sender.map_or_else(String::new, |sender| format!(" of {}", safe(&sender.id)));
+        self.remark(format!(
+            "{what}{of} is no folder here: {}.",
+            safe(&why.message)
+        ));
         Ok(())
     }
 

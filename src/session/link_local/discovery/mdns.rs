@@ -184,7 +184,8 @@ impl BuiltIn {
             }
         };
         let daemon = async { Turn::Daemon(self.monitor.recv_async().await) };
-        match browsed.or(daemon).or(ask).await {
+        // Asking first: its turns come seldom, and a flood of the others must not put them off.
+        match ask.or(browsed).or(daemon).await {
             Turn::Browsed(Ok(event)) => self.browsed(event),
             Turn::Browsed(Err(_)) => {
                 tracing::warn!("mdns-sd dropped our subscription; browsing again");

@@ -366,6 +366,24 @@ fn closing_cancels_what_is_not_over_and_finishes_once() {
 }
 
 #[test]
+fn what_is_abandoned_closes_unless_it_was_not_taken_yet() {
+    for (name, state) in phases() {
+        let (mut abandoned, mut closed) = (state.clone(), state);
+        let effects = abandoned.apply(Input::Abandoned);
+        if name == "asked" {
+            assert_eq!(effects, []);
+            assert_eq!(abandoned.transfer_state(), Pending);
+        } else {
+            assert_eq!(effects, closed.apply(Input::Close), "{name}");
+        }
+    }
+    // It was being taken.
+    let mut state = after(receiving(), &[accept(10)]);
+    state.apply(Input::Abandoned);
+    assert!(state.is_finished());
+}
+
+#[test]
 fn a_contact_that_is_gone_and_a_sibling_that_failed_have_their_reasons() {
     let cases = [
         (Input::ContactGone, RemoteError),
