@@ -14,7 +14,7 @@ use actors::{
     },
     ports::FileTransferObject,
     supervisor::SupervisorConfig,
-    testing::{Fault, FaultPoint, agreed, file_stream},
+    testing::{FakeStream, Fault, FaultPoint, agreed, file_stream},
 };
 use futures_lite::AsyncWriteExt as _;
 
@@ -48,6 +48,30 @@ async fn accept_by_tcp(channel: &FileTransferObject) -> SocketAddress {
     channel.address.ask(ask).await.unwrap().unwrap()
 }
 
+/// A file from the contact whose bytes could flow, where an application is to connect for it, and the
+/// contact's end.
+async fn taken_by_tcp(world: &World) -> (FileTransferObject, SocketAddress, FakeStream) {
+    let (channel, offer) = world.offered(file(SIZE)).await;
+    let address = accept_by_tcp(&channel).await;
+    let (_, contact) = offer.open(CAPACITY, false, &world.counter).await;
+    wait_state(&channel, FileTransferState::Open).await;
+    (channel, address, contact)
+}
+
+/// The contact wants a file of ours, whose bytes can flow then. Gives its end.
+async fn agreed_to(
+    world: &World,
+    channel: &FileTransferObject,
+    answers: Answers,
+    framed: bool,
+) -> FakeStream {
+    let (near, contact) = file_stream(CAPACITY, framed, &world.counter);
+    let yes = agreed(Resume::default(), near);
+    answers.send(Ok(yes)).await.unwrap();
+    wait_state(channel, FileTransferState::Open).await;
+    contact
+}
+
 /// Connects, and is gone at once.
 fn knock(world: &World, address: &SocketAddress) {
     drop(world.sockets.connect(address).unwrap());
@@ -73,10 +97,7 @@ fn who_sends_and_vanishes_is_waited_for_a_while_and_not_for_ever() {
         world.sim.run(async {
             let (channel, answers) = world.send(file(SIZE)).await;
             let address = provide_by_tcp(&channel).await;
-            let (near, contact) = file_stream(CAPACITY, framed, &world.counter);
-            let yes = agreed(Resume::default(), near);
-            answers.send(Ok(yes)).await.unwrap();
-            wait_state(&channel, FileTransferState::Open).await;
+            let contact = agreed_to(&world, &channel, answers, framed).await;
             world.sim_sleep(60).await;
             knock(&world, &address);
             ends_after(&world, &channel, grace()).await;
@@ -90,10 +111,7 @@ fn who_sends_and_vanishes_is_waited_for_a_while_and_not_for_ever() {
 fn who_receives_and_vanishes_is_waited_for_a_while_and_not_for_ever() {
     let world = World::new();
     world.sim.run(async {
-        let (channel, offer) = world.offered(file(SIZE)).await;
-        let address = accept_by_tcp(&channel).await;
-        let (_, contact) = offer.open(CAPACITY, false, &world.counter).await;
-        wait_state(&channel, FileTransferState::Open).await;
+        let (channel, address, contact) = taken_by_tcp(&world).await;
         knock(&world, &address);
         ends_after(&world, &channel, grace()).await;
         drop(contact);
@@ -111,10 +129,7 @@ fn the_wait_begins_when_the_bytes_could_flow() {
         // The contact may take its time.
         world.sim_sleep(3600).await;
         assert_eq!(channel.view.get().state, FileTransferState::Pending);
-        let (near, contact) = file_stream(CAPACITY, true, &world.counter);
-        let yes = agreed(Resume::default(), near);
-        answers.send(Ok(yes)).await.unwrap();
-        wait_state(&channel, FileTransferState::Open).await;
+        let contact = agreed_to(&world, &channel, answers, true).await;
         ends_after(&world, &channel, grace()).await;
         drop(contact);
     });
@@ -125,10 +140,7 @@ fn the_wait_begins_when_the_bytes_could_flow() {
 fn another_that_comes_meanwhile_is_the_one() {
     let world = World::new();
     world.sim.run(async {
-        let (channel, offer) = world.offered(file(SIZE)).await;
-        let address = accept_by_tcp(&channel).await;
-        let (_, mut contact) = offer.open(CAPACITY, false, &world.counter).await;
-        wait_state(&channel, FileTransferState::Open).await;
+        let (channel, address, mut contact) = taken_by_tcp(&world).await;
         // Each of them has it wait anew.
         for _ in 0..3 {
             knock(&world, &address);
@@ -154,10 +166,7 @@ fn a_listener_or_a_transfer_that_dies_meanwhile_loses_nothing_of_it() {
     ] {
         let world = World::new();
         world.sim.run(async {
-            let (channel, offer) = world.offered(file(SIZE)).await;
-            let address = accept_by_tcp(&channel).await;
-            let (_, contact) = offer.open(CAPACITY, false, &world.counter).await;
-            wait_state(&channel, FileTransferState::Open).await;
+            let (channel, address, contact) = taken_by_tcp(&world).await;
             world.faults.arm(point, Fault::Panic, 0, 1);
             let before = world.sim.now();
             knock(&world, &address);

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Everything waits for events with a deadline and, when the deadline passes, panics with all it
-//! has seen: signals and the output of the processes. Nothing sleeps but [`storm`], a benchmark's, which
+//! has seen: signals and the output of the processes. Nothing sleeps but [`storm`], which
 //! looks again and again how long a file is, of which nothing tells. Everything is taken down on drop:
 //! processes by their id, directories with what is in them.
 
