@@ -94,10 +94,10 @@ class Home:
 
 
 def addresses(machine):
-    """What an interface answers to, with prefix lengths for one host."""
+    """What an interface answers to, with prefix lengths for one host. Its link-local address too: a
+    stream goes there when that is the first that is found."""
     rows = run("ip", "-n", machine.namespace, "-brief", "addr", "show", "eth0").split()[2:]
-    return [row.split("/")[0] + ("/128" if ":" in row else "/32") for row in rows
-            if not row.startswith("fe80")]
+    return [row.split("/")[0] + ("/128" if ":" in row else "/32") for row in rows]
 
 
 def listening(machine):

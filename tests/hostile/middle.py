@@ -84,7 +84,9 @@ class Middle:
     def dial(self, address):
         server = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         server.settimeout(20)
-        server.connect(address)
+        # A link-local address says nothing without its interface.
+        scope = (0, socket.if_nametoindex("eth0")) if address[0].startswith("fe80") else ()
+        server.connect(address + scope)
         server.settimeout(None)
         return server
 
