@@ -68,6 +68,7 @@
 //! [`SupervisorHandle::shutdown`](supervisor::SupervisorHandle::shutdown).
 
 pub mod bridge;
+pub mod dbus_tube;
 pub mod endpoint;
 pub mod file_transfer;
 pub mod limits;
