@@ -56,6 +56,8 @@ pub const CHANNEL: &str = "org.freedesktop.Telepathy.Channel";
 pub const TUBE: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube";
 /// `Channel.Type.StreamTube`
 pub const STREAM_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube";
+/// `Channel.Type.DBusTube`
+pub const DBUS_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.DBusTube";
 /// `Channel.Type.FileTransfer`
 pub const FILE_TRANSFER: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer";
 /// `Channel.Interface.FileTransfer.Metadata`

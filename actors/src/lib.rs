@@ -15,7 +15,7 @@
 //!
 //! ```text
 //!   supervisor    starts, restarts, carries out
-//!   stream_tube · file_transfer    decide
+//!   stream_tube · dbus_tube · file_transfer    decide
 //!   bridge        an address of the user's choice, joined to another local socket
 //!   endpoint · relay          sockets · bytes
 //!   limits        how many connections, how many bytes a second
@@ -28,12 +28,14 @@
 //! an [`ObjectTree`](ports::ObjectTree) that shows channels to people, and a session
 //! ([`BytestreamConnector`](ports::BytestreamConnector), [`TubeSignalling`](ports::TubeSignalling),
 //! [`IncomingBytestream`](ports::IncomingBytestream); [`FileSending`](ports::FileSending),
-//! [`IncomingFile`](ports::IncomingFile)) that reaches contacts.
+//! [`IncomingFile`](ports::IncomingFile); [`DBusTubeOffering`](ports::DBusTubeOffering),
+//! [`IncomingDBusTube`](ports::IncomingDBusTube)) that reaches contacts.
 //!
 //! # The tree
 //!
 //! ```text
-//!  supervisor (root) ── SupervisorHandle: open_stream_tube, open_file_transfer, close_owner, shutdown …
+//!  supervisor (root) ── SupervisorHandle: open_stream_tube, open_dbus_tube,
+//!   │                                               open_file_transfer, close_owner, shutdown …
 //!   └─ channel supervisor, one for each channel
 //!       │  owns: mailbox · recovery record · listening socket · sockets that wait · slots · signals
 //!       ├─ tube        decides; each decision is one commit    ── restarted from its record
@@ -47,6 +49,11 @@
 //!       ├─ listener    accepts the application                 ── restarted on the same descriptor
 //!       ├─ announcer   emits signals in order                  ── restarted at the signal in hand
 //!       └─ flow        offers or accepts, and carries the file ── Cancelled(LocalError), and it is said
+//!
+//!      of a D-Bus tube:
+//!       ├─ tube, listener, announcer                           ── as above
+//!       └─ flow        offers or accepts, lets applications in one by one,
+//!                      and carries whole messages              ── the tube closes, with an error
 //! ```
 //!
 //! The actors of a channel are siblings: a relay does not notice that its tube is restarted. Restarts

@@ -1,6 +1,6 @@
 //! What the actors need from the floors above them, as traits. `session/` implements
-//! [`BytestreamConnector`], [`TubeSignalling`] and [`IncomingBytestream`] for tubes, [`FileSending`] and
-//! [`IncomingFile`] for files; `dbus/` implements [`ObjectTree`]; `testing/` has a fake of each.
+//! [`BytestreamConnector`], [`TubeSignalling`] and [`IncomingBytestream`] for stream tubes,
+//! [`DBusTubeOffering`] and [`IncomingDBusTube`] for D-Bus tubes, [`FileSending`] and [`IncomingFile`] for files; `dbus/` implements [`ObjectTree`]; `testing/` has a fake of each.
 //!
 //! All are object-safe and return boxed futures; dropping a future cancels what it does and leaves
 //! nothing behind.
@@ -8,6 +8,7 @@
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use crate::{
+    dbus_tube::DBusTubeMessage,
     endpoint::LocalStream,
     file_transfer::FileTransferMessage,
     model::{
@@ -174,6 +175,37 @@ pub trait IncomingFile: Send + 'static {
     fn withdrawn(&self) -> BoxFuture<'static, ()>;
 }
 
+/// One D-Bus tube offered to one contact.
+pub trait DBusTubeOffering: Send + Sync + 'static {
+    /// Offers it. Completes when the offer has been written to an authenticated stream; what it gives
+    /// waits for the contact's answer, which is a person's, and for the bytestream. Dropping either
+    /// takes the offer back, as far as the contact can be told.
+    ///
+    /// # Errors
+    /// `NotCapable`, `Offline`, `ConnectionFailed`, `EncryptionNotAvailable`,
+    /// `CertFingerprintMismatch`; and afterwards `Rejected` when the contact does not want it.
+    fn offer(
+        &self,
+        service: &ServiceName,
+        parameters: &TubeParameters,
+    ) -> BoxFuture<'static, Result<Opening, Error>>;
+}
+
+/// A bytestream that is opening.
+pub type Opening = BoxFuture<'static, Result<Bytestream, Error>>;
+
+/// A D-Bus tube that the contact offers. Dropping it declines it.
+pub trait IncomingDBusTube: Send + 'static {
+    /// Agrees, and waits until the bytes can flow.
+    ///
+    /// # Errors
+    /// `Rejected` when the contact took its offer back meanwhile, `ConnectionFailed`, `Offline`.
+    fn accept(self: Box<Self>) -> Opening;
+
+    /// Completes when the offer does not stand any more: the contact took it back or is gone.
+    fn withdrawn(&self) -> BoxFuture<'static, ()>;
+}
+
 /// With whom a channel is, and whose wish: the immutable properties that all channels have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parties {
@@ -222,6 +254,19 @@ pub struct FileTransferDescription {
     pub has_ranges: bool,
 }
 
+/// The same of a D-Bus tube.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DBusTubeDescription {
+    /// With whom.
+    pub parties: Parties,
+    /// `DBusTube.ServiceName`.
+    pub service: ServiceName,
+    /// `DBusTube.SupportedAccessControls`.
+    pub accesses: Vec<AccessControl>,
+    /// `Tube.Parameters` of an incoming tube; for a requested one they come with Offer.
+    pub parameters: TubeParameters,
+}
+
 /// What may be read of a stream tube at any time without asking it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamTubeView {
@@ -265,6 +310,27 @@ pub struct FileTransferView {
     /// How much of the file the receiving application has said it has stored safely, counted from
     /// the file's beginning.
     pub stored: u64,
+}
+
+/// The same of a D-Bus tube.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DBusTubeView {
+    /// `Tube.State`.
+    pub state: TubeState,
+    /// `Tube.Parameters`.
+    pub parameters: TubeParameters,
+    /// What went wrong, where the tube closed because something did.
+    pub error: Option<Error>,
+    /// The D-Bus address applications connect to, once there is one.
+    pub address: Option<String>,
+    /// An application is connected and has authenticated itself.
+    pub connected: bool,
+    /// Bytes that went from here to the contact.
+    pub bytes_sent: u64,
+    /// Bytes of the contact's that an application took.
+    pub bytes_received: u64,
+    /// Whether the bytestream had TLS inside; nothing before it has opened.
+    pub encrypted: Option<bool>,
 }
 
 /// A channel's object: what is fixed about it, where its methods go, where its properties are read.
@@ -311,6 +377,9 @@ pub type StreamTubeObject = Object<StreamTubeDescription, StreamTubeMessage, Str
 pub type FileTransferObject =
     Object<FileTransferDescription, FileTransferMessage, FileTransferView>;
 
+/// A D-Bus tube's.
+pub type DBusTubeObject = Object<DBusTubeDescription, DBusTubeMessage, DBusTubeView>;
+
 /// What is fixed about a channel, whatever its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelDescription {
@@ -318,6 +387,8 @@ pub enum ChannelDescription {
     StreamTube(StreamTubeDescription),
     /// A file transfer.
     FileTransfer(FileTransferDescription),
+    /// A D-Bus tube.
+    DBusTube(DBusTubeDescription),
 }
 
 impl ChannelDescription {
@@ -326,6 +397,7 @@ impl ChannelDescription {
         match self {
             ChannelDescription::StreamTube(tube) => &tube.parties,
             ChannelDescription::FileTransfer(transfer) => &transfer.parties,
+            ChannelDescription::DBusTube(tube) => &tube.parties,
         }
     }
 
@@ -333,7 +405,7 @@ impl ChannelDescription {
     pub fn stream_tube(&self) -> Option<&StreamTubeDescription> {
         match self {
             ChannelDescription::StreamTube(tube) => Some(tube),
-            ChannelDescription::FileTransfer(_) => None,
+            ChannelDescription::FileTransfer(_) | ChannelDescription::DBusTube(_) => None,
         }
     }
 
@@ -341,7 +413,7 @@ impl ChannelDescription {
     pub fn file_transfer(&self) -> Option<&FileTransferDescription> {
         match self {
             ChannelDescription::FileTransfer(transfer) => Some(transfer),
-            ChannelDescription::StreamTube(_) => None,
+            ChannelDescription::StreamTube(_) | ChannelDescription::DBusTube(_) => None,
         }
     }
 }
@@ -353,6 +425,8 @@ pub enum ChannelObject {
     StreamTube(StreamTubeObject),
     /// A file transfer's.
     FileTransfer(FileTransferObject),
+    /// A D-Bus tube's.
+    DBusTube(DBusTubeObject),
 }
 
 impl ChannelObject {
@@ -361,6 +435,7 @@ impl ChannelObject {
         match self {
             ChannelObject::StreamTube(tube) => tube.id,
             ChannelObject::FileTransfer(transfer) => transfer.id,
+            ChannelObject::DBusTube(tube) => tube.id,
         }
     }
 
@@ -369,6 +444,7 @@ impl ChannelObject {
         match self {
             ChannelObject::StreamTube(tube) => tube.owner,
             ChannelObject::FileTransfer(transfer) => transfer.owner,
+            ChannelObject::DBusTube(tube) => tube.owner,
         }
     }
 
@@ -381,6 +457,7 @@ impl ChannelObject {
             ChannelObject::FileTransfer(transfer) => {
                 ChannelDescription::FileTransfer(transfer.description.clone())
             }
+            ChannelObject::DBusTube(tube) => ChannelDescription::DBusTube(tube.description.clone()),
         }
     }
 
@@ -389,6 +466,7 @@ impl ChannelObject {
         match self {
             ChannelObject::StreamTube(tube) => &tube.description.parties,
             ChannelObject::FileTransfer(transfer) => &transfer.description.parties,
+            ChannelObject::DBusTube(tube) => &tube.description.parties,
         }
     }
 
@@ -396,7 +474,7 @@ impl ChannelObject {
     pub fn stream_tube(&self) -> Option<&StreamTubeObject> {
         match self {
             ChannelObject::StreamTube(tube) => Some(tube),
-            ChannelObject::FileTransfer(_) => None,
+            ChannelObject::FileTransfer(_) | ChannelObject::DBusTube(_) => None,
         }
     }
 
@@ -404,7 +482,7 @@ impl ChannelObject {
     pub fn file_transfer(&self) -> Option<&FileTransferObject> {
         match self {
             ChannelObject::FileTransfer(transfer) => Some(transfer),
-            ChannelObject::StreamTube(_) => None,
+            ChannelObject::StreamTube(_) | ChannelObject::DBusTube(_) => None,
         }
     }
 
@@ -418,6 +496,10 @@ impl ChannelObject {
             ChannelObject::FileTransfer(transfer) => Box::pin(async move {
                 let ask = |reply| FileTransferMessage::Close { reply };
                 transfer.address.ask_first(ask).await.unwrap_or(());
+            }),
+            ChannelObject::DBusTube(tube) => Box::pin(async move {
+                let ask = |reply| DBusTubeMessage::Close { reply };
+                tube.address.ask_first(ask).await.unwrap_or(());
             }),
         }
     }
@@ -446,6 +528,12 @@ impl From<StreamTubeObject> for ChannelObject {
 impl From<FileTransferObject> for ChannelObject {
     fn from(transfer: FileTransferObject) -> Self {
         ChannelObject::FileTransfer(transfer)
+    }
+}
+
+impl From<DBusTubeObject> for ChannelObject {
+    fn from(tube: DBusTubeObject) -> Self {
+        ChannelObject::DBusTube(tube)
     }
 }
 
@@ -493,6 +581,13 @@ pub enum FileTransferSignal {
     StoredChanged(u64),
 }
 
+/// A signal of a D-Bus tube.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DBusTubeSignal {
+    /// `Tube.TubeChannelStateChanged`.
+    TubeStateChanged(TubeState),
+}
+
 /// A signal of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelSignal {
@@ -500,6 +595,14 @@ pub enum ChannelSignal {
     StreamTube(StreamTubeSignal),
     /// Of a file transfer.
     FileTransfer(FileTransferSignal),
+    /// Of a D-Bus tube.
+    DBusTube(DBusTubeSignal),
+}
+
+impl From<DBusTubeSignal> for ChannelSignal {
+    fn from(signal: DBusTubeSignal) -> Self {
+        ChannelSignal::DBusTube(signal)
+    }
 }
 
 impl From<StreamTubeSignal> for ChannelSignal {

@@ -4,6 +4,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use actors::{
+    dbus_tube::DBusTubeMessage,
     file_transfer::FileTransferMessage,
     limits::Limits,
     model::{ChannelId, Error, Result, ServiceName, TubeParameters},
@@ -278,6 +279,10 @@ impl Connection {
                 ChannelObject::FileTransfer(transfer) => {
                     self.tell_transfer(transfer, FileTransferMessage::ContactGone);
                 }
+                // Its offer itself is taken back.
+                ChannelObject::DBusTube(tube) => {
+                    self.tell(&tube.address, DBusTubeMessage::ContactGone);
+                }
             }
         }
         self.deny_what_opened(&place, &object);
@@ -337,7 +342,11 @@ impl Connection {
     }
 
     /// If it is busy, a task waits for room.
-    fn tell<Message: Send + 'static>(&self, address: &Address<Message>, message: Message) {
+    pub(super) fn tell<Message: Send + 'static>(
+        &self,
+        address: &Address<Message>,
+        message: Message,
+    ) {
         if let Err(TellError::Full(message)) = address.try_tell_first(message) {
             let address = address.clone();
             self.parts

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use actors::{
+    dbus_tube::DBusTubeMessage,
     file_transfer::FileTransferMessage,
     model::{ContactHandle, Error, FileOffer, Result, ServiceName, TubeParameters},
     ports::{
@@ -144,6 +145,9 @@ impl Connection {
                 }
                 ChannelObject::FileTransfer(transfer) => {
                     self.tell_transfer(transfer, FileTransferMessage::ContactGone);
+                }
+                ChannelObject::DBusTube(tube) => {
+                    self.tell(&tube.address, DBusTubeMessage::ContactGone);
                 }
             }
         }

@@ -23,6 +23,7 @@ use std::{
 };
 
 use actors::{
+    dbus_tube::DBusTubeMessage,
     file_transfer::FileTransferMessage,
     limits::{Caps, Limits},
     model::{ContactHandle, Error, FileTransferState, Result, ServiceName, TubeState},
@@ -209,6 +210,9 @@ impl Connection {
             }
             ChannelObject::FileTransfer(transfer) => {
                 self.tell_transfer(transfer, FileTransferMessage::Close { reply });
+            }
+            ChannelObject::DBusTube(tube) => {
+                self.tell(&tube.address, DBusTubeMessage::Close { reply });
             }
         }
         tracing::info!(channel = channel.id().0, "closed: the policy denies it");

@@ -67,8 +67,16 @@ pub const STREAM_TUBE_INTERFACES: &[&str] = &[names::TUBE, names::STATISTICS, na
 pub const FILE_TRANSFER_INTERFACES: &[&str] =
     &[names::FILE_TRANSFER_METADATA, names::TRANSFER, names::CLAIM];
 
+/// `Channel.Interfaces` of a D-Bus tube.
+pub const DBUS_TUBE_INTERFACES: &[&str] = &[names::TUBE, names::CLAIM];
+
 /// Names of channel properties, as requests and channel classes carry them.
 pub mod property {
+    /// DBusTube.ServiceName
+    pub const SERVICE_NAME: &str = "org.freedesktop.Telepathy.Channel.Type.DBusTube.ServiceName";
+    /// DBusTube.SupportedAccessControls
+    pub const SUPPORTED_ACCESS_CONTROLS: &str =
+        "org.freedesktop.Telepathy.Channel.Type.DBusTube.SupportedAccessControls";
     /// Channel.ChannelType
     pub const CHANNEL_TYPE: &str = "org.freedesktop.Telepathy.Channel.ChannelType";
     /// Channel.Interfaces
@@ -409,6 +417,7 @@ pub fn channel_type(description: &ChannelDescription) -> &'static str {
     match description {
         ChannelDescription::StreamTube(_) => names::STREAM_TUBE,
         ChannelDescription::FileTransfer(_) => names::FILE_TRANSFER,
+        ChannelDescription::DBusTube(_) => names::DBUS_TUBE,
     }
 }
 
@@ -417,6 +426,7 @@ pub fn channel_interfaces(description: &ChannelDescription) -> &'static [&'stati
     match description {
         ChannelDescription::StreamTube(_) => STREAM_TUBE_INTERFACES,
         ChannelDescription::FileTransfer(_) => FILE_TRANSFER_INTERFACES,
+        ChannelDescription::DBusTube(_) => DBUS_TUBE_INTERFACES,
     }
 }
 
@@ -429,6 +439,7 @@ pub fn channel_path(
     let kind = match description {
         ChannelDescription::StreamTube(_) => "StreamTube",
         ChannelDescription::FileTransfer(_) => "FileTransfer",
+        ChannelDescription::DBusTube(_) => "DBusTube",
     };
     format!("{connection}/{kind}{}", channel.0)
 }

@@ -343,7 +343,7 @@ fn waits_for_our_user(object: &ChannelObject) -> bool {
     !object.parties().requested
         && match object {
             ChannelObject::StreamTube(tube) => tube.view.get().state == TubeState::LocalPending,
-            ChannelObject::FileTransfer(_) => !was_taken_up(object),
+            ChannelObject::FileTransfer(_) | ChannelObject::DBusTube(_) => !was_taken_up(object),
         }
 }
 
@@ -351,6 +351,8 @@ fn waits_for_our_user(object: &ChannelObject) -> bool {
 fn was_taken_up(object: &ChannelObject) -> bool {
     match object {
         ChannelObject::StreamTube(tube) => tube.view.get().state == TubeState::Open,
+        // The state says nothing of that before the bytestream has opened.
+        ChannelObject::DBusTube(tube) => tube.view.get().address.is_some(),
         ChannelObject::FileTransfer(transfer) => {
             let view = transfer.view.get();
             match view.state {

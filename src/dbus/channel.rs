@@ -1,10 +1,10 @@
 //! `Channel` and `Channel.Interface.Tube`, which every tube has.
 
 use actors::{
-    model::Error,
+    model::{Error, TubeParameters},
     ports::{
-        ChannelDescription, ChannelObject, FileTransferDescription, Parties, StreamTubeDescription,
-        StreamTubeObject,
+        ChannelDescription, ChannelObject, DBusTubeDescription, FileTransferDescription, Parties,
+        StreamTubeDescription, StreamTubeObject,
     },
 };
 use zbus::{Variant, object_server::SignalEmitter};
@@ -50,6 +50,7 @@ pub fn immutable_properties(description: &ChannelDescription) -> Map {
     match description {
         ChannelDescription::StreamTube(tube) => of_stream_tube(tube, &mut set),
         ChannelDescription::FileTransfer(transfer) => of_file_transfer(transfer, &mut set),
+        ChannelDescription::DBusTube(tube) => of_dbus_tube(tube, &mut set),
     }
     map
 }
@@ -66,12 +67,30 @@ fn of_stream_tube(
         property::SUPPORTED_SOCKET_TYPES,
         Variant::new(sockets::socket_types(&description.sockets)),
     );
-    // Those of a requested tube come with Offer.
-    if !description.parties.requested {
-        set(
-            property::TUBE_PARAMETERS,
-            Variant::new(values::tube_parameters(&description.parameters)),
-        );
+    parameters_of(&description.parties, &description.parameters, set);
+}
+
+fn of_dbus_tube(description: &DBusTubeDescription, set: &mut impl FnMut(&str, Variant<'static>)) {
+    set(
+        property::SERVICE_NAME,
+        Variant::new(description.service.as_str().to_owned()),
+    );
+    set(
+        property::SUPPORTED_ACCESS_CONTROLS,
+        Variant::new(sockets::access_controls(&description.accesses)),
+    );
+    parameters_of(&description.parties, &description.parameters, set);
+}
+
+/// Those of a requested tube come with Offer.
+fn parameters_of(
+    parties: &Parties,
+    parameters: &TubeParameters,
+    set: &mut impl FnMut(&str, Variant<'static>),
+) {
+    if !parties.requested {
+        let parameters = values::tube_parameters(parameters);
+        set(property::TUBE_PARAMETERS, Variant::new(parameters));
     }
 }
 

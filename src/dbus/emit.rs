@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use actors::ports::{ChannelSignal, FileTransferSignal, StreamTubeSignal};
+use actors::ports::{ChannelSignal, DBusTubeSignal, FileTransferSignal, StreamTubeSignal};
 use zbus::{ObjectPath, Variant, object_server::SignalEmitter};
 
 use super::{
@@ -157,6 +157,9 @@ async fn channel_signal(
     match signal {
         ChannelSignal::StreamTube(signal) => stream_tube_signal(&emitter, signal).await,
         ChannelSignal::FileTransfer(signal) => file_transfer_signal(&emitter, signal).await,
+        ChannelSignal::DBusTube(DBusTubeSignal::TubeStateChanged(state)) => {
+            Tube::tube_channel_state_changed(&emitter, state.number()).await
+        }
     }
 }
 

@@ -154,11 +154,13 @@ pub fn connection_parameter(parameter: &ConnectionParameter) -> Variant<'static>
 pub fn socket_types(sockets: &[(AddressType, Vec<AccessControl>)]) -> HashMap<u32, Vec<u32>> {
     sockets
         .iter()
-        .map(|(kind, access)| {
-            let access = access.iter().copied().map(access_control_number).collect();
-            (address_type_number(*kind), access)
-        })
+        .map(|(kind, access)| (address_type_number(*kind), access_controls(access)))
         .collect()
+}
+
+/// `DBusTube.SupportedAccessControls`.
+pub fn access_controls(access: &[AccessControl]) -> Vec<u32> {
+    access.iter().copied().map(access_control_number).collect()
 }
 
 /// A socket address to send: `ay` or `(sq)`.

@@ -200,6 +200,8 @@ impl Tree {
             kind: match object {
                 ChannelObject::StreamTube(_) => ChannelKind::StreamTube,
                 ChannelObject::FileTransfer(_) => ChannelKind::FileTransfer,
+                // Nothing asks for one before its methods can be called.
+                ChannelObject::DBusTube(_) => return Err(no_dbus_tubes()),
             },
         };
         self.places().channels.insert(object.id(), place);
@@ -307,7 +309,12 @@ async fn put_channel(
             let file_transfer = FileTransfer::new(transfer.clone(), connection.clone());
             put(server, path, file_transfer).await
         }
+        ChannelObject::DBusTube(_) => Err(no_dbus_tubes()),
     }
+}
+
+fn no_dbus_tubes() -> Error {
+    Error::NotImplemented("D-Bus tubes have no object on the bus yet".into())
 }
 
 async fn put<I: zbus::object_server::Interface>(

@@ -16,6 +16,7 @@ use async_io::Async;
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::access_control::peer_uid;
 use crate::{model::AddressType, ports::Duplex};
 
 /// A connection between an application and us.
@@ -65,6 +66,14 @@ impl LocalStream {
         match self {
             LocalStream::Tcp(stream) => stream.poll_writable(context),
             LocalStream::Unix(stream) => stream.poll_writable(context),
+        }
+    }
+
+    /// The user whose process connected, where the kernel says so: on Unix sockets.
+    pub fn peer_user(&self) -> Option<u32> {
+        match self {
+            LocalStream::Tcp(_) => None,
+            LocalStream::Unix(stream) => peer_uid(stream.as_fd()).ok(),
         }
     }
 

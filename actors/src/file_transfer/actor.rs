@@ -3,9 +3,6 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt as _;
-
 use super::{
     FileTransferMessage,
     flow::Progress,
@@ -15,9 +12,7 @@ use super::{
 use crate::{
     model::{Result, Resume, SocketAddress},
     ports::FileTransferSignal,
-    runtime::{
-        self, Actor, Exit, Failure, FaultPoint, Faults, Flow, Mailbox, Pending, Reply, Stop,
-    },
+    runtime::{self, Actor, Desk, DeskEvent, Exit, FaultPoint, Flow, Mailbox, Points, Post, Reply},
     supervisor::{ListeningSocket, LocalSockets},
 };
 
@@ -67,30 +62,26 @@ pub(crate) enum Answer {
 pub(crate) struct TransferSeed {
     pub(crate) sockets: Arc<dyn LocalSockets>,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) facts: Receiver<Fact>,
-    pub(crate) commits: Sender<Commit>,
-    /// Asks the channel to close in order.
-    pub(crate) stop: Stop,
-    pub(crate) faults: Faults,
+    pub(crate) post: Post<Fact, Commit>,
 }
+
+/// Where it may be killed.
+pub(crate) const POINTS: Points = Points {
+    waiting: FaultPoint::TransferWaiting,
+    decide: FaultPoint::TransferDecide,
+    commit: FaultPoint::TransferCommit,
+    committed: FaultPoint::TransferCommitted,
+};
 
 /// See the module's head.
 pub(crate) struct FileTransfer {
     seed: TransferSeed,
-    mailbox: Mailbox<FileTransferMessage>,
+    desk: Desk<FileTransferMessage, Fact, Commit>,
     state: State,
-    committed: Option<Pending<()>>,
 }
 
 /// What the transfer waits for.
-pub(crate) enum Event {
-    Message(FileTransferMessage),
-    Fact(Fact),
-    Stopped,
-    /// The channel supervisor is gone: there is nobody to work for.
-    Orphaned,
-    Fault(Failure),
-}
+type Event = DeskEvent<FileTransferMessage, Fact>;
 
 /// The request that is being handled.
 enum Request {
@@ -109,10 +100,9 @@ impl FileTransfer {
         record: State,
     ) -> FileTransfer {
         FileTransfer {
+            desk: Desk::new(seed.post.clone(), mailbox),
             seed,
-            mailbox,
             state: record.recover(),
-            committed: None,
         }
     }
 
@@ -232,26 +222,10 @@ impl FileTransfer {
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Exit> {
-        let fault = |failure| Exit::Failed(failure);
         let (input, request) = self.understand(event)?;
-        let faults = self.seed.faults.clone();
-        faults.hit(FaultPoint::TransferDecide).map_err(fault)?;
-        let decision = self.decide(input, request);
-        faults.hit(FaultPoint::TransferCommit).map_err(fault)?;
-        let (taken, committed) = Reply::new();
-        let commit = Commit {
-            record: self.state.clone(),
-            commands: decision.commands,
-            answers: decision.answers,
-            taken,
-        };
-        // There is room: the one before was taken, or `select` would not have returned.
-        self.seed
-            .commits
-            .try_send(commit)
-            .map_err(|_| Exit::Stopped)?;
-        self.committed = Some(committed);
-        faults.hit(FaultPoint::TransferCommitted).map_err(fault)
+        self.desk.deciding()?;
+        let Decision { commands, answers } = self.decide(input, request);
+        self.desk.hand_over(self.state.clone(), commands, answers)
     }
 }
 
@@ -295,37 +269,8 @@ impl Answer {
 impl Actor for FileTransfer {
     type Event = Event;
 
-    /// Waits, in this order, for: the last decision to be taken, the stop token, facts, and messages
-    /// (the priority inbox first).
     async fn select(&mut self) -> Event {
-        if let Some(committed) = &mut self.committed {
-            // Taken or dropped, both tell that the channel supervisor has seen it.
-            committed.ready().await;
-            self.committed = None;
-        }
-        let stopped = async {
-            self.seed.stop.stopped().await;
-            Event::Stopped
-        };
-        let fact = async {
-            match self.seed.facts.recv().await {
-                Ok(fact) => Event::Fact(fact),
-                Err(_) => Event::Orphaned,
-            }
-        };
-        let message = async {
-            match self.mailbox.next().await {
-                Some(message) => Event::Message(message),
-                // The channel supervisor holds an address, so it is gone.
-                None => Event::Orphaned,
-            }
-        };
-        let event = stopped.or(fact).or(message);
-        let waiting = FaultPoint::TransferWaiting;
-        match self.seed.faults.survive(waiting, event).await {
-            Ok(event) => event,
-            Err(failure) => Event::Fault(failure),
-        }
+        self.desk.next().await
     }
 
     fn apply(&mut self, event: Event) -> Flow {

@@ -46,6 +46,7 @@
 
 mod pump;
 mod splice;
+mod wire;
 
 use std::{
     future::{Future as _, poll_fn},
@@ -66,6 +67,8 @@ use crate::{
 };
 use pump::{Pump, Pumped};
 use splice::Pipe;
+
+pub(crate) use wire::{CHUNK, Wire};
 
 pub use pump::RECORD;
 

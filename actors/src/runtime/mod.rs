@@ -4,6 +4,7 @@
 mod actor;
 mod clock;
 mod commit;
+mod desk;
 mod faults;
 mod mailbox;
 mod reply;
@@ -14,6 +15,7 @@ mod stop;
 pub use actor::{Actor, Exit, Failure, Flow, run};
 pub use clock::{Clock, SystemClock, Time, within};
 pub(crate) use commit::Commit;
+pub(crate) use desk::{Desk, DeskEvent, Points, Post};
 #[cfg(feature = "testing")]
 pub use faults::Fault;
 pub use faults::{ActorKind, FaultPoint, Faults};

@@ -10,13 +10,15 @@
 //!       └─ relay …, or flow              one for each connection, or for the file
 //! ```
 //!
-//! What is the same for both types of channels is in `channel`; `tube` and `transfer` have the rest.
+//! What is the same for all types of channels is in `channel`; `tube`, `dbus_tube` and `transfer` have
+//! the rest.
 //!
 //! Whoever wants a channel (`connection/`) asks a [`SupervisorHandle`]; it answers with a
 //! [`ChannelObject`](crate::ports::ChannelObject) once the object is published.
 
 mod channel;
 mod config;
+mod dbus_tube;
 mod root;
 mod sockets;
 mod transfer;
@@ -29,8 +31,9 @@ use crate::{
     limits::Limits,
     model::OwnerId,
     ports::{
-        BytestreamConnector, FileSending, FileTransferDescription, IncomingFile,
-        StreamTubeDescription, TubeSignalling,
+        BytestreamConnector, DBusTubeDescription, DBusTubeOffering, FileSending,
+        FileTransferDescription, IncomingDBusTube, IncomingFile, StreamTubeDescription,
+        TubeSignalling,
     },
 };
 
@@ -76,4 +79,27 @@ pub enum FileWay {
     Send(Arc<dyn FileSending>),
     /// From the contact, which has offered it.
     Receive(Box<dyn IncomingFile>),
+}
+
+/// A D-Bus tube that the supervisor is asked to start.
+pub struct DBusTubeRequest {
+    /// Whose channel it is.
+    pub owner: OwnerId,
+    /// The channel's immutable properties.
+    pub description: DBusTubeDescription,
+    /// Whose tube it is.
+    pub way: DBusTubeWay,
+    /// Where its local socket comes from.
+    pub sockets: Arc<dyn LocalSockets>,
+    /// What the contact may use of it, changeable while it is open. Connections are not limited: there
+    /// is one at a time.
+    pub limits: Limits,
+}
+
+/// Whose tube it is.
+pub enum DBusTubeWay {
+    /// Ours, to be offered.
+    Offer(Arc<dyn DBusTubeOffering>),
+    /// The contact's, which has offered it.
+    Accept(Box<dyn IncomingDBusTube>),
 }

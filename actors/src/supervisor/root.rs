@@ -15,14 +15,15 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 use async_channel::{Receiver, Sender};
 
 use super::{
-    FileTransferRequest, RestartCounts, StreamTubeRequest, SupervisorConfig, channel,
+    DBusTubeRequest, FileTransferRequest, RestartCounts, StreamTubeRequest, SupervisorConfig,
+    channel,
     config::Counters,
-    transfer, tube,
+    dbus_tube, transfer, tube,
     world::{Opening, RootMessage, World},
 };
 use crate::{
     model::{ChannelId, Error, OwnerId, Result},
-    ports::{FileTransferObject, ObjectTree, StreamTubeObject},
+    ports::{DBusTubeObject, FileTransferObject, ObjectTree, StreamTubeObject},
     runtime::{
         Actor, Address, Clock, Exit, FaultPoint, Flow, Mailbox, Reply, Spawner, Stop, Stopper, run,
     },
@@ -163,6 +164,10 @@ impl Root {
                 let life = transfer::live(world.clone(), id, request, stop, reply);
                 channel::start(&world, id, root, life);
             }
+            Opening::DBusTube(request, reply) => {
+                let life = dbus_tube::live(world.clone(), id, request, stop, reply);
+                channel::start(&world, id, root, life);
+            }
         }
     }
 
@@ -246,6 +251,15 @@ impl SupervisorHandle {
         request: FileTransferRequest,
     ) -> Result<FileTransferObject> {
         let open = |reply| RootMessage::Open(Box::new(Opening::FileTransfer(request, reply)));
+        self.address.ask(open).await?
+    }
+
+    /// Starts a D-Bus tube and publishes its object, as [`SupervisorHandle::open_stream_tube`] does.
+    ///
+    /// # Errors
+    /// As [`SupervisorHandle::open_stream_tube`].
+    pub async fn open_dbus_tube(&self, request: DBusTubeRequest) -> Result<DBusTubeObject> {
+        let open = |reply| RootMessage::Open(Box::new(Opening::DBusTube(request, reply)));
         self.address.ask(open).await?
     }
 

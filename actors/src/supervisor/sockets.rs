@@ -29,6 +29,8 @@ pub struct AcceptedSocket {
     pub stream: Box<dyn Duplex>,
     /// The permit it occupies.
     pub slot: Slot,
+    /// The user whose process connected, where the kernel says so: on Unix sockets.
+    pub user: Option<u32>,
 }
 
 /// What a listener is to do.
@@ -189,6 +191,7 @@ impl ListeningSocket for SystemListening {
         Box::pin(async move {
             let deliver = |accepted: endpoint::Accepted| {
                 deliver(AcceptedSocket {
+                    user: accepted.stream.peer_user(),
                     stream: Box::new(accepted.stream),
                     slot: accepted.slot,
                 })

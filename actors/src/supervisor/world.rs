@@ -5,12 +5,12 @@ use std::{convert::Infallible, sync::Arc};
 use async_channel::Sender;
 
 use super::{
-    FileTransferRequest, StreamTubeRequest,
+    DBusTubeRequest, FileTransferRequest, StreamTubeRequest,
     config::{Counters, SupervisorConfig},
 };
 use crate::{
     model::{ChannelId, Error, OwnerId, Result},
-    ports::{FileTransferObject, ObjectTree, StreamTubeObject},
+    ports::{DBusTubeObject, FileTransferObject, ObjectTree, StreamTubeObject},
     runtime::{Clock, Reply, Spawner},
 };
 
@@ -39,6 +39,7 @@ pub(super) enum RootMessage {
 pub(super) enum Opening {
     StreamTube(StreamTubeRequest, Reply<Result<StreamTubeObject>>),
     FileTransfer(FileTransferRequest, Reply<Result<FileTransferObject>>),
+    DBusTube(DBusTubeRequest, Reply<Result<DBusTubeObject>>),
 }
 
 impl Opening {
@@ -47,6 +48,7 @@ impl Opening {
         match self {
             Opening::StreamTube(request, _) => request.owner,
             Opening::FileTransfer(request, _) => request.owner,
+            Opening::DBusTube(request, _) => request.owner,
         }
     }
 
@@ -55,6 +57,7 @@ impl Opening {
         match self {
             Opening::StreamTube(_, reply) => reply.answer(Err(why)),
             Opening::FileTransfer(_, reply) => reply.answer(Err(why)),
+            Opening::DBusTube(_, reply) => reply.answer(Err(why)),
         }
     }
 }

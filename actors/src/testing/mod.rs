@@ -12,11 +12,13 @@
 //! | [`pipe`] | a pair of bounded [`crate::ports::Duplex`] streams with half-close, reset and loss |
 //! | [`FakeConnector`], [`FakeSignalling`], [`FakeIncoming`] | the session |
 //! | [`FakeSending`], [`FakeIncomingFile`] | the session, where files are sent and received |
+//! | [`FakeDBusOffering`], [`FakeIncomingDBusTube`] | the session, where D-Bus tubes are offered and accepted |
 //! | [`FakeSockets`] | the operating system's sockets |
 //! | [`Faults`] | fate: kills an actor at a named point |
 //! | [`Probe`] | an actor: what was sent to its address |
 
 mod clock;
+mod dbus_tubes;
 mod files;
 mod pipe;
 mod probe;
@@ -26,6 +28,7 @@ mod sockets;
 mod tree;
 
 pub use clock::VirtualClock;
+pub use dbus_tubes::{Answering, FakeDBusOffer, FakeDBusOffering, FakeIncomingDBusTube, Offered};
 pub use files::{FakeIncomingFile, FakeOffer, FakeSending, agreed, file_stream};
 pub use pipe::{FakeStream, StreamCounter, Wire, pipe, pipe_counted};
 pub use probe::Probe;
@@ -33,7 +36,7 @@ pub use session::{
     Answer, FakeConnector, FakeIncoming, FakeSignalling, IncomingOutcome, Signalled,
 };
 pub use sim::Sim;
-pub use sockets::{FakeService, FakeSockets};
+pub use sockets::{FAKE_USER, FakeService, FakeSockets};
 pub use tree::{FakeTree, TreeEvent};
 
 pub use crate::runtime::{Fault, FaultPoint, Faults};

@@ -23,6 +23,8 @@ use crate::{
     supervisor::{AcceptedSocket, DialledSocket, ListenJob, ListeningSocket, LocalSockets},
 };
 
+/// The user whose programs there are on a machine that is not there.
+pub const FAKE_USER: u32 = 1000;
 /// Bytes a fake socket buffers each way.
 const CAPACITY: usize = 4096;
 
@@ -319,7 +321,11 @@ impl ListeningSocket for FakeListening {
                         let vanished = by_tcp && stream.is_left();
                         let stream: Box<dyn Duplex> = Box::new(stream);
                         *lock(&self.in_hand) = Some(InHand {
-                            accepted: AcceptedSocket { stream, slot },
+                            accepted: AcceptedSocket {
+                                stream,
+                                slot,
+                                user: Some(FAKE_USER),
+                            },
                             vanished,
                             wants_byte: self.wants_byte,
                         });

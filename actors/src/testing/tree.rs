@@ -10,7 +10,10 @@ use event_listener::Event;
 use super::lock;
 use crate::{
     model::{ChannelId, Error},
-    ports::{ChannelObject, ChannelSignal, FileTransferSignal, ObjectTree, StreamTubeSignal},
+    ports::{
+        ChannelObject, ChannelSignal, DBusTubeSignal, FileTransferSignal, ObjectTree,
+        StreamTubeSignal,
+    },
     runtime::BoxFuture,
 };
 
@@ -72,32 +75,39 @@ impl FakeTree {
 
     /// The signals of one stream tube so far, in order.
     pub fn signals(&self, channel: ChannelId) -> Vec<StreamTubeSignal> {
-        let of_channel = |event: &TreeEvent| match event {
-            TreeEvent::Signal(id, ChannelSignal::StreamTube(signal)) if *id == channel => {
-                Some(signal.clone())
-            }
+        self.signals_of(channel, |signal| match signal {
+            ChannelSignal::StreamTube(signal) => Some(signal),
             _ => None,
-        };
-        lock(&self.inner)
-            .log
-            .iter()
-            .filter_map(of_channel)
-            .collect()
+        })
     }
 
     /// The signals of one file transfer so far, in order.
     pub fn file_signals(&self, channel: ChannelId) -> Vec<FileTransferSignal> {
+        self.signals_of(channel, |signal| match signal {
+            ChannelSignal::FileTransfer(signal) => Some(signal),
+            _ => None,
+        })
+    }
+
+    /// The signals of one D-Bus tube so far, in order.
+    pub fn dbus_signals(&self, channel: ChannelId) -> Vec<DBusTubeSignal> {
+        self.signals_of(channel, |signal| match signal {
+            ChannelSignal::DBusTube(signal) => Some(signal),
+            _ => None,
+        })
+    }
+
+    fn signals_of<S>(
+        &self,
+        channel: ChannelId,
+        pick: impl Fn(ChannelSignal) -> Option<S>,
+    ) -> Vec<S> {
         let of_channel = |event: &TreeEvent| match event {
-            TreeEvent::Signal(id, ChannelSignal::FileTransfer(signal)) if *id == channel => {
-                Some(signal.clone())
-            }
+            TreeEvent::Signal(id, signal) if *id == channel => pick(signal.clone()),
             _ => None,
         };
-        lock(&self.inner)
-            .log
-            .iter()
-            .filter_map(of_channel)
-            .collect()
+        let inner = lock(&self.inner);
+        inner.log.iter().filter_map(of_channel).collect()
     }
 
     /// The channels that are published now.

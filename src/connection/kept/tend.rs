@@ -158,6 +158,7 @@ async fn object(
 fn is_used(object: &ChannelObject) -> bool {
     match object {
         ChannelObject::StreamTube(tube) => tube.view.get().state == TubeState::Open,
+        ChannelObject::DBusTube(tube) => tube.view.get().state == TubeState::Open,
         ChannelObject::FileTransfer(transfer) => match transfer.view.get().state {
             FileTransferState::Pending => transfer.description.parties.requested,
             FileTransferState::Accepted | FileTransferState::Open => true,

@@ -30,7 +30,6 @@ mod hash;
 mod receiving;
 mod seat;
 mod sending;
-mod wire;
 
 use std::{
     io,
@@ -54,7 +53,6 @@ pub(crate) use self::{
     receiving::{Receiving, Reports},
     seat::{Coming, Seat},
     sending::Sending,
-    wire::Wire,
 };
 
 /// How many times a flow reads, up to half a megabyte, before it lets others run.

@@ -24,8 +24,8 @@ use async_channel::Receiver;
 use futures_lite::Stream as _;
 
 use super::{
-    Ending, Known, Progress, Seat, TURNS, Wire, aborted, broke, closed_half_way, hash::Hashes,
-    local_error, malformed, remote_error, wire::CHUNK,
+    Ending, Known, Progress, Seat, TURNS, aborted, broke, closed_half_way, hash::Hashes,
+    local_error, malformed, remote_error,
 };
 use crate::{
     file_transfer::{
@@ -34,6 +34,7 @@ use crate::{
     },
     limits::Share,
     model::{Error, Sha256Digest},
+    relay::{CHUNK, Wire},
     runtime::{BoxFuture, Clock, Failure, FaultPoint, Faults},
 };
 

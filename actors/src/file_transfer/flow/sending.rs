@@ -15,8 +15,8 @@ use std::{
 };
 
 use super::{
-    Ending, Known, LAST_WORDS_WITHIN, LINGER, Progress, Seat, TURNS, Wire, aborted, broke,
-    closed_half_way, hash::Hashes, local_error, malformed, remote_error, wire::CHUNK,
+    Ending, Known, LAST_WORDS_WITHIN, LINGER, Progress, Seat, TURNS, aborted, broke,
+    closed_half_way, hash::Hashes, local_error, malformed, remote_error,
 };
 use crate::{
     file_transfer::{
@@ -25,6 +25,7 @@ use crate::{
     },
     limits::Share,
     model::Error,
+    relay::{CHUNK, Wire},
     runtime::{BoxFuture, Clock, Failure, FaultPoint, Faults},
 };
 

@@ -9,10 +9,11 @@
 //! ```
 //!
 //! A channel supervisor owns a [`Shell`] and all that is particular to its type;
-//! [`tube`](super::tube) and [`transfer`](super::transfer) are the two there are.
+//! [`tube`](super::tube), [`transfer`](super::transfer) and [`dbus_tube`](super::dbus_tube) are those there are.
 
 mod announcer;
 mod sibling;
+mod telling;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -37,7 +38,7 @@ use crate::{
     },
 };
 
-pub(super) use self::{announcer::Announcement, sibling::SiblingKind};
+pub(super) use self::{announcer::Announcement, sibling::SiblingKind, telling::Telling};
 
 /// What the children tell the channel supervisor; `N` is what only the channel's type has. The
 /// commits of who decides have a queue of their own.
@@ -62,6 +63,15 @@ pub(super) struct Shell<S, N> {
     in_hand: InHand<S>,
     /// Who waits for the channel to be gone.
     pub(super) closers: Vec<Reply<()>>,
+}
+
+/// What a channel supervisor waits for; `C` is the commit of who decides.
+pub(super) enum Event<C, N> {
+    Commit(Box<C>),
+    Note(Note<N>),
+    /// The channel is to close while who decides pauses before a restart.
+    Hurry,
+    Timer,
 }
 
 /// What follows the end of a sibling.
@@ -124,6 +134,26 @@ pub(super) async fn publish<O: Clone + Into<ChannelObject>>(
     Some(reply.send(Ok(object)).is_err())
 }
 
+/// Runs what supervises a published channel, and says why it failed, if it did. `unwanted`: nobody ever
+/// got to know of the channel, so there is nothing to supervise.
+pub(super) async fn survive(
+    world: &World,
+    id: ChannelId,
+    unwanted: bool,
+    supervising: impl Future<Output = Result<(), Failure>>,
+) -> Option<Failure> {
+    if unwanted {
+        return None;
+    }
+    let failure = match catch("channel", supervising).await {
+        Ok(Ok(())) => return None,
+        Ok(Err(failure)) | Err(failure) => failure,
+    };
+    count(&world.counters.channels);
+    tracing::error!(channel = id.0, %failure, "a channel closes because it failed");
+    Some(failure)
+}
+
 impl<S, N> Shell<S, N>
 where
     S: Clone + Into<ChannelSignal> + Send + 'static,
@@ -151,6 +181,45 @@ where
             in_hand: InHand::default(),
             closers: Vec::new(),
         }
+    }
+
+    /// Waits for what the children say, and until a restart is due or this deadline is there.
+    pub(super) async fn select<C>(
+        &self,
+        decider: SiblingKind,
+        commits: &Receiver<C>,
+        deadline: Option<Time>,
+    ) -> Event<C, N> {
+        let deadline = self.next_restart().into_iter().chain(deadline).min();
+        let pausing = self.is_pausing(decider);
+        let commit = async {
+            match commits.recv().await {
+                Ok(commit) => Event::Commit(Box::new(commit)),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let note = async {
+            match self.notes.1.recv().await {
+                Ok(note) => Event::Note(note),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let hurry = async {
+            if !pausing {
+                std::future::pending::<()>().await;
+            }
+            self.stop.stopped().await;
+            Event::Hurry
+        };
+        let timer = async {
+            match deadline {
+                Some(deadline) => self.world.clock.sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+            Event::Timer
+        };
+        // Commits first: a note may be about something a commit has just made.
+        commit.or(note).or(hurry).or(timer).await
     }
 
     /// Runs one of the siblings, the first or a successor.

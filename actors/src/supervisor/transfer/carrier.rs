@@ -36,13 +36,14 @@ use futures_lite::FutureExt as _;
 
 use crate::{
     file_transfer::{
-        flow::{Coming, Known, Progress, Receiving, Reports, Seat, Sending, Wire},
+        flow::{Coming, Known, Progress, Receiving, Reports, Seat, Sending},
         frames::{self, AbortReason, Word},
         state::FlowEnd,
     },
     limits::Limits,
     model::{Error, FileOffer, Result, Resume},
     ports::{AgreedFile, Duplex, FileSending, FileStream, IncomingFile},
+    relay::Wire,
     runtime::{BoxFuture, Clock, Failure, FaultPoint, Faults, catch, within},
     supervisor::channel::Note,
 };
@@ -264,7 +265,7 @@ impl Carrier {
         };
         let encrypted = bytestream.encrypted;
         let open = open.insert(Open {
-            wire: Wire::for_a_file(bytestream.io),
+            wire: Wire::for_chunks(bytestream.io),
             framed,
             sending: true,
             left_alone: Arc::default(),

@@ -24,20 +24,19 @@ mod carrier;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt as _;
+use async_channel::Receiver;
 
 use self::carrier::{Carrier, FlowNote, Orders, Port, Reins, Start, orders};
 use super::{
     AcceptedSocket, FileTransferRequest, FileWay, ListeningSocket,
-    channel::{self, Followed, Note, Shell, SiblingKind},
+    channel::{self, Followed, Note, Shell, SiblingKind, Telling},
     config::count,
     world::World,
 };
 use crate::{
     endpoint::Slots,
     file_transfer::{
-        Command, Commit, Fact, FileTransfer, FileTransferMessage, TransferSeed,
+        Command, Commit, Fact, FileTransfer, FileTransferMessage, POINTS, TransferSeed,
         flow::Progress,
         frames::AbortReason,
         state::{FlowEnd, State, Token, Way},
@@ -46,8 +45,8 @@ use crate::{
     model::{ChannelId, Error, FileOffer, FileTransferReason, FileTransferState, Result},
     ports::{FileTransferObject, FileTransferSignal, FileTransferView},
     runtime::{
-        Exit, Failure, FaultPoint, Mailbox, Reply, Snapshot, SnapshotWriter, Stop, Stopper, Task,
-        Time, catch, run,
+        Exit, Failure, FaultPoint, Mailbox, Post, Reply, Snapshot, SnapshotWriter, Stop, Stopper,
+        Task, Time, run,
     },
 };
 
@@ -69,7 +68,8 @@ struct Channel {
     record: State,
     view: SnapshotWriter<FileTransferView>,
     seed: TransferSeed,
-    facts: Sender<Fact>,
+    /// What the flow has told so far, and the failure of a sibling, are told for good.
+    telling: Telling<Fact>,
     commits: Receiver<Commit>,
     slots: Slots,
 
@@ -87,8 +87,6 @@ struct Channel {
     said_stored: u64,
     meters_due: Option<Time>,
 
-    /// What the flow has told so far, and the failure of a sibling: told again to a successor.
-    told: Vec<Fact>,
     finished: bool,
 }
 
@@ -138,7 +136,7 @@ impl Channel {
         let progress = Arc::<Progress>::default();
         let (writer, view) = Snapshot::new(view_of(&record, &progress));
         // Each application; what the flow tells; one sibling failed.
-        let (facts, facts_out) = async_channel::bounded(APPLICATIONS + 4);
+        let telling = Telling::new(id, APPLICATIONS + 4);
         // One: the transfer waits until it is taken.
         let (commits_in, commits) = async_channel::bounded(1);
         // Notes: each application, what the flow tells. Signals: see the module's head.
@@ -151,10 +149,13 @@ impl Channel {
         let seed = TransferSeed {
             sockets: request.sockets,
             progress: progress.clone(),
-            facts: facts_out,
-            commits: commits_in,
-            stop: stop.clone(),
-            faults: config.faults.clone(),
+            post: Post {
+                facts: telling.listen(),
+                commits: commits_in,
+                stop: stop.clone(),
+                faults: config.faults.clone(),
+                points: POINTS,
+            },
         };
         let (reins, orders) = orders();
         let channel = Channel {
@@ -165,7 +166,7 @@ impl Channel {
             record,
             view: writer,
             seed,
-            facts,
+            telling,
             commits,
             slots: Slots::new(APPLICATIONS),
             listening: None,
@@ -177,7 +178,6 @@ impl Channel {
             said_transferred: 0,
             said_stored: 0,
             meters_due: None,
-            told: Vec::new(),
             finished: false,
         };
         let object = FileTransferObject {
@@ -192,19 +192,8 @@ impl Channel {
 
     /// Runs a published channel to its end. `unwanted`: nobody ever got to know of it.
     async fn run(mut self, unwanted: bool) {
-        let ended = if unwanted {
-            Ok(Ok(()))
-        } else {
-            catch("channel", self.supervise()).await
-        };
-        let failure = match ended {
-            Ok(Ok(())) => None,
-            Ok(Err(failure)) | Err(failure) => Some(failure),
-        };
-        if let Some(failure) = &failure {
-            count(&self.shell.world.counters.channels);
-            tracing::error!(channel = self.shell.id.0, %failure, "a channel closes because it failed");
-        }
+        let (world, id) = (self.shell.world.clone(), self.shell.id);
+        let failure = channel::survive(&world, id, unwanted, self.supervise()).await;
         self.end(failure).await;
     }
 
@@ -234,7 +223,8 @@ impl Channel {
                 }
             }
             SiblingKind::Transfer => {
-                self.tell_again();
+                let waiting = self.waiting.keys().map(|token| Fact::Accepted(*token));
+                self.telling.tell_again(waiting);
                 let (seed, mailbox) = (self.seed.clone(), self.mailbox.lend());
                 let transfer = FileTransfer::new(seed, mailbox, self.record.clone());
                 let (stopper, stop) = Stopper::new();
@@ -269,38 +259,9 @@ impl Channel {
     }
 
     async fn select(&mut self) -> Event {
-        let deadline = self.shell.next_restart().into_iter();
-        let deadline = deadline.chain(self.meters_due).min();
-        let clock = &self.shell.world.clock;
-        let pausing = self.shell.is_pausing(SiblingKind::Transfer);
-        let commit = async {
-            match self.commits.recv().await {
-                Ok(commit) => Event::Commit(Box::new(commit)),
-                Err(_) => std::future::pending().await,
-            }
-        };
-        let note = async {
-            match self.shell.notes.1.recv().await {
-                Ok(note) => Event::Note(note),
-                Err(_) => std::future::pending().await,
-            }
-        };
-        let hurry = async {
-            if !pausing {
-                std::future::pending::<()>().await;
-            }
-            self.shell.stop.stopped().await;
-            Event::Hurry
-        };
-        let timer = async {
-            match deadline {
-                Some(deadline) => clock.sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-            Event::Timer
-        };
-        // Commits first: a note may be about something a commit has just made.
-        commit.or(note).or(hurry).or(timer).await
+        let deadline = self.meters_due;
+        let decider = SiblingKind::Transfer;
+        self.shell.select(decider, &self.commits, deadline).await
     }
 
     fn apply(&mut self, event: Event) -> Result<(), Failure> {
@@ -329,7 +290,7 @@ impl Channel {
                 let token = Token(self.next_token);
                 self.next_token += 1;
                 self.waiting.insert(token, accepted);
-                self.tell(Fact::Accepted(token));
+                self.telling.tell(Fact::Accepted(token));
             }
             Event::Note(Note::Own(note)) => self.flow_says(note, now),
             Event::Hurry => self.start(SiblingKind::Transfer),
@@ -356,8 +317,7 @@ impl Channel {
         if let Fact::Ended(_) = &fact {
             self.reins = None;
         }
-        self.told.push(fact.clone());
-        self.tell(fact);
+        self.telling.tell_for_good(fact);
     }
 
     /// A child has ended; restarts it if it failed. Past its limit the failure moves up: from the
@@ -371,8 +331,7 @@ impl Channel {
         }
         count(&self.shell.world.counters.channels);
         let fact = Fact::SiblingFailed(what);
-        self.told.push(fact.clone());
-        self.tell(fact);
+        self.telling.tell_for_good(fact);
         Ok(())
     }
 
@@ -493,25 +452,6 @@ impl Channel {
         }
     }
 
-    /// Tells the transfer a fact. If it is being restarted, its successor is told all that holds.
-    fn tell(&self, fact: Fact) {
-        if self.facts.try_send(fact).is_err() {
-            // The bound in `new` covers every fact that can hold at once.
-            tracing::error!(channel = self.shell.id.0, "more facts than there can be");
-        }
-    }
-
-    /// Tells the transfer's successor everything that still holds, and nothing twice.
-    fn tell_again(&mut self) {
-        while self.seed.facts.try_recv().is_ok() {}
-        for fact in self.told.clone() {
-            self.tell(fact);
-        }
-        for token in self.waiting.keys() {
-            self.tell(Fact::Accepted(*token));
-        }
-    }
-
     fn stored(&self) -> u64 {
         self.progress.stored().max(self.record.stored())
     }
@@ -567,13 +507,7 @@ impl Channel {
     }
 }
 
-enum Event {
-    Commit(Box<Commit>),
-    Note(Note<FlowNote>),
-    /// The channel is to close while the transfer pauses before a restart.
-    Hurry,
-    Timer,
-}
+type Event = channel::Event<Commit, FlowNote>;
 
 fn is_final(signal: &FileTransferSignal) -> bool {
     use FileTransferState::{Cancelled, Completed};

@@ -110,12 +110,7 @@ impl Channel {
             Farewell::Telling { cut, .. } | Farewell::Told { cut } => *cut,
             Farewell::NotBegun => None,
         };
-        self.shell
-            .next_restart()
-            .into_iter()
-            .chain(self.meters_due)
-            .chain(cut)
-            .min()
+        self.meters_due.into_iter().chain(cut).min()
     }
 
     pub(super) fn on_timer(&mut self, now: Time) {

@@ -28,7 +28,6 @@ mod ending;
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt as _;
 
 use self::{
     connection::Far,
@@ -228,22 +227,11 @@ impl Channel {
 
     /// Runs a published channel to its end. `unwanted`: nobody ever got to know of it.
     async fn run(mut self, unwanted: bool) {
-        let ended = if unwanted {
-            if self.record.concerns_the_contact() {
-                self.say_farewell(self.shell.world.clock.now());
-            }
-            Ok(Ok(()))
-        } else {
-            catch("channel", self.supervise()).await
-        };
-        let failure = match ended {
-            Ok(Ok(())) => None,
-            Ok(Err(failure)) | Err(failure) => Some(failure),
-        };
-        if let Some(failure) = &failure {
-            count(&self.shell.world.counters.channels);
-            tracing::error!(channel = self.shell.id.0, %failure, "a channel closes because it failed");
+        if unwanted && self.record.concerns_the_contact() {
+            self.say_farewell(self.shell.world.clock.now());
         }
+        let (world, id) = (self.shell.world.clone(), self.shell.id);
+        let failure = channel::survive(&world, id, unwanted, self.supervise()).await;
         self.end(failure).await;
     }
 
@@ -262,38 +250,8 @@ impl Channel {
 
     async fn select(&mut self) -> Event {
         let deadline = self.next_deadline();
-        let (clock, pausing) = (
-            &self.shell.world.clock,
-            self.shell.is_pausing(SiblingKind::Tube),
-        );
-        let commit = async {
-            match self.commits.recv().await {
-                Ok(commit) => Event::Commit(commit),
-                Err(_) => std::future::pending().await,
-            }
-        };
-        let note = async {
-            match self.shell.notes.1.recv().await {
-                Ok(note) => Event::Note(note),
-                Err(_) => std::future::pending().await,
-            }
-        };
-        let hurry = async {
-            if !pausing {
-                std::future::pending::<()>().await;
-            }
-            self.shell.stop.stopped().await;
-            Event::Hurry
-        };
-        let timer = async {
-            match deadline {
-                Some(deadline) => clock.sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-            Event::Timer
-        };
-        // Commits first: a note may be about something a commit has just made.
-        commit.or(note).or(hurry).or(timer).await
+        let decider = SiblingKind::Tube;
+        self.shell.select(decider, &self.commits, deadline).await
     }
 
     fn apply(&mut self, event: Event) -> Result<(), Failure> {
@@ -310,7 +268,7 @@ impl Channel {
         }
         match event {
             Event::Commit(commit) => {
-                self.take(commit, now)?;
+                self.take(*commit, now)?;
             }
             Event::Note(Note::SiblingEnded(kind, exit)) => {
                 // A tube that is done ends.
@@ -329,7 +287,7 @@ impl Channel {
                     self.tell(Fact::Ended(id, end));
                 }
             }
-            Event::Note(Note::Accepted(AcceptedSocket { stream, slot })) => {
+            Event::Note(Note::Accepted(AcceptedSocket { stream, slot, .. })) => {
                 self.wait(stream, slot, Origin::Accepted);
             }
             Event::Note(Note::Own(TubeNote::Dialled {
@@ -502,13 +460,7 @@ impl Waiting {
     }
 }
 
-enum Event {
-    Commit(Commit),
-    Note(Note<TubeNote>),
-    /// The channel is to close while the tube pauses before a restart.
-    Hurry,
-    Timer,
-}
+type Event = channel::Event<Commit, TubeNote>;
 
 fn view_of(record: &State, meters: &Meters) -> StreamTubeView {
     StreamTubeView {

@@ -11,14 +11,14 @@ use futures_lite::{AsyncRead as _, AsyncWrite as _};
 
 use crate::ports::Duplex;
 
-/// Most bytes of a file that lie here.
-pub(super) const CHUNK: usize = 128 * 1024;
+/// Most bytes of a file, or of messages, that lie here.
+pub(crate) const CHUNK: usize = 128 * 1024;
 /// Room for what goes around them.
 const MARGIN: usize = 64;
 
 /// See the module's head.
 pub(crate) struct Wire {
-    pub(super) io: Box<dyn Duplex>,
+    io: Box<dyn Duplex>,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -29,8 +29,8 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// For the side that writes the file.
-    pub(crate) fn for_a_file(io: Box<dyn Duplex>) -> Self {
+    /// For the side that has much to write.
+    pub(crate) fn for_chunks(io: Box<dyn Duplex>) -> Self {
         Self::with(io, CHUNK + MARGIN)
     }
 
@@ -51,7 +51,7 @@ impl Wire {
     }
 
     /// Whether all was written.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
@@ -69,18 +69,18 @@ impl Wire {
     }
 
     /// Where bytes may be put; only while it is empty. [`Wire::filled`] says how many they are.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         &mut self.buffer
     }
 
     /// So many bytes were put into [`Wire::room`].
-    pub(super) fn filled(&mut self, bytes: usize) {
+    pub(crate) fn filled(&mut self, bytes: usize) {
         (self.start, self.end) = (0, bytes);
     }
 
     /// Puts something short behind what is there. There is room: at most a chunk lies here, and around it
     /// a header, an end and a last word.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
         }
@@ -96,7 +96,7 @@ impl Wire {
     }
 
     /// Writes what lies here.
-    pub(super) fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let bytes = &self.buffer[self.start..self.end];
             match ready!(Pin::new(&mut self.io).poll_write(context, bytes))? {
@@ -111,7 +111,7 @@ impl Wire {
     }
 
     /// Writes what lies here and sees to it that no layer below keeps it.
-    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_empty(context))?;
         if self.unflushed {
             ready!(Pin::new(&mut self.io).poll_flush(context))?;
@@ -121,13 +121,13 @@ impl Wire {
     }
 
     /// Writes what lies here and closes our side.
-    pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(context))?;
         Pin::new(&mut self.io).poll_close(context)
     }
 
     /// Reads.
-    pub(super) fn poll_read(
+    pub(crate) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
         into: &mut [u8],

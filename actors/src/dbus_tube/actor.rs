@@ -1,0 +1,248 @@
+//! The tube as an actor: waits for what may happen, lets [`State`] decide, and hands the decision on as
+//! one [`Commit`].
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    DBusTubeMessage,
+    handshake::Guid,
+    state::{Effect, FlowEnd, Input, State, Token},
+};
+use crate::{
+    model::{AccessControl, AccessRule, AddressType, Error, Result, SocketAddress, TubeParameters},
+    ports::DBusTubeSignal,
+    runtime::{self, Actor, Desk, DeskEvent, Exit, FaultPoint, Flow, Mailbox, Points, Post, Reply},
+    supervisor::{ListeningSocket, LocalSockets},
+};
+
+/// What the channel supervisor tells the tube. Facts rather than messages: after a restart those that
+/// still hold are told again.
+#[derive(Clone, Debug)]
+pub(crate) enum Fact {
+    /// An application's socket waits under this token.
+    Accepted(Token),
+    /// The offer was written, or could not be.
+    Offered(Result<()>),
+    /// The bytestream is open.
+    Opened { encrypted: bool },
+    /// The flow is over.
+    Ended(FlowEnd),
+    /// A sibling failed past its limit.
+    SiblingFailed(String),
+}
+
+/// One decision, as the channel supervisor takes it.
+pub(crate) type Commit = runtime::Commit<State, Command, Answer>;
+
+/// What the channel supervisor does for the tube.
+pub(crate) enum Command {
+    Signal(DBusTubeSignal),
+    Listen(Arc<dyn ListeningSocket>, AccessControl),
+    StopListening,
+    Offer(TubeParameters),
+    Agree,
+    Flow,
+    Attach(Token),
+    Discard(Token),
+    StopFlow,
+    /// Keep this until the offer is on its way: it would be lost with the tube.
+    Keep(Reply<Result<String>>),
+    Offered(Result<String>),
+    AwaitClosed(Reply<()>),
+    Finish,
+}
+
+/// An answer to Accept, or to an Offer that came to nothing at once.
+pub(crate) struct Answer(Reply<Result<String>>, Result<String>);
+
+impl Answer {
+    /// Answers.
+    pub(crate) fn send(self) {
+        self.0.answer(self.1);
+    }
+}
+
+/// Where it may be killed.
+pub(crate) const POINTS: Points = Points {
+    waiting: FaultPoint::TubeWaiting,
+    decide: FaultPoint::TubeDecide,
+    commit: FaultPoint::TubeCommit,
+    committed: FaultPoint::TubeCommitted,
+};
+
+/// What every incarnation of a channel's tube is made from.
+#[derive(Clone)]
+pub(crate) struct TubeSeed {
+    pub(crate) sockets: Arc<dyn LocalSockets>,
+    pub(crate) guid: Guid,
+    pub(crate) post: Post<Fact, Commit>,
+}
+
+/// See the module's head.
+pub(crate) struct DBusTube {
+    seed: TubeSeed,
+    desk: Desk<DBusTubeMessage, Fact, Commit>,
+    state: State,
+}
+
+type Event = DeskEvent<DBusTubeMessage, Fact>;
+
+/// The request that is being handled.
+enum Request {
+    None,
+    Address(Reply<Result<String>>),
+    Close(Reply<()>),
+}
+
+impl DBusTube {
+    /// A tube that goes on from `record`, reading a mailbox that was lent to it.
+    pub(crate) fn new(seed: TubeSeed, mailbox: Mailbox<DBusTubeMessage>, record: State) -> Self {
+        DBusTube {
+            desk: Desk::new(seed.post.clone(), mailbox),
+            seed,
+            state: record,
+        }
+    }
+
+    fn understand(event: Event) -> Result<(Input, Request), Exit> {
+        Ok(match event {
+            Event::Message(DBusTubeMessage::Offer {
+                parameters,
+                access,
+                reply,
+            }) => (Input::Offer(parameters, access), Request::Address(reply)),
+            Event::Message(DBusTubeMessage::Accept { access, reply }) => {
+                (Input::Accept(access), Request::Address(reply))
+            }
+            Event::Message(DBusTubeMessage::Close { reply }) => {
+                (Input::Close, Request::Close(reply))
+            }
+            Event::Message(DBusTubeMessage::ContactGone) => (Input::ContactGone, Request::None),
+            Event::Fact(Fact::Accepted(token)) => (Input::Accepted(token), Request::None),
+            Event::Fact(Fact::Offered(result)) => (Input::Offered(result), Request::None),
+            Event::Fact(Fact::Opened { encrypted }) => (Input::Opened { encrypted }, Request::None),
+            Event::Fact(Fact::Ended(end)) => (Input::Ended(end), Request::None),
+            Event::Fact(Fact::SiblingFailed(what)) => (Input::SiblingFailed(what), Request::None),
+            Event::Stopped => (Input::Stopped, Request::None),
+            Event::Orphaned => return Err(Exit::Stopped),
+            Event::Fault(failure) => return Err(Exit::Failed(failure)),
+        })
+    }
+
+    fn bind(&self, access: AccessControl) -> Result<(Arc<dyn ListeningSocket>, String)> {
+        let rule = match access {
+            AccessControl::Localhost => AccessRule::Localhost,
+            AccessControl::Credentials => AccessRule::Credentials,
+            AccessControl::Port => {
+                let why = "a D-Bus tube has Localhost and Credentials as access controls";
+                return Err(Error::NotImplemented(why.into()));
+            }
+        };
+        let socket = self.seed.sockets.bind(AddressType::Unix, rule)?;
+        let address = match socket.address() {
+            SocketAddress::Unix(path) => dbus_address(path, self.seed.guid),
+            other => return Err(Error::Confused(format!("{other:?} is no Unix socket"))),
+        };
+        Ok((socket, address))
+    }
+
+    fn decide(&mut self, input: Input, request: Request) -> (Vec<Command>, Vec<Answer>) {
+        let (mut commands, mut answers) = (Vec::new(), Vec::new());
+        let mut effects: VecDeque<Effect> = self.state.apply(input).into();
+        let mut waiting = None;
+        match request {
+            Request::Close(reply) => commands.push(Command::AwaitClosed(reply)),
+            Request::Address(reply) => waiting = Some(reply),
+            Request::None => {}
+        }
+        let mut bound = None;
+        while let Some(effect) = effects.pop_front() {
+            commands.push(match effect {
+                Effect::Signal(signal) => Command::Signal(signal),
+                Effect::StopListening => Command::StopListening,
+                Effect::Offer(parameters) => Command::Offer(parameters),
+                Effect::Agree => Command::Agree,
+                Effect::Flow => Command::Flow,
+                Effect::Attach(token) => Command::Attach(token),
+                Effect::Discard(token) => Command::Discard(token),
+                Effect::StopFlow => Command::StopFlow,
+                Effect::Offered(result) => Command::Offered(result),
+                Effect::Finish => Command::Finish,
+                Effect::Bind(access) => {
+                    let result = self.bind(access).map(|(socket, address)| {
+                        bound = Some(socket);
+                        address
+                    });
+                    effects.extend(self.state.apply(Input::Bound(result)));
+                    continue;
+                }
+                Effect::Listen(access) => match bound.take() {
+                    Some(socket) => Command::Listen(socket, access),
+                    None => continue,
+                },
+                Effect::Keep => match waiting.take() {
+                    Some(reply) => Command::Keep(reply),
+                    None => continue,
+                },
+                Effect::Answer(result) => {
+                    answers.extend(waiting.take().map(|reply| Answer(reply, result)));
+                    continue;
+                }
+            });
+        }
+        (commands, answers)
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Exit> {
+        let (input, request) = Self::understand(event)?;
+        self.desk.deciding()?;
+        let (commands, answers) = self.decide(input, request);
+        self.desk.hand_over(self.state.clone(), commands, answers)
+    }
+}
+
+/// `unix:path=…,guid=…`, as the D-Bus specification has it: what is not in its short list of bytes is
+/// escaped.
+fn dbus_address(path: &std::path::Path, guid: Guid) -> String {
+    use std::{fmt::Write as _, os::unix::ffi::OsStrExt as _};
+    let mut address = String::from("unix:path=");
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_/\\*.".contains(byte) {
+            address.push(char::from(*byte));
+        } else {
+            // A string takes everything.
+            write!(address, "%{byte:02x}").ok();
+        }
+    }
+    format!("{address},guid={guid}")
+}
+
+impl Actor for DBusTube {
+    type Event = Event;
+
+    async fn select(&mut self) -> Event {
+        self.desk.next().await
+    }
+
+    fn apply(&mut self, event: Event) -> Flow {
+        match self.handle(event) {
+            Err(exit) => Flow::Exit(exit),
+            Ok(()) if self.state.is_finished() => Flow::Exit(Exit::Finished),
+            Ok(()) => Flow::Continue,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Guid, dbus_address};
+
+    #[test]
+    fn an_address_is_written_as_the_specification_has_it() {
+        let address = dbus_address("/run/a b,c=d;é/s-1_2.x".as_ref(), Guid([0x0f; 16]));
+        assert_eq!(
+            address,
+            "unix:path=/run/a%20b%2cc%3dd%3b%c3%a9/s-1_2.x,guid=0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"
+        );
+    }
+}

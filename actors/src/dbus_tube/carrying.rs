@@ -1,0 +1,533 @@
+//! The messages of a D-Bus tube on their way between one application at a time and one bytestream.
+//!
+//! ```text
+//!   application ──read──► [ held until it is whole ] ──write──► contact
+//!               ◄──write── [ queue, QUEUE bytes ] ◄──read──
+//!
+//!   seat:  Empty ──connects──▶ Greeting ──BEGIN──▶ Talking ──goes away──▶ Empty
+//!                                 └── refused, or silent for GREET_WITHIN ──▶ Empty
+//! ```
+//!
+//! # To the contact
+//! Not a byte of a message is written before all of it is there, so an application that dies half way
+//! leaves no half message in the stream; the one after it begins with a whole one. While messages are
+//! written nothing more is read: the application's socket fills, and that is the back-pressure. So there
+//! are held at most one message ([`MAX_MESSAGE`](super::splitter::MAX_MESSAGE)) and one read; a
+//! buffer grows only as bytes come.
+//!
+//! # To the application
+//! Messages are handed over as they come, in pieces too. With nobody there, and while an application does
+//! not read, [`QUEUE`] bytes wait here, then the bytestream is not read any more: the contact's program
+//! feels it as it would feel a slow application. Of a message that an application took half of, the rest
+//! is thrown away.
+//!
+//! # The ends
+//! | what happens | what follows |
+//! | --- | --- |
+//! | the application closes, or breaks | what it wrote whole is written; the next one may come |
+//! | the application writes what is no message | it is cut off; the next one may come |
+//! | the contact closes between two messages | what waits is handed over within [`HAND_OVER_WITHIN`], if somebody is there; `Closed` |
+//! | the contact closes within a message, or the bytestream breaks | `Lost` |
+//! | the contact sends what is no message | `Malformed` |
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_channel::Receiver;
+use futures_lite::{AsyncRead as _, AsyncWrite as _, Stream as _};
+
+use super::{
+    handshake::{Admittance, Guid, Handshake},
+    splitter::{Malformed, Splitter},
+};
+use crate::{
+    limits::{Limits, Share},
+    model::AccessControl,
+    relay::{CHUNK, Wire},
+    runtime::{BoxFuture, Clock, Failure, FaultPoint, Faults},
+    supervisor::AcceptedSocket,
+};
+
+/// Most bytes from the contact that wait for an application.
+pub const QUEUE: usize = 1024 * 1024;
+/// How long an application may take to begin. Nobody else is let in meanwhile.
+pub const GREET_WITHIN: Duration = Duration::from_secs(10);
+/// How long an application may take to read what the contact wrote before it closed the tube.
+pub const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Most bytes that are read at once.
+const READ: usize = 64 * 1024;
+/// How many times it reads and writes before it lets others run.
+const TURNS: usize = 4;
+
+/// Why messages stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The contact closed the tube, after a whole message.
+    Closed,
+    /// The connection to the contact broke.
+    Lost(String),
+    /// The contact sent what may not go through a tube.
+    Malformed(Malformed),
+}
+
+/// What went through a tube so far, readable at any time.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    sent: AtomicU64,
+    received: AtomicU64,
+    connected: AtomicBool,
+}
+
+impl Traffic {
+    /// Bytes that went to the contact.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the contact's that an application took.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Whether an application is there that has begun.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+}
+
+/// How applications are let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Door {
+    /// The address's.
+    pub guid: Guid,
+    /// What the socket demanded before an application came here.
+    pub access: AccessControl,
+}
+
+/// See the module's head.
+pub struct Carrying {
+    door: Door,
+    coming: Pin<Box<Receiver<AcceptedSocket>>>,
+    seat: Option<Guest>,
+    scratch: Box<[u8]>,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    traffic: Arc<Traffic>,
+    clock: Arc<dyn Clock>,
+    faults: Faults,
+}
+
+/// An application. Its slot goes with it.
+struct Guest {
+    accepted: AcceptedSocket,
+    /// Until it has begun: how far it is, and how long it may take.
+    greeting: Option<(Handshake, BoxFuture<'static, ()>)>,
+    /// What it is still to be told of that.
+    answer: Vec<u8>,
+    /// It takes nothing any more; what it wrote before is still read.
+    deaf: bool,
+}
+
+struct Outgoing {
+    bytes: Vec<u8>,
+    /// So many of them are whole messages.
+    whole: usize,
+    /// So many of them have been put on the wire.
+    taken: usize,
+    splitter: Splitter,
+    share: Share,
+}
+
+struct Incoming {
+    queue: VecDeque<u8>,
+    arriving: Splitter,
+    leaving: Splitter,
+    /// The rest of the message in front is nobody's.
+    dropping: bool,
+    /// No more comes, and until when somebody may take what is there.
+    ended: Option<(End, BoxFuture<'static, ()>)>,
+    share: Share,
+}
+
+/// Whether anything moved.
+type Moved = bool;
+
+impl Carrying {
+    /// For the applications that come from there, one after the other.
+    pub fn new(
+        door: Door,
+        coming: Receiver<AcceptedSocket>,
+        limits: &Limits,
+        traffic: Arc<Traffic>,
+        clock: Arc<dyn Clock>,
+        faults: Faults,
+    ) -> Self {
+        Carrying {
+            door,
+            coming: Box::pin(coming),
+            seat: None,
+            scratch: vec![0; READ].into(),
+            outgoing: Outgoing {
+                bytes: Vec::new(),
+                whole: 0,
+                taken: 0,
+                splitter: Splitter::default(),
+                share: limits.sending(),
+            },
+            incoming: Incoming {
+                queue: VecDeque::new(),
+                arriving: Splitter::default(),
+                leaving: Splitter::default(),
+                dropping: false,
+                ended: None,
+                share: limits.receiving(),
+            },
+            traffic,
+            clock,
+            faults,
+        }
+    }
+
+    /// Moves what can be moved now.
+    pub(crate) fn poll(
+        &mut self,
+        wire: &mut Wire,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<End, Failure>> {
+        match self.try_poll(wire, context) {
+            Ok(Some(end)) => Poll::Ready(Ok(end)),
+            Ok(None) => Poll::Pending,
+            Err(failure) => Poll::Ready(Err(failure)),
+        }
+    }
+
+    fn try_poll(
+        &mut self,
+        wire: &mut Wire,
+        context: &mut Context<'_>,
+    ) -> Result<Option<End>, Failure> {
+        for _ in 0..TURNS {
+            let mut moved = self.seat_somebody(context);
+            moved |= self.greet(context);
+            match self.send(wire, context)? {
+                Ok(went) => moved |= went,
+                Err(end) => return Ok(Some(end)),
+            }
+            match self.receive(wire, context)? {
+                Ok(went) => moved |= went,
+                Err(end) => return Ok(Some(end)),
+            }
+            if !moved {
+                return Ok(None);
+            }
+        }
+        context.waker().wake_by_ref();
+        Ok(None)
+    }
+
+    /// Whoever is there goes.
+    pub(crate) fn leave(&mut self) {
+        self.dismiss();
+    }
+
+    /// Writes what is whole, and takes no more.
+    pub(crate) fn poll_finish(
+        &mut self,
+        wire: &mut Wire,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            std::task::ready!(wire.poll_empty(context))?;
+            if !self.put(wire) {
+                return wire.poll_flush(context);
+            }
+        }
+    }
+
+    fn seat_somebody(&mut self, context: &mut Context<'_>) -> Moved {
+        if self.seat.is_some() {
+            return false;
+        }
+        let Poll::Ready(Some(accepted)) = self.coming.as_mut().poll_next(context) else {
+            return false;
+        };
+        let credentials = self.door.access == AccessControl::Credentials;
+        let admittance = Admittance {
+            user: accepted.user,
+            anonymous: !credentials,
+        };
+        let handshake = Handshake::new(self.door.guid, admittance, credentials);
+        self.seat = Some(Guest {
+            accepted,
+            greeting: Some((handshake, self.clock.sleep(GREET_WITHIN))),
+            answer: Vec::new(),
+            deaf: false,
+        });
+        true
+    }
+
+    /// Nobody is there any more. What was not whole never was.
+    fn dismiss(&mut self) {
+        self.seat = None;
+        self.traffic.connected.store(false, Ordering::Relaxed);
+        self.outgoing.bytes.truncate(self.outgoing.whole);
+        self.outgoing.splitter = Splitter::default();
+        self.incoming.dropping = !self.incoming.leaving.is_between();
+    }
+
+    fn greet(&mut self, context: &mut Context<'_>) -> Moved {
+        let Some(guest) = &mut self.seat else {
+            return false;
+        };
+        let Some((handshake, patience)) = &mut guest.greeting else {
+            return false;
+        };
+        if patience.as_mut().poll(context).is_ready() {
+            tracing::debug!("an application did not begin in time");
+            self.dismiss();
+            return true;
+        }
+        let stream = &mut guest.accepted.stream;
+        if !guest.answer.is_empty() {
+            match Pin::new(stream).poll_write(context, &guest.answer) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(written)) if written > 0 => drop(guest.answer.drain(..written)),
+                Poll::Ready(_) => self.dismiss(),
+            }
+            return true;
+        }
+        if handshake.is_done() {
+            guest.greeting = None;
+            self.traffic.connected.store(true, Ordering::Relaxed);
+            return true;
+        }
+        let count = match Pin::new(stream).poll_read(context, &mut self.scratch) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(count)) if count > 0 => count,
+            Poll::Ready(_) => {
+                self.dismiss();
+                return true;
+            }
+        };
+        match handshake.feed(&self.scratch[..count], &mut guest.answer) {
+            // Of a client that does not wait for answers.
+            Ok(taken) => self.hold(taken..count),
+            Err(why) => {
+                tracing::debug!(%why, "an application is refused");
+                self.dismiss();
+            }
+        }
+        true
+    }
+
+    /// Takes bytes that an application wrote, which lie in the scratch buffer.
+    fn hold(&mut self, range: std::ops::Range<usize>) {
+        let outgoing = &mut self.outgoing;
+        let mut place = outgoing.bytes.len();
+        outgoing.bytes.extend_from_slice(&self.scratch[range]);
+        while place < outgoing.bytes.len() {
+            match outgoing.splitter.feed(&outgoing.bytes[place..]) {
+                Ok(taken) => place += taken,
+                Err(why) => {
+                    tracing::info!(%why, "an application is cut off: it wrote what no tube carries");
+                    self.dismiss();
+                    return;
+                }
+            }
+            if outgoing.splitter.is_between() {
+                outgoing.whole = place;
+            }
+        }
+    }
+
+    /// Puts what is whole on the wire, which is empty. Whether there was anything.
+    fn put(&mut self, wire: &mut Wire) -> bool {
+        let outgoing = &mut self.outgoing;
+        let count = (outgoing.whole - outgoing.taken).min(CHUNK);
+        if count == 0 {
+            return false;
+        }
+        let bytes = &outgoing.bytes[outgoing.taken..outgoing.taken + count];
+        wire.room()[..count].copy_from_slice(bytes);
+        wire.filled(count);
+        outgoing.taken += count;
+        self.traffic.sent.fetch_add(count as u64, Ordering::Relaxed);
+        if outgoing.taken == outgoing.whole {
+            outgoing.bytes.drain(..outgoing.whole);
+            (outgoing.taken, outgoing.whole) = (0, 0);
+            if outgoing.bytes.is_empty() && outgoing.bytes.capacity() > CHUNK {
+                // A large one is rare.
+                outgoing.bytes = Vec::new();
+            }
+        }
+        true
+    }
+
+    fn send(
+        &mut self,
+        wire: &mut Wire,
+        context: &mut Context<'_>,
+    ) -> Result<Result<Moved, End>, Failure> {
+        if !wire.is_empty() {
+            self.faults.hit(FaultPoint::FlowWrite)?;
+        }
+        match wire.poll_empty(context) {
+            Poll::Pending => return Ok(Ok(false)),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Ok(Err(lost(&error))),
+        }
+        if self.put(wire) {
+            return Ok(Ok(true));
+        }
+        let read = match &mut self.seat {
+            Some(guest) if guest.greeting.is_none() => {
+                match self.outgoing.share.poll_turn(context) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(turn) => {
+                        self.faults.hit(FaultPoint::FlowRead)?;
+                        let room = &mut self.scratch[..turn.min(READ)];
+                        let stream = Pin::new(&mut guest.accepted.stream);
+                        let read = stream.poll_read(context, room);
+                        let count = match &read {
+                            Poll::Ready(Ok(count)) => *count,
+                            _ => 0,
+                        };
+                        self.outgoing.share.spent(count);
+                        read
+                    }
+                }
+            }
+            _ => Poll::Pending,
+        };
+        match read {
+            Poll::Ready(Ok(count)) if count > 0 => self.hold(0..count),
+            Poll::Ready(_) => self.dismiss(),
+            Poll::Pending => {
+                return Ok(match wire.poll_flush(context) {
+                    Poll::Ready(Err(error)) => Err(lost(&error)),
+                    _ => Ok(false),
+                });
+            }
+        }
+        Ok(Ok(true))
+    }
+
+    fn receive(
+        &mut self,
+        wire: &mut Wire,
+        context: &mut Context<'_>,
+    ) -> Result<Result<Moved, End>, Failure> {
+        let moved = self.hand_over(context)?;
+        let incoming = &mut self.incoming;
+        if let Some((end, patience)) = &mut incoming.ended {
+            let nobody = self.seat.as_ref().is_none_or(|guest| guest.deaf);
+            let over = incoming.queue.is_empty() || nobody;
+            if over || patience.as_mut().poll(context).is_ready() {
+                return Ok(Err(end.clone()));
+            }
+            return Ok(Ok(moved));
+        }
+        let room = QUEUE.saturating_sub(incoming.queue.len()).min(READ);
+        if room == 0 {
+            return Ok(Ok(moved));
+        }
+        let Poll::Ready(turn) = incoming.share.poll_turn(context) else {
+            return Ok(Ok(moved));
+        };
+        self.faults.hit(FaultPoint::FlowRead)?;
+        let scratch = &mut self.scratch[..room.min(turn)];
+        let read = wire.poll_read(context, scratch);
+        incoming.share.spent(match &read {
+            Poll::Ready(Ok(count)) => *count,
+            _ => 0,
+        });
+        let end = match read {
+            Poll::Pending => return Ok(Ok(moved)),
+            Poll::Ready(Ok(0)) if incoming.arriving.is_between() => End::Closed,
+            Poll::Ready(Ok(0)) => End::Lost("the contact closed it within a message".into()),
+            Poll::Ready(Ok(count)) => {
+                let mut rest = &scratch[..count];
+                while !rest.is_empty() {
+                    match incoming.arriving.feed(rest) {
+                        Ok(taken) => rest = &rest[taken..],
+                        Err(why) => return Ok(Err(End::Malformed(why))),
+                    }
+                }
+                incoming.queue.extend(&scratch[..count]);
+                return Ok(Ok(true));
+            }
+            Poll::Ready(Err(error)) => return Ok(Err(lost(&error))),
+        };
+        incoming.ended = Some((end, self.clock.sleep(HAND_OVER_WITHIN)));
+        Ok(Ok(true))
+    }
+
+    /// Writes to the application what waits for one.
+    fn hand_over(&mut self, context: &mut Context<'_>) -> Result<Moved, Failure> {
+        let incoming = &mut self.incoming;
+        let mut moved = false;
+        while !incoming.queue.is_empty() {
+            let front = incoming.queue.as_slices().0;
+            if incoming.dropping {
+                let Ok(taken) = incoming.leaving.feed(front) else {
+                    // It was fed the same before.
+                    return Err(Failure::Failed("a message is none when it leaves".into()));
+                };
+                incoming.queue.drain(..taken);
+                incoming.dropping = !incoming.leaving.is_between();
+                moved = true;
+                continue;
+            }
+            let Some(guest) = &mut self.seat else { break };
+            if guest.deaf || guest.greeting.is_some() {
+                break;
+            }
+            self.faults.hit(FaultPoint::FlowWrite)?;
+            let stream = Pin::new(&mut guest.accepted.stream);
+            let written = match stream.poll_write(context, front) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(written)) => written,
+                Poll::Ready(Err(_)) => 0,
+            };
+            moved = true;
+            if written == 0 {
+                // What it wrote before it went is still there to be read.
+                guest.deaf = true;
+                incoming.dropping = !incoming.leaving.is_between();
+                break;
+            }
+            let mut rest = &front[..written];
+            while !rest.is_empty() {
+                let Ok(taken) = incoming.leaving.feed(rest) else {
+                    return Err(Failure::Failed("a message is none when it leaves".into()));
+                };
+                rest = &rest[taken..];
+            }
+            incoming.queue.drain(..written);
+            let total = &self.traffic.received;
+            total.fetch_add(written as u64, Ordering::Relaxed);
+        }
+        if incoming.queue.is_empty() && incoming.queue.capacity() > CHUNK {
+            incoming.queue = VecDeque::new();
+        }
+        Ok(moved)
+    }
+}
+
+fn lost(error: &io::Error) -> End {
+    tracing::debug!(%error, "a D-Bus tube's bytestream broke");
+    End::Lost("the connection to the contact is lost".into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+//! Messages between one application at a time and a contact, without the actors around them.
+
+use std::{future::poll_fn, os::unix::net::UnixStream};
+
+use async_channel::Sender;
+use async_io::Async;
+use futures_lite::{
+    AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, future::block_on,
+};
+
+use super::*;
+use crate::{
+    dbus_tube::splitter::tests::call,
+    endpoint::{LocalStream, Slots},
+    runtime::{SystemClock, Task},
+    testing::{FAKE_USER, FakeStream, Sim, pipe},
+};
+
+const DOOR: Door = Door {
+    guid: Guid([7; 16]),
+    access: AccessControl::Localhost,
+};
+/// What a library writes before its first message, and what it hears.
+const HELLO: &[u8] = b"\0AUTH EXTERNAL 31303030\r\nBEGIN\r\n";
+const WELCOME: &[u8] = b"OK 07070707070707070707070707070707\r\n";
+const CAPACITY: usize = 4096;
+
+/// A tube that is open, without its actors.
+struct Tube {
+    clock: Arc<dyn Clock>,
+    lobby: Sender<AcceptedSocket>,
+    slots: Slots,
+    traffic: Arc<Traffic>,
+}
+
+type Ended = Task<Result<End, Failure>>;
+
+impl Tube {
+    fn open(sim: &Sim) -> (Tube, FakeStream, Ended) {
+        let (near, contact) = pipe(CAPACITY);
+        let (lobby, coming) = async_channel::bounded(1);
+        let clock: Arc<dyn Clock> = sim.clock.clone();
+        let traffic = Arc::<Traffic>::default();
+        let mut carrying = Carrying::new(
+            DOOR,
+            coming,
+            &Limits::new(&clock),
+            traffic.clone(),
+            clock.clone(),
+            Faults::default(),
+        );
+        let mut wire = Wire::for_chunks(Box::new(near));
+        let ended = sim.spawner.spawn("carrying", async move {
+            poll_fn(|context| carrying.poll(&mut wire, context)).await
+        });
+        let tube = Tube {
+            clock,
+            lobby,
+            slots: Slots::new(1),
+            traffic,
+        };
+        (tube, contact, ended)
+    }
+
+    /// Connects, once whoever was there before is gone.
+    async fn connect(&self) -> FakeStream {
+        let (near, far) = pipe(CAPACITY);
+        let slot = self.slots.reserve().await;
+        let accepted = AcceptedSocket {
+            stream: Box::new(near.like_a_socket()),
+            slot,
+            user: Some(FAKE_USER),
+        };
+        self.lobby.send(accepted).await.ok();
+        far.like_a_socket()
+    }
+
+    /// The same, and begins.
+    async fn application(&self) -> FakeStream {
+        let mut stream = self.connect().await;
+        stream.write_all(HELLO).await.unwrap();
+        expect(&mut stream, WELCOME).await;
+        stream
+    }
+}
+
+async fn expect(stream: &mut FakeStream, wanted: &[u8]) {
+    expect_of(stream, wanted).await;
+}
+
+async fn expect_of(stream: &mut (impl AsyncRead + Unpin), wanted: &[u8]) {
+    let mut heard = vec![0; wanted.len()];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert!(heard == wanted, "another message came");
+}
+
+/// Runs a scenario with a tube and the contact's end of it, then that end breaks. How the tube ended.
+fn with_tube(scenario: impl AsyncFnOnce(&Tube, &mut FakeStream)) -> End {
+    let sim = Sim::new();
+    let (tube, mut contact, ended) = Tube::open(&sim);
+    sim.run(scenario(&tube, &mut contact));
+    drop(contact);
+    sim.run(ended).unwrap().unwrap()
+}
+
+fn big(member: &str) -> Vec<u8> {
+    call(false, member, &vec![1; 5 * CAPACITY])
+}
+
+#[test]
+fn messages_go_both_ways() {
+    let end = with_tube(async |tube, contact| {
+        let mut application = tube.application().await;
+        let (ping, pong) = (call(false, "Ping", b""), call(true, "Pong", b"12345678"));
+        application.write_all(&ping).await.unwrap();
+        expect(contact, &ping).await;
+        contact.write_all(&pong).await.unwrap();
+        expect(&mut application, &pong).await;
+        assert!(tube.traffic.is_connected());
+        assert_eq!(tube.traffic.sent(), ping.len() as u64);
+        assert_eq!(tube.traffic.received(), pong.len() as u64);
+        contact.close().await.unwrap();
+        assert_eq!(application.read(&mut [0]).await.unwrap(), 0);
+    });
+    assert_eq!(end, End::Closed);
+}
+
+#[test]
+fn a_message_that_its_application_did_not_finish_is_none() {
+    with_tube(async |tube, contact| {
+        let mut first = tube.application().await;
+        let (whole, half) = (call(false, "Whole", b""), big("Half"));
+        first.write_all(&whole).await.unwrap();
+        first.write_all(&half[..half.len() - 1]).await.unwrap();
+        drop(first);
+        let mut second = tube.application().await;
+        let next = call(false, "Next", b"");
+        second.write_all(&next).await.unwrap();
+        expect(contact, &[whole, next].concat()).await;
+    });
+}
+
+#[test]
+fn the_next_application_begins_with_a_whole_message() {
+    with_tube(async |tube, contact| {
+        let (half, whole) = (big("Half"), big("Whole"));
+        let all = [&half[..], &whole].concat();
+        let mut first = tube.application().await;
+        let written = contact.write_all(&all);
+        let read = async {
+            expect(&mut first, &half[..10]).await;
+            drop(first);
+            let mut second = tube.application().await;
+            expect(&mut second, &whole).await;
+        };
+        futures_lite::future::zip(written, read).await.0.unwrap();
+    });
+}
+
+#[test]
+fn what_it_wrote_before_it_went_is_sent_although_it_takes_nothing_any_more() {
+    with_tube(async |tube, contact| {
+        let mut application = tube.application().await;
+        // The contact does not read, so what follows the first stays in the application's socket.
+        let first = call(false, "Large", &vec![2; 3 * CHUNK]);
+        application.write_all(&first).await.unwrap();
+        tube.clock.sleep(Duration::from_secs(1)).await;
+        let signals: Vec<_> = (0..20).map(|_| call(false, "Signal", b"x")).collect();
+        application.write_all(&signals.concat()).await.unwrap();
+        drop(application);
+        let late = call(false, "Late", b"");
+        contact.write_all(&late).await.unwrap();
+        tube.clock.sleep(Duration::from_secs(1)).await;
+        expect(contact, &[first, signals.concat()].concat()).await;
+        // What it did not take is for the next.
+        expect(&mut tube.application().await, &late).await;
+    });
+}
+
+#[test]
+fn what_comes_while_nobody_is_there_waits_and_then_the_contact_waits() {
+    with_tube(async |tube, contact| {
+        let message = big("Early");
+        let mut written = 0;
+        let mut stuck = false;
+        while !stuck {
+            let write = async {
+                contact.write_all(&message).await.unwrap();
+                false
+            };
+            let patience = async {
+                tube.clock.sleep(Duration::from_secs(1)).await;
+                true
+            };
+            stuck = write.or(patience).await;
+            written += usize::from(!stuck);
+            assert!(written * message.len() < 2 * QUEUE, "it takes everything");
+        }
+        let mut application = tube.application().await;
+        for _ in 0..written {
+            expect(&mut application, &message).await;
+        }
+        assert!(written * message.len() > QUEUE - 2 * message.len());
+    });
+}
+
+#[test]
+fn an_application_that_writes_nonsense_is_cut_off_and_nobody_else() {
+    with_tube(async |tube, contact| {
+        let good = call(false, "Good", b"");
+        let mut first = tube.application().await;
+        first
+            .write_all(&[&good[..], b"nonsense"].concat())
+            .await
+            .unwrap();
+        assert_eq!(first.read(&mut [0]).await.unwrap(), 0);
+        let mut second = tube.application().await;
+        second.write_all(&good).await.unwrap();
+        expect(contact, &[&good[..], &good].concat()).await;
+    });
+}
+
+#[test]
+fn a_contact_that_sends_nonsense_ends_the_tube() {
+    let end = with_tube(async |tube, contact| {
+        let mut application = tube.application().await;
+        let good = call(false, "Good", b"");
+        contact
+            .write_all(&[&good[..], b"x"].concat())
+            .await
+            .unwrap();
+        let mut all = Vec::new();
+        application.read_to_end(&mut all).await.unwrap();
+        // The whole message may have come or not; half of one may not.
+        assert!(all.is_empty() || all == good);
+    });
+    assert_eq!(end, End::Malformed(Malformed::Endianness));
+}
+
+#[test]
+fn an_end_within_a_message_is_none_in_order() {
+    let end = with_tube(async |tube, contact| {
+        let mut application = tube.application().await;
+        contact.write_all(&big("Half")[..100]).await.unwrap();
+        contact.close().await.unwrap();
+        application.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    assert!(matches!(end, End::Lost(_)), "{end:?}");
+    let end = with_tube(async |tube, _| drop(tube.application().await));
+    assert!(matches!(end, End::Lost(_)), "{end:?}");
+}
+
+#[test]
+fn what_came_before_the_end_is_handed_over_but_not_for_ever() {
+    let all = [big("One"), big("Two")].concat();
+    let end = with_tube(async |tube, contact| {
+        let mut application = tube.application().await;
+        contact.write_all(&all).await.unwrap();
+        contact.close().await.unwrap();
+        tube.clock.sleep(HAND_OVER_WITHIN / 2).await;
+        let mut read = Vec::new();
+        application.read_to_end(&mut read).await.unwrap();
+        assert!(read == all);
+    });
+    assert_eq!(end, End::Closed);
+    let end = with_tube(async |tube, contact| {
+        let mut application = tube.application().await;
+        contact.write_all(&all).await.unwrap();
+        contact.close().await.unwrap();
+        tube.clock.sleep(2 * HAND_OVER_WITHIN).await;
+        let mut read = Vec::new();
+        application.read_to_end(&mut read).await.unwrap();
+        assert!(read.len() < all.len());
+    });
+    assert_eq!(end, End::Closed);
+}
+
+#[test]
+fn who_does_not_begin_makes_room_for_the_next() {
+    with_tube(async |tube, contact| {
+        let silent = tube.connect().await;
+        let before = tube.clock.now();
+        let mut next = tube.application().await;
+        assert_eq!(tube.clock.now() - before, GREET_WITHIN);
+        drop(silent);
+        let message = call(false, "Here", b"");
+        next.write_all(&message).await.unwrap();
+        expect(contact, &message).await;
+    });
+}
+
+#[test]
+fn who_is_somebody_else_is_refused_and_may_try_again() {
+    with_tube(async |tube, contact| {
+        let mut other = tube.connect().await;
+        other
+            .write_all(b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n")
+            .await
+            .unwrap();
+        let mut all = Vec::new();
+        other.read_to_end(&mut all).await.unwrap();
+        assert!(!String::from_utf8(all).unwrap().contains("OK"));
+        let mut next = tube.application().await;
+        // What does not wait for answers writes its first message at once.
+        drop(next.close().await);
+        drop(next);
+        let mut eager = tube.connect().await;
+        let message = call(false, "Eager", b"");
+        eager.write_all(&[HELLO, &message].concat()).await.unwrap();
+        expect(contact, &message).await;
+    });
+}
+
+#[test]
+fn large_messages_go_through_the_kernel_s_sockets() {
+    let pair = || {
+        let (near, far) = UnixStream::pair().unwrap();
+        (
+            LocalStream::from(Async::new(near).unwrap()),
+            Async::new(far).unwrap(),
+        )
+    };
+    let ((near, contact), (seat, application)) = (pair(), pair());
+    let (lobby, coming) = async_channel::bounded(1);
+    let clock: Arc<dyn Clock> = SystemClock::new();
+    let (limits, traffic) = (Limits::new(&clock), Arc::default());
+    let mut carrying = Carrying::new(DOOR, coming, &limits, traffic, clock, Faults::default());
+    let mut wire = Wire::for_chunks(Box::new(near));
+    let user = seat.peer_user();
+    assert_eq!(user, Some(rustix::process::geteuid().as_raw()));
+    let slot = Slots::new(1).try_reserve().unwrap();
+    let stream = Box::new(seat);
+    assert!(
+        lobby
+            .try_send(AcceptedSocket { stream, slot, user })
+            .is_ok()
+    );
+    let (request, answer) = (
+        call(false, "Take", &vec![3; 9_000_001]),
+        call(true, "Took", &vec![4; 7_000_007]),
+    );
+    let talking = async {
+        let mut application = &application;
+        application
+            .write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n")
+            .await
+            .unwrap();
+        expect_of(&mut application, b"DATA\r\n").await;
+        expect_of(&mut application, WELCOME).await;
+        expect_of(&mut application, b"ERROR\r\n").await;
+        let writing = async { (&*application).write_all(&request).await.unwrap() };
+        let reading = async { expect_of(&mut &*application, &answer).await };
+        futures_lite::future::zip(writing, reading).await;
+    };
+    let answering = async {
+        let writing = async { (&contact).write_all(&answer).await.unwrap() };
+        let reading = async { expect_of(&mut &contact, &request).await };
+        futures_lite::future::zip(writing, reading).await;
+    };
+    let both = async {
+        futures_lite::future::zip(talking, answering).await;
+        Ok(End::Closed)
+    };
+    let carried = poll_fn(|context| carrying.poll(&mut wire, context));
+    assert_eq!(block_on(both.or(carried)), Ok(End::Closed));
+}
