@@ -362,6 +362,12 @@ fn payloads(element: &Element) {
             assert_eq!(tube::Offer::parse(&element), Ok(offer));
         }
     }
+    if let Ok(offer) = tube::DBusOffer::parse(element) {
+        assert_ne!(offer.id, 0);
+        if let Some(element) = back(offer.to_element("sid", "us")) {
+            assert_eq!(tube::DBusOffer::parse(&element), Ok(offer));
+        }
+    }
     if let Ok(id) = tube::parse_close(element) {
         assert_eq!(
             back(tube::close(id)).map(|element| tube::parse_close(&element)),

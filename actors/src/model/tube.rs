@@ -114,7 +114,7 @@ impl TubeParameters {
 }
 
 /// `Channel.Type.StreamTube.Service`: what kind of service a tube carries, such as `rfb` or
-/// `x-ssh-contact`. Not empty, at most [`MAX_SERVICE_NAME`] bytes, nothing XML cannot carry.
+/// `x-ssh-contact`; or a D-Bus tube's bus name ([`ServiceName::of_bus`]). Not empty, at most [`MAX_SERVICE_NAME`] bytes, nothing XML cannot carry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(String);
 
@@ -133,6 +133,29 @@ impl ServiceName {
             return Err(Error::InvalidArgument(format!(
                 "a service name has 1 to {MAX_SERVICE_NAME} bytes and no control characters"
             )));
+        }
+        Ok(ServiceName(name))
+    }
+
+    /// `Channel.Type.DBusTube.ServiceName`: a well-known bus name, by the D-Bus specification.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when it is none.
+    pub fn of_bus(name: impl Into<String>) -> Result<Self, Error> {
+        let name = name.into();
+        let is_element = |element: &str| {
+            let mut bytes = element.bytes();
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+            bytes
+                .next()
+                .is_some_and(|first| fits(first) && !first.is_ascii_digit())
+                && bytes.all(fits)
+        };
+        if name.len() > MAX_SERVICE_NAME || !name.contains('.') || !name.split('.').all(is_element)
+        {
+            return Err(Error::InvalidArgument(
+                "a D-Bus tube's service has a bus name, such as com.example.Chess".into(),
+            ));
         }
         Ok(ServiceName(name))
     }
@@ -162,6 +185,20 @@ fn is_xml_char(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bus_name_is_what_the_bus_takes_for_one() {
+        let long = format!("a.{}", "b".repeat(MAX_SERVICE_NAME - 2));
+        for name in ["a.b", "com.example.Chess", "_a.b-2", &long] {
+            assert!(ServiceName::of_bus(name).is_ok(), "{name}");
+        }
+        let longer = format!("{long}b");
+        for name in [
+            "", "a", ".a.b", "a..b", "a.b.", "1a.b", "a.1b", ":1.7", "a.b c", "a.é", &longer,
+        ] {
+            assert!(ServiceName::of_bus(name).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn states_have_the_numbers_of_the_specification() {

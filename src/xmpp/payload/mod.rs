@@ -153,7 +153,7 @@ mod tests {
         ]);
         let value = prop_oneof![
             prop::sample::select(vec![
-                "stream", "get", "set", "error", "uint", "bytes", "tcp", "1", "0"
+                "stream", "dbus", "a.b", "get", "set", "error", "uint", "bytes", "tcp", "1", "0",
             ])
             .prop_map(str::to_owned),
             ".{0,8}",
@@ -209,6 +209,10 @@ mod tests {
             }
             if let Ok(offer) = tube::Offer::parse(&element) {
                 prop_assert_eq!(tube::Offer::parse(&offer.to_element()), Ok(offer));
+            }
+            if let Ok(offer) = tube::DBusOffer::parse(&element) {
+                let written = offer.to_element("sid", "us");
+                prop_assert_eq!(tube::DBusOffer::parse(&written), Ok(offer));
             }
             if let Ok(id) = tube::parse_close(&element) {
                 prop_assert_eq!(tube::parse_close(&tube::close(id)), Ok(id));

@@ -6,6 +6,8 @@
 //! - `<stream xmlns=T tube='…'/>` in a stream initiation names the tube it is a connection of.
 //! - `<close xmlns=T tube='…' id='…'/>` in a message closes. Gabble writes `tube` and reads `id`, so
 //!   both are written and either is read.
+//! - `<tube xmlns=T type='dbus' service='…' id='…' stream-id='SID' initiator='…'><parameters/></tube>` in a
+//!   stream initiation offers a D-Bus tube, which the bytestream is; the answer is as above.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +15,7 @@ use actors::model::{ParameterValue, ServiceName, TubeParameters};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use minidom::Element;
 
-use super::{Malformed, builder};
+use super::{Builder, Malformed, builder};
 use crate::xmpp::ns;
 
 /// An offer of a stream tube.
@@ -30,29 +32,8 @@ pub struct Offer {
 impl Offer {
     /// As an element.
     pub fn to_element(&self) -> Element {
-        let parameters = self.parameters.values().iter().map(|(name, value)| {
-            let (kind, text) = match value {
-                ParameterValue::Text(text) => ("str", text.clone()),
-                ParameterValue::Bytes(bytes) => ("bytes", STANDARD.encode(bytes)),
-                ParameterValue::Int(number) => ("int", number.to_string()),
-                ParameterValue::Uint(number) => ("uint", number.to_string()),
-                ParameterValue::Bool(truth) => ("bool", u8::from(*truth).to_string()),
-            };
-            builder("parameter", ns::TUBES)
-                .attr("name", name)
-                .attr("type", kind)
-                .text(&text)
-                .build()
-        });
-        builder("tube", ns::TUBES)
-            .attr("type", "stream")
-            .attr("service", self.service.as_str())
-            .attr("id", &self.id.to_string())
-            .child(
-                builder("parameters", ns::TUBES)
-                    .children(parameters)
-                    .build(),
-            )
+        tube("stream", self.id, &self.service)
+            .child(written_parameters(&self.parameters))
             .build()
     }
 
@@ -66,26 +47,103 @@ impl Offer {
         if !element.is("tube", ns::TUBES) || element.attr("type") != Some("stream") {
             return Err(Malformed("not an offer of a stream tube"));
         }
-        let id = parse_id(element.attr("id"))?;
         let service = element
             .attr("service")
             .and_then(|service| ServiceName::new(service).ok())
             .ok_or(Malformed("the tube's service is malformed"))?;
-        let values: BTreeMap<String, ParameterValue> = element
-            .get_child("parameters", ns::TUBES)
-            .into_iter()
-            .flat_map(Element::children)
-            .filter(|child| child.is("parameter", ns::TUBES))
-            .filter_map(parse_parameter)
-            .collect();
-        let parameters = TubeParameters::new(values)
-            .map_err(|_| Malformed("the tube's parameters are too many or too large"))?;
         Ok(Offer {
-            id,
+            id: parse_id(element.attr("id"))?,
             service,
-            parameters,
+            parameters: parse_parameters(element)?,
         })
     }
+}
+
+/// An offer of a D-Bus tube. What else the element says repeats what the stream initiation says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DBusOffer {
+    /// `id`, chosen by the initiator; never 0.
+    pub id: u32,
+    /// `service`, a bus name.
+    pub service: ServiceName,
+    /// `<parameters/>`
+    pub parameters: TubeParameters,
+}
+
+impl DBusOffer {
+    /// Whether the element is one, well-formed or not.
+    pub fn is(element: &Element) -> bool {
+        element.is("tube", ns::TUBES) && element.attr("type") == Some("dbus")
+    }
+
+    /// As an element of the stream initiation with this id, of whoever has this name.
+    pub fn to_element(&self, sid: &str, initiator: &str) -> Element {
+        tube("dbus", self.id, &self.service)
+            .attr("stream-id", sid)
+            .attr("initiator", initiator)
+            .child(written_parameters(&self.parameters))
+            .build()
+    }
+
+    /// Reads the element; parameters as in [`Offer::parse`].
+    ///
+    /// # Errors
+    /// [`Malformed`] for another type of tube, for a bad id, for a service that is no bus name, and for
+    /// parameters beyond the bounds of [`TubeParameters`].
+    pub fn parse(element: &Element) -> Result<Self, Malformed> {
+        if !DBusOffer::is(element) {
+            return Err(Malformed("not an offer of a D-Bus tube"));
+        }
+        let service = element
+            .attr("service")
+            .and_then(|service| ServiceName::of_bus(service).ok())
+            .ok_or(Malformed("the tube's service is no bus name"))?;
+        Ok(DBusOffer {
+            id: parse_id(element.attr("id"))?,
+            service,
+            parameters: parse_parameters(element)?,
+        })
+    }
+}
+
+/// What both types of tubes begin with.
+fn tube(kind: &str, id: u32, service: &ServiceName) -> Builder {
+    builder("tube", ns::TUBES)
+        .attr("type", kind)
+        .attr("service", service.as_str())
+        .attr("id", &id.to_string())
+}
+
+fn written_parameters(parameters: &TubeParameters) -> Element {
+    let parameters = parameters.values().iter().map(|(name, value)| {
+        let (kind, text) = match value {
+            ParameterValue::Text(text) => ("str", text.clone()),
+            ParameterValue::Bytes(bytes) => ("bytes", STANDARD.encode(bytes)),
+            ParameterValue::Int(number) => ("int", number.to_string()),
+            ParameterValue::Uint(number) => ("uint", number.to_string()),
+            ParameterValue::Bool(truth) => ("bool", u8::from(*truth).to_string()),
+        };
+        builder("parameter", ns::TUBES)
+            .attr("name", name)
+            .attr("type", kind)
+            .text(&text)
+            .build()
+    });
+    builder("parameters", ns::TUBES)
+        .children(parameters)
+        .build()
+}
+
+fn parse_parameters(tube: &Element) -> Result<TubeParameters, Malformed> {
+    let values: BTreeMap<String, ParameterValue> = tube
+        .get_child("parameters", ns::TUBES)
+        .into_iter()
+        .flat_map(Element::children)
+        .filter(|child| child.is("parameter", ns::TUBES))
+        .filter_map(parse_parameter)
+        .collect();
+    TubeParameters::new(values)
+        .map_err(|_| Malformed("the tube's parameters are too many or too large"))
 }
 
 fn parse_parameter(element: &Element) -> Option<(String, ParameterValue)> {
@@ -228,6 +286,39 @@ mod tests {
         }
     }
 
+    fn parse_dbus(text: &str) -> Result<DBusOffer, Malformed> {
+        DBusOffer::parse(&parse_element(text).unwrap())
+    }
+
+    #[test]
+    fn a_dbus_tube_as_gabble_offers_it_is_read() {
+        let offer = parse_dbus(
+            "<tube service='org.example.E2E' id='491048017' type='dbus' \
+             stream-id='1795414783-2267839310' initiator='a@localhost' \
+             xmlns='http://telepathy.freedesktop.org/xmpp/tubes'><parameters/></tube>",
+        )
+        .unwrap();
+        let service = offer.service.as_str();
+        assert_eq!((offer.id, service), (491_048_017, "org.example.E2E"));
+        assert!(offer.parameters.values().is_empty());
+    }
+
+    #[test]
+    fn a_bad_offer_of_a_dbus_tube_is_malformed() {
+        for tube in [
+            "<tube service='a.b' id='0' type='dbus' xmlns='T'/>",
+            "<tube service='a.b' type='dbus' xmlns='T'/>",
+            "<tube service='http' id='1' type='dbus' xmlns='T'/>",
+            "<tube service=':1.7' id='1' type='dbus' xmlns='T'/>",
+            "<tube id='1' type='dbus' xmlns='T'/>",
+            "<tube service='a.b' id='1' type='stream' xmlns='T'/>",
+            "<tube service='a.b' id='1' type='dbus' xmlns='other'/>",
+        ] {
+            let text = tube.replace("'T'", &format!("'{}'", ns::TUBES));
+            assert!(parse_dbus(&text).is_err(), "{text}");
+        }
+    }
+
     #[test]
     fn a_close_has_both_attributes_and_either_is_read() {
         let element = close(49);
@@ -275,6 +366,22 @@ mod tests {
             };
             let text = String::from_utf8(crate::xmpp::write::element(&offer.to_element())).unwrap();
             prop_assert_eq!(parse(&text), Ok(offer));
+        }
+
+        #[test]
+        fn an_offer_of_a_dbus_tube_survives_the_wire(
+            id in 1..=u32::MAX,
+            values in prop::collection::btree_map("[^\\p{Cc}\u{fffe}\u{ffff}]{0,20}", value(), 0..10),
+        ) {
+            let offer = DBusOffer {
+                id,
+                service: ServiceName::of_bus("org.example.Chess-2").unwrap(),
+                parameters: TubeParameters::new(values).unwrap(),
+            };
+            let element = offer.to_element("sid", "us");
+            prop_assert_eq!(element.attr("stream-id"), Some("sid"));
+            let text = String::from_utf8(crate::xmpp::write::element(&element)).unwrap();
+            prop_assert_eq!(parse_dbus(&text), Ok(offer));
         }
     }
 }
