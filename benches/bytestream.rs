@@ -108,7 +108,9 @@ impl Link for End {
         &self,
         payload: Element,
         id: String,
+        written: Reply<Result<(), RequestError>>,
     ) -> BoxFuture<'static, Result<Option<Element>, RequestError>> {
+        written.answer(Ok(()));
         self.request(payload, Some(id))
     }
 

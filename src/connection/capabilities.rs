@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use actors::model::ServiceName;
+use actors::model::{Result, ServiceName};
 
 use super::{
     protocol::{
-        ChannelClass, HANDLE_TYPE_CONTACT, file_transfer_classes, property, stream_tube_class,
+        ChannelClass, HANDLE_TYPE_CONTACT, dbus_tube_class, file_transfer_classes, property,
+        stream_tube_class,
     },
     value::{Given, GivenMap},
 };
@@ -26,10 +27,12 @@ pub const MAX_CLIENTS: usize = 256;
 /// What a contact can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Stream tubes can be offered.
-    pub stream_tubes: bool,
-    /// Services it announces.
+    /// Tubes can be offered.
+    pub tubes: bool,
+    /// Services of stream tubes it announces.
     pub services: BTreeSet<String>,
+    /// Services of D-Bus tubes it announces.
+    pub dbus_services: BTreeSet<String>,
     /// Files can be offered.
     pub files: bool,
     /// It speaks our namespace: files whose size nobody knows can be offered too.
@@ -45,21 +48,23 @@ impl Capabilities {
             pneuma,
             ..Capabilities::default()
         };
-        let stream_tubes = features.contains(ns::TUBES) && pneuma;
-        if !stream_tubes {
+        let tubes = features.contains(ns::TUBES) && pneuma;
+        if !tubes {
             return others;
         }
-        let prefix = service_feature("");
-        let services = features
-            .iter()
-            .filter_map(|feature| feature.strip_prefix(&prefix))
-            .filter(|service| ServiceName::new(*service).is_ok())
-            .take(MAX_SERVICES)
-            .map(str::to_owned)
-            .collect();
+        let announced = |prefix: &str, check: fn(&str) -> Result<ServiceName>| {
+            features
+                .iter()
+                .filter_map(|feature| feature.strip_prefix(prefix))
+                .filter(|service| check(service).is_ok())
+                .take(MAX_SERVICES)
+                .map(str::to_owned)
+                .collect()
+        };
         Capabilities {
-            stream_tubes,
-            services,
+            tubes,
+            services: announced(&service_feature(""), |service| ServiceName::new(service)),
+            dbus_services: announced(&dbus_service_feature(""), |name| ServiceName::of_bus(name)),
             ..others
         }
     }
@@ -73,14 +78,17 @@ impl Capabilities {
         }
     }
 
-    /// The channel classes they mean: for tubes the generic one and one for each service, then those
-    /// of files.
+    /// The channel classes they mean: for each type of tube the generic one and one for each service, then
+    /// those of files.
     pub fn classes(&self) -> Vec<ChannelClass> {
         let mut classes = Vec::new();
-        if self.stream_tubes {
+        if self.tubes {
             classes.push(stream_tube_class(None));
             let services = self.services.iter();
             classes.extend(services.map(|service| stream_tube_class(Some(service))));
+            classes.push(dbus_tube_class(None));
+            let services = self.dbus_services.iter();
+            classes.extend(services.map(|service| dbus_tube_class(Some(service))));
         }
         if self.files {
             classes.extend(file_transfer_classes());
@@ -91,6 +99,10 @@ impl Capabilities {
 
 fn service_feature(service: &str) -> String {
     format!("{}/stream#{service}", ns::TUBES)
+}
+
+fn dbus_service_feature(service: &str) -> String {
+    format!("{}/dbus#{service}", ns::TUBES)
 }
 
 /// `Handler_Capabilities` of one client, as far as it means something here.
@@ -106,6 +118,7 @@ pub struct ClientCapabilities {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Awaited {
     services: BTreeSet<String>,
+    dbus_services: BTreeSet<String>,
     files: bool,
 }
 
@@ -118,8 +131,10 @@ impl OwnCapabilities {
     pub fn update(&mut self, clients: Vec<ClientCapabilities>) {
         for client in clients {
             let services = client.filters.iter().filter_map(announced_service);
+            let dbus_services = client.filters.iter().filter_map(announced_dbus_service);
             let awaited = Awaited {
                 services: services.take(MAX_SERVICES).collect(),
+                dbus_services: dbus_services.take(MAX_SERVICES).collect(),
                 files: client.filters.iter().any(takes_files),
             };
             self.0.remove(&client.client);
@@ -139,15 +154,14 @@ impl OwnCapabilities {
 
     /// All of them together, as our own contact shows them.
     pub fn together(&self) -> Capabilities {
+        let all = |of: fn(&Awaited) -> &BTreeSet<String>| {
+            let services = self.0.values().flat_map(of);
+            services.take(MAX_SERVICES).cloned().collect()
+        };
         Capabilities {
-            stream_tubes: true,
-            services: self
-                .0
-                .values()
-                .flat_map(|awaited| &awaited.services)
-                .take(MAX_SERVICES)
-                .cloned()
-                .collect(),
+            tubes: true,
+            services: all(|awaited| &awaited.services),
+            dbus_services: all(|awaited| &awaited.dbus_services),
             files: self.0.values().any(|awaited| awaited.files),
             pneuma: true,
         }
@@ -157,8 +171,10 @@ impl OwnCapabilities {
     pub fn features(&self) -> BTreeSet<String> {
         let together = self.together();
         let services = together.services.iter();
+        let dbus_services = together.dbus_services.iter();
         services
             .map(|service| service_feature(service))
+            .chain(dbus_services.map(|service| dbus_service_feature(service)))
             .chain(together.files.then(|| ns::SI_FILE_TRANSFER.to_owned()))
             .collect()
     }
@@ -186,7 +202,19 @@ fn takes_files(filter: &GivenMap) -> bool {
     waits_for(filter, names::FILE_TRANSFER) && any_service
 }
 
-/// The service that a handler's filter waits for.
+/// The D-Bus tubes' service that a handler's filter waits for.
+fn announced_dbus_service(filter: &GivenMap) -> Option<String> {
+    match filter.get(property::SERVICE_NAME) {
+        Some(Given::Text(name)) if waits_for(filter, names::DBUS_TUBE) => {
+            ServiceName::of_bus(name.as_str())
+                .ok()
+                .map(|name| name.as_str().to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// The stream tubes' service that a handler's filter waits for.
 fn announced_service(filter: &GivenMap) -> Option<String> {
     if !waits_for(filter, names::STREAM_TUBE) {
         return None;
@@ -232,17 +260,20 @@ mod tests {
     #[test]
     fn only_those_who_speak_our_form_are_capable() {
         let http = format!("{}/stream#http", ns::TUBES);
-        let none = Capabilities::of_features(&features(&[ns::TUBES, &http]));
+        let chess = format!("{}/dbus#com.example.Chess", ns::TUBES);
+        // No bus name, and so nothing that anybody could ask for.
+        let other = format!("{}/dbus#chess", ns::TUBES);
+        let none = Capabilities::of_features(&features(&[ns::TUBES, &http, &chess]));
         assert!(none.classes().is_empty());
-        let both = Capabilities::of_features(&features(&[ns::TUBES, ns::PNEUMA, &http]));
-        let classes = both.classes();
-        assert_eq!(classes.len(), 2);
-        assert_eq!(classes[0].fixed.len(), 2);
-        assert_eq!(classes[1].fixed.len(), 3);
-        assert_eq!(
-            classes[1].fixed[2],
-            (property::SERVICE, Given::Text("http".into()))
-        );
+        let all = features(&[ns::TUBES, ns::PNEUMA, &http, &chess, &other]);
+        let classes = Capabilities::of_features(&all).classes();
+        let fixed: Vec<_> = classes.iter().map(|class| class.fixed.len()).collect();
+        // telepathy-glib wants exactly two, and exactly three.
+        assert_eq!(fixed, [2, 3, 2, 3]);
+        let text = |name: &str| Given::Text(name.into());
+        assert_eq!(classes[1].fixed[2], (property::SERVICE, text("http")));
+        let named = (property::SERVICE_NAME, text("com.example.Chess"));
+        assert_eq!(classes[3].fixed[2], named);
     }
 
     #[test]
@@ -264,15 +295,25 @@ mod tests {
             "A",
             vec![filter("rfb", None), filter("x", Some(true))],
         ));
-        own.update(client("B", vec![filter("http", Some(false))]));
+        let mut dbus = filter("ignored", None);
+        dbus.insert(
+            property::CHANNEL_TYPE.into(),
+            Given::Text(names::DBUS_TUBE.into()),
+        );
+        dbus.insert(
+            property::SERVICE_NAME.into(),
+            Given::Text("com.example.Chess".into()),
+        );
+        own.update(client("B", vec![filter("http", Some(false)), dbus]));
         let expected = [
+            format!("{}/dbus#com.example.Chess", ns::TUBES),
             format!("{}/stream#http", ns::TUBES),
             format!("{}/stream#rfb", ns::TUBES),
         ];
         assert!(own.features().iter().eq(expected.iter()));
         own.update(client("A", vec![]));
-        assert_eq!(own.features().len(), 1);
-        assert!(own.together().stream_tubes);
+        assert_eq!(own.features().len(), 2);
+        assert!(own.together().tubes);
     }
 
     #[test]
@@ -297,13 +338,13 @@ mod tests {
         let mut own = OwnCapabilities::default();
         own.update(client("A", no_reasons));
         assert!(own.features().is_empty() && !own.together().files);
-        assert_eq!(own.together().classes().len(), 1);
+        assert_eq!(own.together().classes().len(), 2);
         own.update(client("A", vec![files(&[])]));
         own.update(client("B", vec![filter("rfb", None)]));
         assert!(own.features().contains(ns::SI_FILE_TRANSFER));
         assert_eq!(own.features().len(), 2);
         let again = Capabilities::of_features(&own.features());
-        assert!(again.files && !again.pneuma && !again.stream_tubes);
+        assert!(again.files && !again.pneuma && !again.tubes);
         own.update(client("A", vec![]));
         assert!(!own.features().contains(ns::SI_FILE_TRANSFER));
     }

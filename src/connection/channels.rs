@@ -7,14 +7,14 @@ use actors::{
     dbus_tube::DBusTubeMessage,
     file_transfer::FileTransferMessage,
     limits::Limits,
-    model::{ChannelId, Error, Result, ServiceName, TubeParameters},
+    model::{AddressType, ChannelId, Error, Result, ServiceName, TubeParameters},
     ports::{
-        ChannelObject, FileTransferDescription, FileTransferObject, Parties, StreamTubeDescription,
-        StreamTubeObject,
+        ChannelObject, DBusTubeDescription, FileTransferDescription, FileTransferObject, Parties,
+        StreamTubeDescription, StreamTubeObject,
     },
     runtime::{Address, BoxFuture, Failure, Reply, TellError},
     stream_tube::StreamTubeMessage,
-    supervisor::{FileTransferRequest, FileWay, StreamTubeRequest},
+    supervisor::{DBusTubeRequest, DBusTubeWay, FileTransferRequest, FileWay, StreamTubeRequest},
 };
 use futures_lite::FutureExt as _;
 
@@ -24,7 +24,7 @@ use super::{
     message::{ConnectionMessage, CreatedChannel, can_be_offered},
     outgoing::Outgoing,
     policy, protocol,
-    requests::{ChannelRequest, Wanted, file::FileRequest},
+    requests::{ChannelRequest, Kind, Wanted, file::FileRequest},
     table::{Place, Waiter},
     view::{ChannelDetails, ConnectionSignal, Status},
 };
@@ -45,8 +45,8 @@ impl Connection {
                 return;
             }
         };
-        if ensure && let Wanted::StreamTube(service) = &request.wanted {
-            if let Some(details) = self.table.our_tube(contact.handle, service) {
+        if ensure && let Some(tube) = request.wanted.tube() {
+            if let Some(details) = self.table.our_tube(contact.handle, tube) {
                 reply.answer(Ok(CreatedChannel {
                     details: details.clone(),
                     yours: false,
@@ -54,7 +54,7 @@ impl Connection {
                 }));
                 return;
             }
-            if let Some(opening) = self.table.our_tube_opening(contact.handle, service) {
+            if let Some(opening) = self.table.our_tube_opening(contact.handle, tube) {
                 opening.waiters.push(Waiter {
                     reply,
                     yours: false,
@@ -67,12 +67,17 @@ impl Connection {
             return;
         }
         let waiter = Waiter { reply, yours: true };
-        match request.wanted {
-            Wanted::StreamTube(service) => match self.table.fresh_id(contact.handle) {
-                Ok(tube) => self.request_tube(&contact, tube, service, waiter),
-                Err(error) => waiter.reply.answer(Err(error)),
-            },
-            Wanted::File(file) => self.request_file(&contact, *file, waiter),
+        let (kind, service) = match request.wanted {
+            Wanted::StreamTube(service) => (Kind::StreamTube, service),
+            Wanted::DBusTube(service) => (Kind::DBusTube, service),
+            Wanted::File(file) => return self.request_file(&contact, *file, waiter),
+        };
+        match self.table.fresh_id(contact.handle) {
+            Ok(tube) if kind == Kind::DBusTube => {
+                self.request_dbus_tube(&contact, tube, service, waiter);
+            }
+            Ok(tube) => self.request_tube(&contact, tube, service, waiter),
+            Err(error) => waiter.reply.answer(Err(error)),
         }
     }
 
@@ -116,6 +121,41 @@ impl Connection {
         self.open_tube(&peer(contact), tube, description, vec![waiter]);
     }
 
+    fn request_dbus_tube(
+        &mut self,
+        contact: &Contact,
+        tube: TubeId,
+        service: ServiceName,
+        waiter: Waiter,
+    ) {
+        let offering = self.session().dbus_tube(&peer(contact), tube);
+        let parties = self.parties(contact, true);
+        let description = self.dbus_tube(parties, service, TubeParameters::default());
+        self.open_dbus_tube(
+            tube,
+            description,
+            DBusTubeWay::Offer(offering),
+            vec![waiter],
+        );
+    }
+
+    /// What is fixed about a D-Bus tube. It listens at Unix sockets only.
+    pub(super) fn dbus_tube(
+        &self,
+        parties: Parties,
+        service: ServiceName,
+        parameters: TubeParameters,
+    ) -> DBusTubeDescription {
+        let unix = self.socket_types.iter();
+        let unix = unix.filter(|(kind, _)| *kind == AddressType::Unix);
+        DBusTubeDescription {
+            parties,
+            service,
+            accesses: unix.flat_map(|(_, accesses)| accesses).copied().collect(),
+            parameters,
+        }
+    }
+
     fn request_file(&mut self, contact: &Contact, request: FileRequest, waiter: Waiter) {
         let sending = self.session().file(&peer(contact), request.file.clone());
         let description = FileTransferDescription {
@@ -155,6 +195,7 @@ impl Connection {
         let ports = self.session().tube(peer, tube);
         let place = Place {
             contact: description.parties.target,
+            kind: Kind::StreamTube,
             tube: Some(tube),
             service: description.service.clone(),
             requested: description.parties.requested,
@@ -181,12 +222,40 @@ impl Connection {
     ) {
         let place = Place {
             contact: description.parties.target,
+            kind: Kind::File,
             tube: None,
             service: ServiceName::of_files(),
             requested: description.parties.requested,
         };
         let limits = self.limits(&place);
         let opening = self.parts.opener.open_file_transfer(FileTransferRequest {
+            owner: self.parts.handle.id,
+            description,
+            way,
+            sockets: self.parts.handle.sockets.clone(),
+            limits,
+        });
+        let opening = async move { opening.await.map(ChannelObject::from) };
+        self.open(place, waiters, Box::pin(opening));
+    }
+
+    /// Asks the supervisor for a D-Bus tube.
+    pub(super) fn open_dbus_tube(
+        &mut self,
+        tube: TubeId,
+        description: DBusTubeDescription,
+        way: DBusTubeWay,
+        waiters: Vec<Waiter>,
+    ) {
+        let place = Place {
+            contact: description.parties.target,
+            kind: Kind::DBusTube,
+            tube: Some(tube),
+            service: description.service.clone(),
+            requested: description.parties.requested,
+        };
+        let limits = self.limits(&place);
+        let opening = self.parts.opener.open_dbus_tube(DBusTubeRequest {
             owner: self.parts.handle.id,
             description,
             way,
@@ -279,9 +348,8 @@ impl Connection {
                 ChannelObject::FileTransfer(transfer) => {
                     self.tell_transfer(transfer, FileTransferMessage::ContactGone);
                 }
-                // Its offer itself is taken back.
                 ChannelObject::DBusTube(tube) => {
-                    self.tell(&tube.address, DBusTubeMessage::ContactGone);
+                    self.tell(&tube.address, DBusTubeMessage::RemoteClosed);
                 }
             }
         }

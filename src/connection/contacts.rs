@@ -301,14 +301,14 @@ mod tests {
         };
         let bob = contacts.update(capable()).unwrap();
         let can = |contacts: &Contacts| contacts.get(bob).unwrap().capabilities.clone();
-        assert!(can(&contacts).unwrap().stream_tubes);
+        assert!(can(&contacts).unwrap().tubes);
         let mut gone = capable();
         gone.presence.show = Show::Offline;
         contacts.update(gone).unwrap();
         assert_eq!(can(&contacts), None);
         // What it can do is known once more as soon as it is back.
         contacts.update(capable()).unwrap();
-        assert!(can(&contacts).unwrap().stream_tubes);
+        assert!(can(&contacts).unwrap().tubes);
     }
 
     #[test]
@@ -317,7 +317,7 @@ mod tests {
             let mut contacts = Contacts::new(plaintext);
             let handle = contacts.update(seen).unwrap();
             let capabilities = contacts.get(handle).unwrap().capabilities.clone();
-            capabilities.map(|can| (can.files, can.stream_tubes))
+            capabilities.map(|can| (can.files, can.tubes))
         };
         let pidgin = || seen("pidgin@p", Trust::NoKey);
         assert_eq!(takes(true, pidgin()), Some((true, false)));

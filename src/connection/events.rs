@@ -8,12 +8,12 @@ use actors::{
     file_transfer::FileTransferMessage,
     model::{ContactHandle, Error, FileOffer, Result, ServiceName, TubeParameters},
     ports::{
-        ChannelObject, FileTransferDescription, IncomingBytestream, IncomingFile,
+        ChannelObject, FileTransferDescription, IncomingBytestream, IncomingDBusTube, IncomingFile,
         StreamTubeDescription,
     },
     runtime::{Flow, TellError},
     stream_tube::StreamTubeMessage,
-    supervisor::FileWay,
+    supervisor::{DBusTubeWay, FileWay},
 };
 
 use super::{
@@ -52,9 +52,8 @@ impl Connection {
             SessionEvent::TubeClosed { from, tube } => {
                 if let Some(wire) = self.wire(&from, tube)
                     && !self.table.close_opening(wire)
-                    && let Some(channel) = self.table.on_wire(wire)
                 {
-                    self.tell_tube(&channel.clone(), StreamTubeMessage::RemoteClosed);
+                    self.closed_by_contact(wire);
                 }
             }
             SessionEvent::StreamOffered { from, tube, stream } => {
@@ -65,6 +64,13 @@ impl Connection {
                 file,
                 incoming,
             } => self.file_offered(&from, file, incoming),
+            SessionEvent::DBusTubeOffered {
+                from,
+                tube,
+                service,
+                parameters,
+                incoming,
+            } => self.dbus_tube_offered(&from, tube, service, parameters, incoming),
             SessionEvent::Disconnected(error) => {
                 return self.end(StatusReason::of(&error), Some(error), Vec::new());
             }
@@ -150,6 +156,18 @@ impl Connection {
                     self.tell(&tube.address, DBusTubeMessage::ContactGone);
                 }
             }
+        }
+    }
+
+    fn closed_by_contact(&self, wire: WireId) {
+        match self.table.on_wire(wire) {
+            Some(ChannelObject::StreamTube(tube)) => {
+                self.tell_tube(tube, StreamTubeMessage::RemoteClosed);
+            }
+            Some(ChannelObject::DBusTube(tube)) => {
+                self.tell(&tube.address, DBusTubeMessage::RemoteClosed);
+            }
+            Some(ChannelObject::FileTransfer(_)) | None => {}
         }
     }
 
@@ -255,10 +273,38 @@ impl Connection {
         }
     }
 
+    fn dbus_tube_offered(
+        &mut self,
+        from: &PeerId,
+        tube: TubeId,
+        service: ServiceName,
+        parameters: TubeParameters,
+        incoming: Box<dyn IncomingDBusTube>,
+    ) {
+        let offering = match self.wire(from, tube) {
+            Some(wire) => self.room_for_tube(wire, &service),
+            None => Err(Error::NotAvailable(
+                "somebody we do not see offers it".into(),
+            )),
+        };
+        match offering {
+            Ok(contact) => {
+                let parties = self.parties(&contact, false);
+                let description = self.dbus_tube(parties, service, parameters);
+                self.open_dbus_tube(tube, description, DBusTubeWay::Accept(incoming), Vec::new());
+            }
+            // Dropped, the offer is declined.
+            Err(refusal) => {
+                tracing::debug!(from = %from.contact, %refusal, "an offered D-Bus tube is declined");
+            }
+        }
+    }
+
     fn stream_offered(&self, from: &PeerId, tube: TubeId, stream: Box<dyn IncomingBytestream>) {
         let channel = self
             .wire(from, tube)
             .and_then(|wire| self.table.on_wire(wire))
+            .and_then(ChannelObject::stream_tube)
             .filter(|channel| channel.description.parties.requested);
         let Some(channel) = channel else {
             stream.refuse(Error::NotAvailable("there is no such tube".into()));

@@ -11,12 +11,13 @@ use std::{
 };
 
 use actors::{
+    dbus_tube::DBusTubeMessage,
     file_transfer::FileTransferMessage,
     model::{
         AccessControl, AccessRule, AddressType, ChannelId, ContactHandle, Error, FileTransferState,
         OwnerId, Result, Resume, ServiceName, SocketAddress, TubeParameters, TubeState,
     },
-    ports::{ChannelObject, FileTransferObject, StreamTubeObject},
+    ports::{ChannelObject, DBusTubeObject, FileTransferObject, Parties, StreamTubeObject},
     runtime::{Address, Reply, Snapshot},
     stream_tube::StreamTubeMessage,
     supervisor::LocalSockets,
@@ -241,10 +242,8 @@ impl ConnectionHandle {
         access: AccessRule,
     ) -> Result<SocketAddress> {
         if channel.view.get().state == TubeState::LocalPending {
-            let view = self.view.get();
-            let contact = view.contacts.get(channel.description.parties.target)?;
-            self.permitted(&channel.description.service, contact)?;
-            self.session.pin(&contact.contact_id(), None).await?;
+            self.deal_with(&channel.description.parties, &channel.description.service)
+                .await?;
         }
         channel
             .address
@@ -254,6 +253,62 @@ impl ConnectionHandle {
                 reply,
             })
             .await?
+    }
+
+    /// `DBusTube.Offer`, in the same way; gives the address where the application connects.
+    ///
+    /// # Errors
+    /// As for a stream tube, but for the address.
+    pub async fn offer_dbus(
+        &self,
+        channel: &DBusTubeObject,
+        access: AccessControl,
+        parameters: TubeParameters,
+    ) -> Result<String> {
+        if channel.view.get().state == TubeState::NotOffered {
+            let description = &channel.description;
+            let contact = self.capable(
+                &Target::Handle(description.parties.target),
+                &Wanted::DBusTube(description.service.clone()),
+            )?;
+            self.permitted(&description.service, &contact)?;
+            self.session.pin(&contact.contact_id(), None).await?;
+        }
+        channel
+            .address
+            .ask(|reply| DBusTubeMessage::Offer {
+                parameters,
+                access,
+                reply,
+            })
+            .await?
+    }
+
+    /// `DBusTube.Accept`, in the same way.
+    ///
+    /// # Errors
+    /// As for an offer.
+    pub async fn accept_dbus(
+        &self,
+        channel: &DBusTubeObject,
+        access: AccessControl,
+    ) -> Result<String> {
+        if channel.view.get().state == TubeState::LocalPending {
+            self.deal_with(&channel.description.parties, &channel.description.service)
+                .await?;
+        }
+        channel
+            .address
+            .ask(|reply| DBusTubeMessage::Accept { access, reply })
+            .await?
+    }
+
+    /// Our user takes up what a contact offers: its key is pinned, if the rules let it.
+    async fn deal_with(&self, parties: &Parties, service: &ServiceName) -> Result<()> {
+        let view = self.view.get();
+        let contact = view.contacts.get(parties.target)?;
+        self.permitted(service, contact)?;
+        self.session.pin(&contact.contact_id(), None).await
     }
 
     /// CreateChannel and EnsureChannel. A file is offered as soon as its channel is there, so this is
@@ -335,10 +390,8 @@ impl ConnectionHandle {
             )));
         }
         if channel.view.get().state == FileTransferState::Pending {
-            let view = self.view.get();
-            let contact = view.contacts.get(description.parties.target)?;
-            self.permitted(&ServiceName::of_files(), contact)?;
-            self.session.pin(&contact.contact_id(), None).await?;
+            self.deal_with(&description.parties, &ServiceName::of_files())
+                .await?;
         }
         channel
             .address
@@ -469,12 +522,12 @@ pub fn can_be_offered(contact: &Contact, wanted: &Wanted) -> Result<()> {
         )));
     };
     let cannot = match wanted {
-        Wanted::StreamTube(_) if !capabilities.stream_tubes => "cannot take tubes",
+        Wanted::StreamTube(_) | Wanted::DBusTube(_) if !capabilities.tubes => "cannot take tubes",
         Wanted::File(_) if !capabilities.files => "does not take files now",
         Wanted::File(request) if request.file.size.is_none() && !capabilities.pneuma => {
             "cannot take a file whose size nobody knows"
         }
-        Wanted::StreamTube(_) | Wanted::File(_) => return Ok(()),
+        Wanted::StreamTube(_) | Wanted::DBusTube(_) | Wanted::File(_) => return Ok(()),
     };
     Err(Error::NotCapable(format!(
         "the program {} uses {cannot}",

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use actors::{
     model::{Error, OwnerId},
-    ports::{FileTransferObject, StreamTubeObject},
+    ports::{DBusTubeObject, FileTransferObject, StreamTubeObject},
     runtime::BoxFuture,
-    supervisor::{FileTransferRequest, LocalSockets, StreamTubeRequest, SupervisorHandle},
+    supervisor::{
+        DBusTubeRequest, FileTransferRequest, LocalSockets, StreamTubeRequest, SupervisorHandle,
+    },
 };
 use async_channel::Receiver;
 
@@ -49,6 +51,15 @@ pub trait ChannelOpener: Send + Sync + 'static {
         request: FileTransferRequest,
     ) -> BoxFuture<'static, Result<FileTransferObject, Error>>;
 
+    /// Opens a D-Bus tube; its object is there when this returns.
+    ///
+    /// # Errors
+    /// What the supervisor answers.
+    fn open_dbus_tube(
+        &self,
+        request: DBusTubeRequest,
+    ) -> BoxFuture<'static, Result<DBusTubeObject, Error>>;
+
     /// Closes all channels of one connection, in order.
     fn close_owner(&self, owner: OwnerId) -> BoxFuture<'static, ()>;
 
@@ -71,6 +82,14 @@ impl ChannelOpener for SupervisorHandle {
     ) -> BoxFuture<'static, Result<FileTransferObject, Error>> {
         let supervisor = self.clone();
         Box::pin(async move { SupervisorHandle::open_file_transfer(&supervisor, request).await })
+    }
+
+    fn open_dbus_tube(
+        &self,
+        request: DBusTubeRequest,
+    ) -> BoxFuture<'static, Result<DBusTubeObject, Error>> {
+        let supervisor = self.clone();
+        Box::pin(async move { SupervisorHandle::open_dbus_tube(&supervisor, request).await })
     }
 
     fn close_owner(&self, owner: OwnerId) -> BoxFuture<'static, ()> {

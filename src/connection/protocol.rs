@@ -72,9 +72,9 @@ pub const DBUS_TUBE_INTERFACES: &[&str] = &[names::TUBE, names::CLAIM];
 
 /// Names of channel properties, as requests and channel classes carry them.
 pub mod property {
-    /// DBusTube.ServiceName
+    /// Channel.Type.DBusTube.ServiceName
     pub const SERVICE_NAME: &str = "org.freedesktop.Telepathy.Channel.Type.DBusTube.ServiceName";
-    /// DBusTube.SupportedAccessControls
+    /// Channel.Type.DBusTube.SupportedAccessControls
     pub const SUPPORTED_ACCESS_CONTROLS: &str =
         "org.freedesktop.Telepathy.Channel.Type.DBusTube.SupportedAccessControls";
     /// Channel.ChannelType
@@ -156,10 +156,11 @@ pub struct ChannelClass {
     pub allowed: Vec<&'static str>,
 }
 
-/// What can be asked of any connection: a stream tube and a file transfer to a contact. telepathy-glib
-/// wants the fixed properties to be exactly these two.
+/// What can be asked of any connection: tubes of both types and a file transfer to a contact.
+/// telepathy-glib wants the fixed properties to be exactly these two.
 pub fn requestable_channel_classes() -> Vec<ChannelClass> {
-    std::iter::once(stream_tube_class(None))
+    [stream_tube_class(None), dbus_tube_class(None)]
+        .into_iter()
         .chain(file_transfer_classes())
         .collect()
 }
@@ -219,6 +220,18 @@ pub fn stream_tube_class(service: Option<&str>) -> ChannelClass {
             .fixed
             .push((property::SERVICE, Given::Text(service.into()))),
         None => class.allowed.push(property::SERVICE),
+    }
+    class
+}
+
+/// The same of D-Bus tubes.
+pub fn dbus_tube_class(service: Option<&str>) -> ChannelClass {
+    let mut class = class_of(names::DBUS_TUBE);
+    match service {
+        Some(service) => class
+            .fixed
+            .push((property::SERVICE_NAME, Given::Text(service.into()))),
+        None => class.allowed.push(property::SERVICE_NAME),
     }
     class
 }

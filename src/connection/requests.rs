@@ -6,7 +6,10 @@ use actors::model::{ContactHandle, Error, ServiceName};
 use self::file::FileRequest;
 use super::{
     contacts::shortened,
-    protocol::{FILE_TRANSFER_INTERFACES, HANDLE_TYPE_CONTACT, STREAM_TUBE_INTERFACES, property},
+    protocol::{
+        DBUS_TUBE_INTERFACES, FILE_TRANSFER_INTERFACES, HANDLE_TYPE_CONTACT,
+        STREAM_TUBE_INTERFACES, property,
+    },
     value::{Given, GivenMap},
 };
 use crate::names;
@@ -27,8 +30,21 @@ pub enum Target {
 pub enum Wanted {
     /// A stream tube, for this `StreamTube.Service`.
     StreamTube(ServiceName),
+    /// A D-Bus tube, for this `DBusTube.ServiceName`.
+    DBusTube(ServiceName),
     /// A file transfer to the contact.
     File(Box<FileRequest>),
+}
+
+impl Wanted {
+    /// Which tube it is, if it is one.
+    pub(super) fn tube(&self) -> Option<(Kind, &ServiceName)> {
+        match self {
+            Wanted::StreamTube(service) => Some((Kind::StreamTube, service)),
+            Wanted::DBusTube(service) => Some((Kind::DBusTube, service)),
+            Wanted::File(_) => None,
+        }
+    }
 }
 
 /// A request for a channel.
@@ -44,8 +60,12 @@ pub struct ChannelRequest {
 
 /// The types of channels that can be requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// `Channel.Type.StreamTube`
     StreamTube,
+    /// `Channel.Type.DBusTube`
+    DBusTube,
+    /// `Channel.Type.FileTransfer`
     File,
 }
 
@@ -53,6 +73,7 @@ impl Kind {
     fn of(channel_type: &str) -> Result<Self, Error> {
         match channel_type {
             names::STREAM_TUBE => Ok(Kind::StreamTube),
+            names::DBUS_TUBE => Ok(Kind::DBusTube),
             names::FILE_TRANSFER => Ok(Kind::File),
             other => Err(Error::NotImplemented(format!(
                 "channels of type '{}' cannot be requested here",
@@ -64,6 +85,7 @@ impl Kind {
     fn interfaces(self) -> &'static [&'static str] {
         match self {
             Kind::StreamTube => STREAM_TUBE_INTERFACES,
+            Kind::DBusTube => DBUS_TUBE_INTERFACES,
             Kind::File => FILE_TRANSFER_INTERFACES,
         }
     }
@@ -72,6 +94,7 @@ impl Kind {
     fn requestable(self) -> &'static [&'static str] {
         match self {
             Kind::StreamTube => &[property::SERVICE],
+            Kind::DBusTube => &[property::SERVICE_NAME],
             Kind::File => file::REQUESTABLE,
         }
     }
@@ -80,6 +103,10 @@ impl Kind {
     fn never(self) -> &'static [&'static str] {
         match self {
             Kind::StreamTube => &[property::TUBE_PARAMETERS, property::SUPPORTED_SOCKET_TYPES],
+            Kind::DBusTube => &[
+                property::TUBE_PARAMETERS,
+                property::SUPPORTED_ACCESS_CONTROLS,
+            ],
             Kind::File => &[property::FILE_COLLECTION, property::HAS_RANGES],
         }
     }
@@ -131,6 +158,7 @@ impl ChannelRequest {
             target: Target::of(request)?,
             wanted: match kind {
                 Kind::StreamTube => Wanted::StreamTube(service(request)?),
+                Kind::DBusTube => Wanted::DBusTube(bus_name(request)?),
                 Kind::File => Wanted::File(Box::new(FileRequest::new(request)?)),
             },
             claimed,
@@ -178,6 +206,15 @@ fn service(request: &GivenMap) -> Result<ServiceName, Error> {
     ServiceName::new(service.text("Service")?)
 }
 
+fn bus_name(request: &GivenMap) -> Result<ServiceName, Error> {
+    let Some(name) = request.get(property::SERVICE_NAME) else {
+        return Err(Error::InvalidArgument(
+            "a D-Bus tube's request must have its ServiceName".into(),
+        ));
+    };
+    ServiceName::of_bus(name.text("ServiceName")?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +249,34 @@ mod tests {
             (property::TARGET_HANDLE_TYPE, Some(Given::Integer(1))),
         ]);
         assert_eq!(by_id.unwrap().target, Target::Id("ada@a".into()));
+    }
+
+    #[test]
+    fn a_dbus_tube_has_a_bus_name() {
+        let dbus = |name: Option<Given>| {
+            request(&[
+                (
+                    property::CHANNEL_TYPE,
+                    Some(Given::Text(names::DBUS_TUBE.into())),
+                ),
+                (property::SERVICE, None),
+                (property::SERVICE_NAME, name),
+            ])
+        };
+        let name = |name: &str| Some(Given::Text(name.into()));
+        let chess = ServiceName::of_bus("com.example.Chess").unwrap();
+        let wanted = dbus(name("com.example.Chess")).unwrap().wanted;
+        assert_eq!(wanted, Wanted::DBusTube(chess));
+        for wrong in [None, Some(Given::Uint(7)), name("chess"), name(":1.7")] {
+            let refused = dbus(wrong);
+            assert!(
+                matches!(refused, Err(Error::InvalidArgument(_))),
+                "{refused:?}"
+            );
+        }
+        // Each type of tube has its own properties.
+        let mixed = request(&[(property::SERVICE_NAME, name("com.example.Chess"))]);
+        assert!(matches!(mixed, Err(Error::NotImplemented(_))), "{mixed:?}");
     }
 
     #[test]

@@ -13,11 +13,11 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use actors::{
     model::{ChannelId, ContactHandle, Error, FileTransferState, Result, ServiceName, TubeState},
-    ports::{ChannelObject, StreamTubeObject},
+    ports::ChannelObject,
     runtime::{Reply, Task},
 };
 
-use super::{message::CreatedChannel, view::ChannelDetails};
+use super::{message::CreatedChannel, requests::Kind, view::ChannelDetails};
 use crate::session::TubeId;
 
 /// Most channels of one connection, those that are still opening counted. A request for one more
@@ -48,6 +48,8 @@ pub struct Waiter {
 pub struct Place {
     /// With whom.
     pub contact: ContactHandle,
+    /// What type of channel it is.
+    pub kind: Kind,
     /// Its number on the wire, if it is a tube.
     pub tube: Option<TubeId>,
     /// The service that our user's rules know it by.
@@ -62,8 +64,8 @@ impl Place {
     }
 
     /// Whether it is a tube of ours that EnsureChannel can answer with.
-    fn is_our_tube(&self, contact: ContactHandle, service: &ServiceName) -> bool {
-        self.requested && self.contact == contact && self.tube.is_some() && self.service == *service
+    fn is_our_tube(&self, contact: ContactHandle, (kind, service): (Kind, &ServiceName)) -> bool {
+        self.requested && self.contact == contact && self.kind == kind && self.service == *service
     }
 }
 
@@ -167,10 +169,14 @@ impl Table {
         self.places().any(|place| place.is_on_wire(wire))
     }
 
-    /// Whether a tube on the wire is one that the contact has offered, for this service.
+    /// Whether a tube on the wire is a stream tube that the contact has offered, for this service.
     pub fn is_theirs(&self, wire: WireId, service: &ServiceName) -> bool {
-        self.places()
-            .any(|place| place.is_on_wire(wire) && !place.requested && place.service == *service)
+        self.places().any(|place| {
+            place.is_on_wire(wire)
+                && place.kind == Kind::StreamTube
+                && !place.requested
+                && place.service == *service
+        })
     }
 
     /// An id for a tube of ours with this contact.
@@ -260,11 +266,11 @@ impl Table {
     }
 
     /// The channel of a tube on the wire.
-    pub fn on_wire(&self, wire: WireId) -> Option<&StreamTubeObject> {
+    pub fn on_wire(&self, wire: WireId) -> Option<&ChannelObject> {
         self.open
             .values()
             .find(|open| open.place.is_on_wire(wire))
-            .and_then(|open| open.object.stream_tube())
+            .map(|open| &open.object)
     }
 
     /// The channels with a contact.
@@ -297,11 +303,11 @@ impl Table {
     pub fn our_tube(
         &self,
         contact: ContactHandle,
-        service: &ServiceName,
+        tube: (Kind, &ServiceName),
     ) -> Option<&Arc<ChannelDetails>> {
         self.open
             .values()
-            .find(|open| open.place.is_our_tube(contact, service))
+            .find(|open| open.place.is_our_tube(contact, tube))
             .map(|open| &open.details)
     }
 
@@ -309,11 +315,11 @@ impl Table {
     pub fn our_tube_opening(
         &mut self,
         contact: ContactHandle,
-        service: &ServiceName,
+        tube: (Kind, &ServiceName),
     ) -> Option<&mut Opening> {
         self.opening
             .values_mut()
-            .find(|opening| opening.place.is_our_tube(contact, service))
+            .find(|opening| opening.place.is_our_tube(contact, tube))
     }
 
     /// The contact closed a tube that is not open yet; `false` if there is none such.

@@ -3,8 +3,8 @@
 use actors::{
     model::{Error, TubeParameters},
     ports::{
-        ChannelDescription, ChannelObject, DBusTubeDescription, FileTransferDescription, Parties,
-        StreamTubeDescription, StreamTubeObject,
+        ChannelDescription, ChannelObject, DBusTubeDescription, DBusTubeObject,
+        FileTransferDescription, Parties, StreamTubeDescription, StreamTubeObject,
     },
 };
 use zbus::{Variant, object_server::SignalEmitter};
@@ -230,13 +230,36 @@ impl Channel {
 /// The interface `Channel.Interface.Tube`.
 #[derive(Debug)]
 pub struct Tube {
-    object: StreamTubeObject,
+    object: TubeObject,
+}
+
+/// A tube of either type.
+#[derive(Debug)]
+pub enum TubeObject {
+    /// A stream tube.
+    Stream(StreamTubeObject),
+    /// A D-Bus tube.
+    DBus(DBusTubeObject),
+}
+
+impl From<StreamTubeObject> for TubeObject {
+    fn from(tube: StreamTubeObject) -> Self {
+        TubeObject::Stream(tube)
+    }
+}
+
+impl From<DBusTubeObject> for TubeObject {
+    fn from(tube: DBusTubeObject) -> Self {
+        TubeObject::DBus(tube)
+    }
 }
 
 impl Tube {
     /// Of this channel.
-    pub fn new(object: StreamTubeObject) -> Self {
-        Tube { object }
+    pub fn new(object: impl Into<TubeObject>) -> Self {
+        Tube {
+            object: object.into(),
+        }
     }
 }
 
@@ -247,14 +270,21 @@ impl Tube {
 impl Tube {
     #[zbus(property(emits_changed_signal = "false"))]
     fn parameters(&self) -> Result<Map> {
-        read("Parameters", || {
-            values::tube_parameters(&self.object.view.get().parameters)
+        read("Parameters", || match &self.object {
+            TubeObject::Stream(tube) => values::tube_parameters(&tube.view.get().parameters),
+            TubeObject::DBus(tube) => values::tube_parameters(&tube.view.get().parameters),
         })
     }
 
     #[zbus(property(emits_changed_signal = "false"))]
     fn state(&self) -> Result<u32> {
-        read("State", || self.object.view.get().state.number())
+        read("State", || {
+            let state = match &self.object {
+                TubeObject::Stream(tube) => tube.view.get().state,
+                TubeObject::DBus(tube) => tube.view.get().state,
+            };
+            state.number()
+        })
     }
 
     #[zbus(signal)]

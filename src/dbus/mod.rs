@@ -19,6 +19,7 @@ mod connections;
 mod contact_groups;
 mod contact_list;
 mod contacts;
+mod dbus_tube;
 mod debug;
 mod discovery;
 mod emit;

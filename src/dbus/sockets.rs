@@ -94,6 +94,20 @@ pub fn supported(
     )))
 }
 
+/// The access control, if these have it.
+///
+/// # Errors
+/// As [`supported`] says.
+pub fn supported_access(supported: &[AccessControl], access_number: u32) -> Result<AccessControl> {
+    let access = access_control(access_number)?;
+    if supported.contains(&access) {
+        return Ok(access);
+    }
+    Err(Error::NotImplemented(format!(
+        "access control {access_number} is not supported here"
+    )))
+}
+
 /// What Accept demands of those who connect: `access_control` with `access_control_param`.
 ///
 /// The parameter means something for Port only; elsewhere clients send all sorts of things. It is an

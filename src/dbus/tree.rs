@@ -5,7 +5,7 @@
 //!  /org/freedesktop/Telepathy/ConnectionManager/pneuma             the manager
 //!  /org/freedesktop/Telepathy/ConnectionManager/pneuma/local_xmpp  the protocol
 //!  /org/freedesktop/Telepathy/Connection/pneuma/local_xmpp/NAME    a connection
-//!  .../NAME/StreamTubeN, .../NAME/FileTransferN                    a channel
+//!  .../NAME/StreamTubeN, .../DBusTubeN, .../FileTransferN          a channel
 //! ```
 //!
 //! The maps in here only say where things are; who may be there, and how many, is decided by the
@@ -26,6 +26,7 @@ use super::{
     contact_groups::ContactGroups,
     contact_list::ContactList,
     contacts::Contacts,
+    dbus_tube::DBusTube,
     discovery::Discovery,
     emit,
     file_transfer::FileTransfer,
@@ -81,6 +82,7 @@ struct ChannelPlace {
 #[derive(Clone, Copy)]
 enum ChannelKind {
     StreamTube,
+    DBusTube,
     FileTransfer,
 }
 
@@ -200,8 +202,7 @@ impl Tree {
             kind: match object {
                 ChannelObject::StreamTube(_) => ChannelKind::StreamTube,
                 ChannelObject::FileTransfer(_) => ChannelKind::FileTransfer,
-                // Nothing asks for one before its methods can be called.
-                ChannelObject::DBusTube(_) => return Err(no_dbus_tubes()),
+                ChannelObject::DBusTube(_) => ChannelKind::DBusTube,
             },
         };
         self.places().channels.insert(object.id(), place);
@@ -248,6 +249,10 @@ impl Tree {
                 ChannelKind::StreamTube => {
                     take::<StreamTube>(server, &path).await;
                     take::<Statistics>(server, &path).await;
+                    take::<Tube>(server, &path).await;
+                }
+                ChannelKind::DBusTube => {
+                    take::<DBusTube>(server, &path).await;
                     take::<Tube>(server, &path).await;
                 }
                 ChannelKind::FileTransfer => {
@@ -309,12 +314,16 @@ async fn put_channel(
             let file_transfer = FileTransfer::new(transfer.clone(), connection.clone());
             put(server, path, file_transfer).await
         }
-        ChannelObject::DBusTube(_) => Err(no_dbus_tubes()),
+        ChannelObject::DBusTube(tube) => {
+            put(server, path, Tube::new(tube.clone())).await?;
+            put(
+                server,
+                path,
+                DBusTube::new(tube.clone(), connection.clone()),
+            )
+            .await
+        }
     }
-}
-
-fn no_dbus_tubes() -> Error {
-    Error::NotImplemented("D-Bus tubes have no object on the bus yet".into())
 }
 
 async fn put<I: zbus::object_server::Interface>(

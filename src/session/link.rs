@@ -98,10 +98,12 @@ pub trait Link: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Option<Element>, RequestError>>;
     /// The same where it is a person who answers: for as long as the stream lives. Who asks keeps it open
     /// ([`Lane::stand`]); once nobody waits for the answer any more, what comes is not listened to.
+    /// `written` is answered when the question has been written, and dropped when it is not.
     fn ask(
         &self,
         payload: Element,
         id: String,
+        written: Reply<Result<(), RequestError>>,
     ) -> BoxFuture<'static, Result<Option<Element>, RequestError>>;
     /// What is sent through the stream by turns. It ends when the stream does.
     fn lane(&self) -> &Arc<Lane>;

@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use actors::{
     model::{Error, FileOffer, ServiceName, TubeParameters},
-    ports::{BytestreamConnector, FileSending, IncomingBytestream, IncomingFile, TubeSignalling},
+    ports::{
+        BytestreamConnector, DBusTubeOffering, FileSending, IncomingBytestream, IncomingDBusTube,
+        IncomingFile, TubeSignalling,
+    },
     runtime::BoxFuture,
 };
 
@@ -165,6 +168,19 @@ pub enum SessionEvent {
         /// The offer.
         incoming: Box<dyn IncomingFile>,
     },
+    /// A contact offers a D-Bus tube. Dropping it declines it.
+    DBusTubeOffered {
+        /// Who.
+        from: PeerId,
+        /// The tube.
+        tube: TubeId,
+        /// `DBusTube.ServiceName`, a bus name.
+        service: ServiceName,
+        /// `Tube.Parameters`.
+        parameters: TubeParameters,
+        /// The offer.
+        incoming: Box<dyn IncomingDBusTube>,
+    },
     /// Offline for good.
     Disconnected(Error),
 }
@@ -211,6 +227,10 @@ pub trait Session: Send + Sync + 'static {
     /// The port of a file that is sent to `peer`. Nothing is said to the peer before
     /// [`FileSending::offer`].
     fn file(&self, peer: &PeerId, file: FileOffer) -> Arc<dyn FileSending>;
+
+    /// The port of a D-Bus tube that is offered to `peer`. Nothing is said to the peer before
+    /// [`DBusTubeOffering::offer`].
+    fn dbus_tube(&self, peer: &PeerId, tube: TubeId) -> Arc<dyn DBusTubeOffering>;
 
     /// Who finds contacts for this session now, by a name of the protocol's; nobody where there is no
     /// choice, and before it is online.

@@ -208,9 +208,15 @@ fn capabilities_have_exactly_the_classes_that_clients_look_for() {
     assert!(!all.contains_key(&eve));
     let mut sizes: Vec<usize> = all[&bob].iter().map(|class| class.0.len()).collect();
     sizes.sort_unstable();
-    assert_eq!(sizes, [2, 3]);
-    let service = format!("{}.Service", name::STREAM_TUBE);
+    // Both types of tubes, and the stream tubes' service.
+    assert_eq!(sizes, [2, 2, 3]);
+    let kind = format!("{}.ChannelType", name::CHANNEL);
     for (fixed, allowed) in &all[&bob] {
+        let kind: String = fixed[&kind].downcast_ref().unwrap();
+        let service = match kind.as_str() {
+            name::DBUS_TUBE => format!("{kind}.ServiceName"),
+            _ => format!("{kind}.Service"),
+        };
         assert_ne!(fixed.contains_key(&service), allowed.contains(&service));
     }
 }
@@ -263,7 +269,8 @@ fn what_our_handlers_wait_for_is_announced() {
         })
         .0;
     let myself: u32 = account.property(name::CONNECTION, "SelfHandle");
-    assert_eq!(changed[&myself].len(), 3);
+    // With those of no service in particular, one for each type of tube.
+    assert_eq!(changed[&myself].len(), 4);
     // The same again changes nothing, and so is not told.
     update("Y", vec![filter("rfb", false)]);
     update("X", vec![]);

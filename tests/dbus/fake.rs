@@ -8,9 +8,11 @@ use std::{
 
 use actors::{
     model::{Error, FileOffer, Result, ServiceName, TubeParameters},
-    ports::{AgreedFile, FileSending},
+    ports::{AgreedFile, DBusTubeOffering, FileSending},
     runtime::BoxFuture,
-    testing::{FakeConnector, FakeSending, FakeSignalling, StreamCounter},
+    testing::{
+        FakeConnector, FakeDBusOffering, FakeSending, FakeSignalling, Offered, StreamCounter,
+    },
 };
 use async_channel::{Receiver, Sender};
 use pneuma::{
@@ -55,6 +57,7 @@ impl SessionFactory for FakeNetwork {
             log: Mutex::default(),
             signalling: Mutex::default(),
             files: Mutex::default(),
+            dbus_offered: Mutex::default(),
             policy: Mutex::default(),
             refuse_pin: Mutex::default(),
             refuse_connect: Mutex::new(self.refuse_connect.lock().unwrap().take()),
@@ -78,6 +81,8 @@ pub struct FakeSession {
     log: Mutex<Vec<String>>,
     signalling: Mutex<BTreeMap<(String, u32), Arc<FakeSignalling>>>,
     files: Mutex<Vec<(FileOffer, Answers)>>,
+    /// What the last D-Bus tube's contact is offered.
+    pub dbus_offered: Mutex<Option<Offered>>,
     policy: Mutex<Arc<Policy>>,
     /// The next pin fails with this.
     pub refuse_pin: Mutex<Option<Error>>,
@@ -183,6 +188,12 @@ impl Session for FakeSession {
         let (sending, contact) = FakeSending::new();
         self.files.lock().unwrap().push((file, contact));
         sending
+    }
+
+    fn dbus_tube(&self, _: &PeerId, _: TubeId) -> Arc<dyn DBusTubeOffering> {
+        let (offering, offered) = FakeDBusOffering::new();
+        *self.dbus_offered.lock().unwrap() = Some(offered);
+        offering
     }
 
     fn self_key(&self) -> KeyId {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use support::CM_PATH;
+use support::{CM_PATH, dbus_tube_request};
 
 use crate::{
     fake::{capable, takes_files},
@@ -70,6 +70,9 @@ fn every_object_is_what_it_was() {
     );
     compare("connection", &world.introspect(&account.path).unwrap());
     compare("stream_tube", &world.introspect(&channel).unwrap());
+    let request = dbus_tube_request(account.handle("bob@there"), "com.example.Chess");
+    let (channel, _) = account.created(request).unwrap();
+    compare("dbus_tube", &world.introspect(&channel).unwrap());
     let request = account.file_request(account.handle("carol@there"), 5);
     let (channel, _) = account.send_file(request);
     compare("file_transfer", &world.introspect(&channel).unwrap());

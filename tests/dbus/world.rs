@@ -374,7 +374,14 @@ impl Account<'_> {
     }
 
     pub fn create(&self, contact: u32, service: &str) -> Result<(String, Map), CallError> {
-        let request = self.tube_request(contact, service);
+        self.created(self.tube_request(contact, service))
+    }
+
+    /// What CreateChannel gives for a request.
+    pub fn created(
+        &self,
+        request: HashMap<String, Variant<'static>>,
+    ) -> Result<(String, Map), CallError> {
         let answer = self.call(name::REQUESTS, "CreateChannel", &(request,))?;
         let (path, properties): (OwnedObjectPath, Map) = answer.body().deserialize().unwrap();
         Ok((path.to_string(), properties))

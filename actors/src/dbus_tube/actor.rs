@@ -117,6 +117,7 @@ impl DBusTube {
             Event::Message(DBusTubeMessage::Close { reply }) => {
                 (Input::Close, Request::Close(reply))
             }
+            Event::Message(DBusTubeMessage::RemoteClosed) => (Input::RemoteClosed, Request::None),
             Event::Message(DBusTubeMessage::ContactGone) => (Input::ContactGone, Request::None),
             Event::Fact(Fact::Accepted(token)) => (Input::Accepted(token), Request::None),
             Event::Fact(Fact::Offered(result)) => (Input::Offered(result), Request::None),

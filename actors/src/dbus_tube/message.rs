@@ -28,6 +28,8 @@ pub enum DBusTubeMessage {
         /// Done once the channel's object is gone.
         reply: Reply<()>,
     },
+    /// The contact says that it closes it. Most of them only end the bytestream, or take the offer back.
+    RemoteClosed,
     /// The contact has been gone for longer than the grace period.
     ContactGone,
 }

@@ -9,7 +9,7 @@
 //!                                      ▼                                             ▼
 //!                               RemotePending ─────────────Opened──────────────────▶ Open
 //!
-//!  each ── Close, Stopped, ContactGone, Ended, SiblingFailed ──▶ Closed
+//!  each ── Close, Stopped, RemoteClosed, ContactGone, Ended, SiblingFailed ──▶ Closed
 //! ```
 //!
 //! [`State::apply`] takes one [`Input`] and returns the [`Effect`]s in the order they are to be carried
@@ -63,6 +63,8 @@ pub enum Input {
     Close,
     /// The channel is to close.
     Stopped,
+    /// The contact says that it closes it.
+    RemoteClosed,
     /// The contact has been gone for longer than the grace period.
     ContactGone,
     /// A sibling failed past its limit.
@@ -240,7 +242,7 @@ impl State {
                 _ => Effect::Attach(token),
             }],
             Input::Ended(end) => self.ended(end),
-            Input::Close | Input::Stopped => self.close(None),
+            Input::Close | Input::Stopped | Input::RemoteClosed => self.close(None),
             // Nothing was agreed on before it is offered; where the contact is really gone, offering fails.
             Input::ContactGone => match self.phase {
                 Phase::NotOffered | Phase::Offering(..) => Vec::new(),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use actors::{
+    dbus_tube::DBusTubeMessage,
     endpoint::EndpointConfig,
     file_transfer::FileTransferMessage,
     limits::Limits,
@@ -17,13 +18,18 @@ use actors::{
         Result, ServiceName, TubeParameters, TubeState,
     },
     ports::{
-        FileSending, FileTransferDescription, FileTransferObject, FileTransferView,
-        StreamTubeObject, StreamTubeView,
+        DBusTubeObject, DBusTubeOffering, DBusTubeView, FileSending, FileTransferDescription,
+        FileTransferObject, FileTransferView, StreamTubeObject, StreamTubeView,
     },
     runtime::{BoxFuture, Clock, Faults, Pending, Reply, Snapshot, SnapshotWriter, Stop, Stopper},
     stream_tube::StreamTubeMessage,
-    supervisor::{FileTransferRequest, FileWay, StreamTubeRequest, SystemSockets},
-    testing::{FakeConnector, FakeSending, FakeSignalling, Probe, Sim, StreamCounter},
+    supervisor::{
+        DBusTubeRequest, DBusTubeWay, FileTransferRequest, FileWay, StreamTubeRequest,
+        SystemSockets,
+    },
+    testing::{
+        FakeConnector, FakeDBusOffering, FakeSending, FakeSignalling, Probe, Sim, StreamCounter,
+    },
 };
 use async_channel::Sender;
 
@@ -134,6 +140,8 @@ pub struct TestOpener {
     pub tubes: Mutex<Vec<Probe<StreamTubeMessage>>>,
     /// The same of file transfers, with which way each goes.
     pub files: Mutex<Vec<OpenedFile>>,
+    /// The same of D-Bus tubes, which open at once.
+    pub dbus_tubes: Mutex<Vec<OpenedDBusTube>>,
     /// File transfers open when the test lets them.
     pub held_files: Mutex<Vec<(FileTransferObject, Reply<Result<FileTransferObject>>)>>,
     pub objects: Mutex<Vec<StreamTubeObject>>,
@@ -182,6 +190,12 @@ impl Default for Alive {
 pub struct Opening {
     pub object: StreamTubeObject,
     pub answer: Reply<Result<StreamTubeObject>>,
+}
+
+pub struct OpenedDBusTube {
+    pub told: Probe<DBusTubeMessage>,
+    pub object: DBusTubeObject,
+    pub way: DBusTubeWay,
 }
 
 pub struct OpenerHandle(Arc<TestOpener>);
@@ -278,6 +292,43 @@ impl ChannelOpener for OpenerHandle {
         })
     }
 
+    fn open_dbus_tube(
+        &self,
+        request: DBusTubeRequest,
+    ) -> BoxFuture<'static, Result<DBusTubeObject>> {
+        let mut next = self.0.next.lock().unwrap();
+        *next += 1;
+        let (told, address) = Probe::new(4);
+        let state = if request.description.parties.requested {
+            TubeState::NotOffered
+        } else {
+            TubeState::LocalPending
+        };
+        let (_, view) = Snapshot::new(DBusTubeView {
+            state,
+            parameters: request.description.parameters.clone(),
+            error: None,
+            address: None,
+            connected: false,
+            bytes_sent: 0,
+            bytes_received: 0,
+            encrypted: None,
+        });
+        let object = DBusTubeObject {
+            id: ChannelId(*next),
+            owner: request.owner,
+            description: request.description,
+            address,
+            view,
+        };
+        self.0.dbus_tubes.lock().unwrap().push(OpenedDBusTube {
+            told,
+            object: object.clone(),
+            way: request.way,
+        });
+        Box::pin(async move { Ok(object) })
+    }
+
     fn close_owner(&self, _: OwnerId) -> BoxFuture<'static, ()> {
         *self.0.closed.lock().unwrap() += 1;
         Box::pin(async {})
@@ -362,6 +413,11 @@ impl Session for TestSession {
     fn file(&self, peer: &PeerId, file: FileOffer) -> Arc<dyn FileSending> {
         self.note(format!("file {} to {}", file.name, peer.contact));
         FakeSending::new().0
+    }
+
+    fn dbus_tube(&self, peer: &PeerId, _: TubeId) -> Arc<dyn DBusTubeOffering> {
+        self.note(format!("D-Bus tube to {}", peer.contact));
+        FakeDBusOffering::new().0
     }
 
     fn self_key(&self) -> KeyId {

@@ -1,5 +1,6 @@
 //! Connections on virtual time, with fakes of everything around them.
 
+mod dbus_tubes;
 pub(super) mod fakes;
 mod faults;
 mod files;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actors::{
     model::{Error, FileOffer, Resume},
     ports::{AgreedFile, FileStream, IncomingFile},
-    runtime::BoxFuture,
+    runtime::{BoxFuture, Reply},
 };
 
 use super::{Bytestreams, Incoming, Purpose, SiOffer, open::NotAgreed};
@@ -57,7 +57,9 @@ impl Bytestreams {
             mime_type: Some(file.content_type.clone()),
             elements: offer.to_elements(),
         };
-        let agreed = match self.offer(link, purpose).await {
+        // Nothing is told of a file before its answer.
+        let (written, _) = Reply::new();
+        let agreed = match self.offer(link, written, |_| purpose).await {
             Ok(agreed) => agreed,
             Err(NotAgreed::Unseen) => return Ok(None),
             Err(NotAgreed::Failed(error)) => return Err(error),

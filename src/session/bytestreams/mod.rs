@@ -65,6 +65,7 @@ use crate::xmpp::{
 };
 
 mod carrier;
+mod dbus_tubes;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -338,7 +339,10 @@ impl Bytestreams {
     /// Whether it is a person who answers a request with this payload. Those wait for as long as that
     /// takes, and have bounds of their own.
     pub fn is_for_a_person(payload: &Element) -> bool {
-        payload.is("si", ns::SI) && payload.attr("profile").is_some_and(offers::is_for_a_person)
+        payload.is("si", ns::SI)
+            && payload
+                .attr("profile")
+                .is_some_and(|profile| offers::is_for_a_person(profile, payload.children()))
     }
 
     /// Takes a request of the link's peer (`<iq type='set'/>` with `<si/>`, with streamhosts or for
@@ -446,7 +450,7 @@ impl Bytestreams {
             ));
         }
         let full = || StanzaError::new(Condition::ResourceConstraint);
-        let (place, person) = if offers::is_for_a_person(&offer.profile) {
+        let (place, person) = if offers::is_for_a_person(&offer.profile, offer.extra.iter()) {
             (None, Some(self.undecided(link, &offer.id)?))
         } else {
             let place = self.place(&self.incoming, &**link).ok_or_else(full)?;

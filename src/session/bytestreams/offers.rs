@@ -30,7 +30,7 @@ use minidom::Element;
 
 use super::{
     Bytestreams, Key, Place, Purpose, Stream, key,
-    open::{Agreement, Asked, Draft, NotAgreed},
+    open::{Agreement, Asked, Draft, NotAgreed, Written},
     peer, random_id,
 };
 use crate::{
@@ -38,12 +38,15 @@ use crate::{
         lane::{Standing, User},
         link::{Link, StanzaError},
     },
-    xmpp::{Condition, ErrorKind, ns},
+    xmpp::{Condition, ErrorKind, ns, payload::tube},
 };
 
-/// Whether a person decides on offers with this `profile`.
-pub(super) fn is_for_a_person(profile: &str) -> bool {
-    profile == ns::SI_FILE_TRANSFER
+/// Whether a person decides on offers with this `profile` and these elements.
+pub(super) fn is_for_a_person<'e>(
+    profile: &str,
+    mut elements: impl Iterator<Item = &'e Element>,
+) -> bool {
+    profile == ns::SI_FILE_TRANSFER || (profile == ns::TUBES && elements.any(tube::DBusOffer::is))
 }
 
 /// The peers' offers, until they are declined, withdrawn or open; and, apart from those, our own.
@@ -188,7 +191,8 @@ impl Agreed {
 
 impl Bytestreams {
     /// Offers a bytestream on which a person at the other end decides; that takes any time. Dropping the
-    /// future takes the offer back.
+    /// future takes the offer back. `written` is told when the peer can know of it; `purpose` is given the
+    /// SID.
     ///
     /// # Errors
     /// `Rejected`, `NotCapable`, `ResourceUnavailable` at [`Config::max_offers`](super::Config), and
@@ -196,13 +200,14 @@ impl Bytestreams {
     pub(super) async fn offer(
         self: &Arc<Self>,
         link: Arc<dyn Link>,
-        purpose: Purpose,
+        written: Written,
+        purpose: impl FnOnce(&str) -> Purpose,
     ) -> Result<Agreed, NotAgreed> {
         let (all, each) = (self.config.max_offers, self.config.max_offers_each);
         let place = self
             .offering
             .take(peer(&*link), all, each)
-            .ok_or_else(|| Error::ResourceUnavailable("too many files wait for an answer".into()));
+            .ok_or_else(|| Error::ResourceUnavailable("too many offers wait for an answer".into()));
         let place = place.map_err(NotAgreed::Failed)?;
         let draft = random_id().and_then(|id| self.draft(&*link, id));
         let draft = draft.map_err(NotAgreed::Failed)?;
@@ -214,7 +219,7 @@ impl Bytestreams {
         let waited = waited?;
         let standing = link.lane().stand(draft.sid.clone());
         let agreement = self
-            .negotiate(&*link, &draft, purpose, Asked::Person)
+            .negotiate(&*link, &draft, purpose(&draft.sid), Asked::Person(written))
             .await?;
         Ok(Agreed {
             streams: self.clone(),

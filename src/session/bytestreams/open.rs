@@ -11,7 +11,7 @@ use std::{
 use actors::{
     model::{BytestreamId, Error},
     ports::Bytestream,
-    runtime::within,
+    runtime::{Reply, within},
 };
 use async_net::TcpStream;
 use minidom::Element;
@@ -44,11 +44,14 @@ pub(super) struct Draft {
 }
 
 /// Who answers an offer of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Program,
-    Person,
+    /// Where it is told that the offer is written.
+    Person(Written),
 }
+
+/// Answered when an offer has been written, dropped when it is not.
+pub(super) type Written = Reply<Result<(), RequestError>>;
 
 /// What the peer agreed to.
 pub(super) struct Agreement {
@@ -218,14 +221,13 @@ impl Bytestreams {
         };
         // The iq's id is the SID: Pidgin declines by the SID.
         let (payload, iq) = (offer.to_element(), draft.sid.clone());
-        let answer = match asked {
-            Asked::Program => link.request(payload, Some(iq)).await,
-            Asked::Person => link.ask(payload, iq).await,
+        let (answer, refused): (_, fn(RequestError) -> Error) = match asked {
+            Asked::Program => (link.request(payload, Some(iq)).await, not_opened),
+            Asked::Person(written) => (link.ask(payload, iq, written).await, not_agreed),
         };
-        let answer = answer.map_err(|error| match (asked, error) {
-            (_, RequestError::NotSent) => NotAgreed::Unseen,
-            (Asked::Program, error) => NotAgreed::Failed(not_opened(error)),
-            (Asked::Person, error) => NotAgreed::Failed(not_agreed(error)),
+        let answer = answer.map_err(|error| match error {
+            RequestError::NotSent => NotAgreed::Unseen,
+            error => NotAgreed::Failed(refused(error)),
         })?;
         let answer = answer.as_ref().map(si::Answer::parse);
         let Some(Ok(answer)) = answer else {

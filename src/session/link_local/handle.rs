@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use actors::{
     model::{BytestreamId, Error, FileOffer, ServiceName, TubeParameters},
-    ports::{Bytestream, BytestreamConnector, FileSending, TubeSignalling},
+    ports::{Bytestream, BytestreamConnector, DBusTubeOffering, FileSending, TubeSignalling},
     runtime::{Address, BoxFuture, Clock, Reply, Snapshot, Stopper},
 };
 use futures_lite::FutureExt as _;
@@ -12,6 +12,7 @@ use minidom::Element;
 
 use super::{
     actor::{Linked, Message},
+    dbus_tubes::DBusTube,
     discovery::{Discovery, Method},
     files::File,
     stream::StreamLink,
@@ -112,6 +113,15 @@ impl Session for LocalSession {
         })
     }
 
+    fn dbus_tube(&self, peer: &PeerId, tube: TubeId) -> Arc<dyn DBusTubeOffering> {
+        Arc::new(DBusTube {
+            address: self.address.clone(),
+            bytestreams: self.bytestreams.clone(),
+            contact: peer.contact.clone(),
+            tube,
+        })
+    }
+
     fn self_key(&self) -> KeyId {
         self.key
     }
@@ -187,6 +197,17 @@ pub(super) async fn link(
         .await?
 }
 
+/// Whether the contact can take tubes. Others that know them expect the form of Salut, whose connections
+/// anybody gets into.
+pub(super) fn takes_tubes(contact: &ContactId, linked: &Linked) -> Result<(), Error> {
+    let features = linked.features.as_ref();
+    if features.is_some_and(|f| f.contains(ns::PNEUMA) && f.contains(ns::TUBES)) {
+        Ok(())
+    } else {
+        Err(Error::NotCapable(format!("{contact} cannot take tubes")))
+    }
+}
+
 /// Sends a message; over another stream if the first one ends meanwhile.
 async fn send(
     address: &Address<Message>,
@@ -224,15 +245,7 @@ impl TubeSignalling for Tube {
         };
         let (address, contact) = (self.address.clone(), self.contact.clone());
         Box::pin(async move {
-            // Others that know tubes expect the form of Salut, whose connections anybody gets into.
-            let check = |linked: &Linked| {
-                let features = linked.features.as_ref();
-                if features.is_some_and(|f| f.contains(ns::PNEUMA) && f.contains(ns::TUBES)) {
-                    Ok(())
-                } else {
-                    Err(Error::NotCapable(format!("{contact} cannot take tubes")))
-                }
-            };
+            let check = |linked: &Linked| takes_tubes(&contact, linked);
             send(&address, &contact, offer.to_element(), check).await
         })
     }

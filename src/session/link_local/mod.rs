@@ -30,6 +30,7 @@ use crate::runtime::OurRuntime;
 
 mod actor;
 pub mod contacts;
+mod dbus_tubes;
 pub mod discovery;
 mod fault;
 mod files;

@@ -16,6 +16,7 @@
 mod access;
 mod bus;
 mod contact;
+mod dbus_tube;
 mod events;
 mod friends;
 pub mod measure;
@@ -29,6 +30,7 @@ mod tube;
 pub use access::{Access, Caller, PortForm, Seen, say_byte};
 pub use bus::{Bus, CallError};
 pub use contact::ContactInfo;
+pub use dbus_tube::{application, dbus_tube_request};
 pub use events::{Event, Events};
 pub use friends::befriend;
 pub use person::{CM_NAME, CM_PATH, Options, Person, World};

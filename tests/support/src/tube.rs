@@ -44,6 +44,8 @@ pub mod name {
     pub const TUBE: &str = "org.freedesktop.Telepathy.Channel.Interface.Tube";
     /// `Channel.Type.StreamTube`
     pub const STREAM_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.StreamTube";
+    /// `Channel.Type.DBusTube`
+    pub const DBUS_TUBE: &str = "org.freedesktop.Telepathy.Channel.Type.DBusTube";
     /// `Channel.Type.FileTransfer`
     pub const FILE_TRANSFER: &str = "org.freedesktop.Telepathy.Channel.Type.FileTransfer";
     /// `Channel.Interface.FileTransfer.Metadata`
@@ -242,6 +244,11 @@ impl Person {
     /// # Panics
     /// When none is.
     pub fn offered(&self, service: &str) -> String {
+        self.offered_as(&format!("{}.Service", name::STREAM_TUBE), service)
+    }
+
+    /// Waits until a contact offers a channel of which this property says this.
+    pub(crate) fn offered_as(&self, property: &str, service: &str) -> String {
         type Channels = Vec<(OwnedObjectPath, HashMap<String, OwnedVariant>)>;
         self.wait_for(&format!("NewChannels with {service}"), |event| {
             if event.member != "NewChannels" {
@@ -253,10 +260,7 @@ impl Person {
                     .get(&format!("{}.Requested", name::CHANNEL))?
                     .downcast_ref()
                     .ok()?;
-                let of: String = properties
-                    .get(&format!("{}.Service", name::STREAM_TUBE))?
-                    .downcast_ref()
-                    .ok()?;
+                let of: String = properties.get(property)?.downcast_ref().ok()?;
                 (!requested && of == service).then(|| path.to_string())
             })
         })

@@ -125,6 +125,16 @@ impl SessionActor {
                     stream,
                 });
             }
+            StreamEvent::DBusTube(offer, incoming) => {
+                let from = from();
+                self.emit(SessionEvent::DBusTubeOffered {
+                    from,
+                    tube: TubeId(offer.id),
+                    service: offer.service,
+                    parameters: offer.parameters,
+                    incoming,
+                });
+            }
             StreamEvent::File(file, incoming) => {
                 let from = from();
                 self.emit(SessionEvent::FileOffered {

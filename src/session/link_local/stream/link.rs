@@ -133,11 +133,18 @@ impl Link for StreamLink {
         &self,
         payload: Element,
         id: String,
+        written: Reply<Result<(), RequestError>>,
     ) -> BoxFuture<'static, Result<Option<Element>, RequestError>> {
         let address = self.address.clone();
         Box::pin(async move {
             let (reply, answer) = Reply::new();
-            sent(&address, Command::Offer { payload, id, reply }, answer).await
+            let command = Command::Offer {
+                payload,
+                id,
+                written,
+                reply,
+            };
+            sent(&address, command, answer).await
         })
     }
 

@@ -20,7 +20,7 @@ use std::{
 
 use actors::{
     model::{Error, FileOffer},
-    ports::{IncomingBytestream, IncomingFile},
+    ports::{IncomingBytestream, IncomingDBusTube, IncomingFile},
     runtime::{Address, Clock, Exit, Mailbox, Pending, Reply, Snapshot, Spawner, Stop, within},
 };
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -32,7 +32,14 @@ use crate::{
         link::LinkSecurity,
         trust::{Identity, KeyId, RunId},
     },
-    xmpp::{StreamCondition, payload::disco, stream::Role},
+    xmpp::{
+        StreamCondition,
+        payload::{
+            disco,
+            tube::{self, DBusOffer},
+        },
+        stream::Role,
+    },
 };
 
 use super::fault::{Faults, Point};
@@ -99,13 +106,15 @@ pub enum StreamEvent {
     /// The peer's features.
     Features(disco::Info),
     /// The contact offers a tube.
-    Offered(crate::xmpp::payload::tube::Offer),
+    Offered(tube::Offer),
     /// The contact closes a tube.
     Closed(u32),
     /// The contact asks for a connection through a tube of ours.
     Connection(u32, Box<dyn IncomingBytestream>),
     /// The contact offers a file.
     File(Box<FileOffer>, Box<dyn IncomingFile>),
+    /// The contact offers a D-Bus tube.
+    DBusTube(Box<DBusOffer>, Box<dyn IncomingDBusTube>),
 }
 
 /// What every stream of a session shares.

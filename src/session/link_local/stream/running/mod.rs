@@ -32,9 +32,11 @@
 mod bulk;
 mod pipe;
 mod stanzas;
+mod waiter;
 
 use bulk::Ending;
 use pipe::Pipe;
+use waiter::{Waiter, answer_waiter, forget};
 
 use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, sync::Arc, time::Duration};
 
@@ -111,6 +113,8 @@ pub enum Command {
         payload: Element,
         /// The iq's id.
         id: String,
+        /// Done when it has been written; dropped when it is not.
+        written: Reply<Result<(), RequestError>>,
         /// The answer.
         reply: Reply<Result<Option<Element>, RequestError>>,
     },
@@ -134,16 +138,6 @@ pub enum Command {
     Retire,
     /// Close in order.
     Close,
-}
-
-enum Waiter {
-    Caller(Reply<Result<Option<Element>, RequestError>>),
-    /// Whoever waits for a person at the other end.
-    Offer(Reply<Result<Option<Element>, RequestError>>),
-    Features,
-    Ping,
-    /// A ping that follows a message: its answer tells that the message has arrived.
-    Message(Reply<Result<(), RequestError>>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +185,7 @@ pub struct Running {
     ending: Ending,
     answering: usize,
     next_id: u64,
-    /// Messages whose bytes end at this count of written bytes.
+    /// What is told that it is written, and at which count of written bytes its own end.
     written: VecDeque<(u64, Reply<Result<(), RequestError>>)>,
     queued: u64,
     last_stanza: Time,
@@ -452,8 +446,17 @@ impl Running {
             Command::Request { kind, id, reply } => {
                 self.request(kind, id, Some(REQUEST), Waiter::Caller(reply));
             }
-            Command::Offer { payload, id, reply } => {
+            Command::Offer {
+                payload,
+                id,
+                written,
+                reply,
+            } => {
+                let before = self.queued;
                 self.request(IqKind::Set(payload), Some(id), None, Waiter::Offer(reply));
+                if self.queued > before {
+                    self.written.push_back((self.queued, written));
+                }
             }
             Command::Message { payloads, reply } => {
                 let message = Message {
@@ -674,17 +677,4 @@ impl Actor for Running {
             None => Flow::Continue,
         }
     }
-}
-
-fn answer_waiter(waiter: Waiter, answer: Result<Option<Element>, RequestError>) {
-    match waiter {
-        Waiter::Caller(reply) | Waiter::Offer(reply) => forget(reply.send(answer)),
-        Waiter::Message(reply) => forget(reply.send(answer.map(drop))),
-        Waiter::Features | Waiter::Ping => {}
-    }
-}
-
-/// Whoever asked has gone away; that is its right.
-fn forget<T>(unsent: Result<(), T>) {
-    drop(unsent);
 }

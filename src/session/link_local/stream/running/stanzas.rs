@@ -174,6 +174,13 @@ impl Running {
             }
             return;
         }
+        if offer.profile == ns::TUBES && offer.elements.iter().any(tube::DBusOffer::is) {
+            if let Some((tube, incoming)) = offer.dbus_tube() {
+                self.telling
+                    .push_back(StreamEvent::DBusTube(Box::new(tube), incoming));
+            }
+            return;
+        }
         let tube = offer
             .elements
             .iter()

@@ -1,0 +1,237 @@
+//! D-Bus tubes: who is offered them, whose are shown, and what becomes of them.
+
+use actors::{
+    dbus_tube::DBusTubeMessage,
+    model::{AccessControl, ContactHandle, Error, Result, ServiceName, TubeParameters},
+    supervisor::DBusTubeWay,
+    testing::{FakeDBusOffer, FakeIncomingDBusTube},
+};
+
+use super::fakes::{World, bob, offered};
+use crate::{
+    connection::{
+        ConnectionHandle,
+        message::CreatedChannel,
+        requests::{ChannelRequest, Target, Wanted},
+        table::MAX_OFFERS_OF_ONE,
+    },
+    session::{
+        SessionEvent, TubeId,
+        trust::{Decision, Scope, Terms, Who},
+    },
+};
+
+fn chess() -> ServiceName {
+    ServiceName::of_bus("com.example.Chess").unwrap()
+}
+
+/// Bob offers one.
+fn tube_of_bob(tube: u32) -> (SessionEvent, FakeDBusOffer) {
+    let (incoming, offer) = FakeIncomingDBusTube::offered();
+    let event = SessionEvent::DBusTubeOffered {
+        from: bob(),
+        tube: TubeId(tube),
+        service: chess(),
+        parameters: TubeParameters::default(),
+        incoming,
+    };
+    (event, offer)
+}
+
+impl World {
+    fn wants_chess(
+        &self,
+        connection: &ConnectionHandle,
+        contact: ContactHandle,
+        ensure: bool,
+    ) -> Result<CreatedChannel> {
+        let request = ChannelRequest {
+            target: Target::Handle(contact),
+            wanted: Wanted::DBusTube(chess()),
+            claimed: false,
+        };
+        let answer = self.sim.run(connection.request(request, ensure));
+        self.sim.settle();
+        answer
+    }
+
+    /// Whether the contact that made this offer is refused by now.
+    fn is_declined(&self, offer: &FakeDBusOffer) -> bool {
+        self.sim.settle();
+        let accepted = futures_lite::future::poll_once(offer.accepted());
+        matches!(self.sim.run(accepted), Some(None))
+    }
+
+    /// What the last D-Bus tube was told.
+    fn dbus_tube_was_told(&self) -> Vec<DBusTubeMessage> {
+        let mut tubes = self.opener.dbus_tubes.lock().unwrap();
+        tubes.last_mut().expect("a D-Bus tube").told.drain()
+    }
+}
+
+#[test]
+fn a_tube_is_made_once_for_whoever_ensures_it() {
+    let world = World::new();
+    let (connection, bob) = world.online();
+    let first = world.wants_chess(&connection, bob, true).unwrap();
+    let again = world.wants_chess(&connection, bob, true).unwrap();
+    assert!(first.yours && !again.yours);
+    assert_eq!(first.details.id, again.details.id);
+    let other = world.wants_chess(&connection, bob, false).unwrap();
+    assert_ne!(first.details.id, other.details.id);
+    {
+        let tubes = world.opener.dbus_tubes.lock().unwrap();
+        assert_eq!(tubes.len(), 2);
+        for tube in &*tubes {
+            assert!(matches!(tube.way, DBusTubeWay::Offer(_)));
+            let description = &tube.object.description;
+            assert_eq!(description.service, chess());
+            // Those of the machine's Unix sockets.
+            let unix = [AccessControl::Localhost, AccessControl::Credentials];
+            assert_eq!(description.accesses, unix);
+        }
+    }
+    // Nobody is pinned before something is offered.
+    assert!(world.session().pinned.lock().unwrap().is_empty());
+    drop((first, again, other));
+    world.ends();
+}
+
+#[test]
+fn our_user_is_asked_about_what_is_offered_within_bounds() {
+    let world = World::new();
+    let (_connection, _) = world.online();
+    // The ids of both types are one contact's.
+    world.happens(offered(1));
+    let (taken, offer) = tube_of_bob(1);
+    world.happens(taken);
+    assert!(world.is_declined(&offer));
+    let offers: Vec<_> = (2..)
+        .take(MAX_OFFERS_OF_ONE)
+        .map(|tube| {
+            let (event, offer) = tube_of_bob(tube);
+            world.happens(event);
+            offer
+        })
+        .collect();
+    let declined = offers.iter().filter(|offer| world.is_declined(offer));
+    assert_eq!(declined.count(), 1);
+    assert!(world.is_declined(&offers[MAX_OFFERS_OF_ONE - 1]));
+    let shown = world.opener.dbus_tubes.lock().unwrap().len();
+    assert_eq!(shown, MAX_OFFERS_OF_ONE - 1);
+    world.ends();
+}
+
+#[test]
+fn who_is_denied_is_declined() {
+    let world = World::new();
+    let (connection, bob) = world.online();
+    let scope = Scope {
+        who: Who::Everybody,
+        service: Some(chess()),
+    };
+    let terms = Terms {
+        decision: Decision::Deny,
+        ..Terms::default()
+    };
+    let (event, standing) = tube_of_bob(1);
+    world.happens(event);
+    let mine = world.wants_chess(&connection, bob, false).unwrap();
+    world
+        .sim
+        .run(connection.set_rule(scope, Some(terms)))
+        .unwrap();
+    world.sim.settle();
+    // What stands is closed, and what comes is declined.
+    for tube in &mut *world.opener.dbus_tubes.lock().unwrap() {
+        assert!(matches!(
+            *tube.told.drain(),
+            [DBusTubeMessage::Close { .. }]
+        ));
+    }
+    let (event, offer) = tube_of_bob(2);
+    world.happens(event);
+    assert!(world.is_declined(&offer));
+    // And nothing is offered.
+    let object = world.opener.dbus_tubes.lock().unwrap()[1].object.clone();
+    let offering = connection.offer_dbus(&object, AccessControl::Credentials, Default::default());
+    let refused = world.sim.run(offering);
+    assert!(
+        matches!(refused, Err(Error::PermissionDenied(_))),
+        "{refused:?}"
+    );
+    assert!(world.session().pinned.lock().unwrap().is_empty());
+    drop((standing, mine));
+    world.ends();
+}
+
+#[test]
+fn whoever_offers_or_accepts_deals_with_the_contact() {
+    let world = World::new();
+    let (connection, handle) = world.online();
+    let mine = world.wants_chess(&connection, handle, false).unwrap();
+    let (event, standing) = tube_of_bob(7);
+    world.happens(event);
+    let mut tubes = std::mem::take(&mut *world.opener.dbus_tubes.lock().unwrap());
+    let access = AccessControl::Credentials;
+    let mut dealt = Vec::new();
+    for tube in &mut tubes {
+        let object = tube.object.clone();
+        let asked = async {
+            match tube.way {
+                DBusTubeWay::Offer(_) => {
+                    let parameters = TubeParameters::default();
+                    connection.offer_dbus(&object, access, parameters).await
+                }
+                DBusTubeWay::Accept(_) => connection.accept_dbus(&object, access).await,
+            }
+        };
+        let answers = async {
+            let (DBusTubeMessage::Offer { reply, .. } | DBusTubeMessage::Accept { reply, .. }) =
+                tube.told.expect().await
+            else {
+                panic!("something else");
+            };
+            dealt.push(world.session().pinned.lock().unwrap().len());
+            reply.answer(Ok("unix:path=/here".into()));
+        };
+        let (address, ()) = world.sim.run(futures_lite::future::zip(asked, answers));
+        assert_eq!(address.unwrap(), "unix:path=/here");
+    }
+    // Before the tube is asked.
+    assert_eq!(dealt, [1, 2]);
+    let contact = bob().contact;
+    assert_eq!(
+        *world.session().pinned.lock().unwrap(),
+        [contact.clone(), contact]
+    );
+    drop((mine, standing));
+    world.ends();
+}
+
+#[test]
+fn a_tube_learns_what_becomes_of_its_contact() {
+    let world = World::new();
+    let (_connection, _) = world.online();
+    let (event, _offer) = tube_of_bob(7);
+    world.happens(event);
+    world.happens(SessionEvent::TubeClosed {
+        from: bob(),
+        tube: TubeId(8),
+    });
+    assert!(world.dbus_tube_was_told().is_empty());
+    world.happens(SessionEvent::TubeClosed {
+        from: bob(),
+        tube: TubeId(7),
+    });
+    assert!(matches!(
+        *world.dbus_tube_was_told(),
+        [DBusTubeMessage::RemoteClosed]
+    ));
+    world.happens(SessionEvent::ContactLost(bob().contact));
+    assert!(matches!(
+        *world.dbus_tube_was_told(),
+        [DBusTubeMessage::ContactGone]
+    ));
+    world.ends();
+}
