@@ -115,10 +115,12 @@ fn every_file_that_is_named_is_there() {
 fn every_scenario_that_is_named_is_there() {
     let page = read("docs/security.md");
     let mut sources = String::new();
-    for file in fs::read_dir(root().join("tests/hostile")).expect("tests/hostile") {
-        let path = file.expect("a file").path();
-        if path.extension().is_some_and(|extension| extension == "py") {
-            sources += &fs::read_to_string(path).expect("a scenario");
+    for folder in ["tests/hostile", "tests/interop"] {
+        for file in fs::read_dir(root().join(folder)).expect(folder) {
+            let path = file.expect("a file").path();
+            if path.extension().is_some_and(|extension| extension == "py") {
+                sources += &fs::read_to_string(path).expect("a scenario");
+            }
         }
     }
     let mut named = 0;

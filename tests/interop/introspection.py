@@ -5,6 +5,7 @@ import subprocess
 from gi.repository import GLib
 
 from home import *  # noqa: F403  (the tests' own vocabulary)
+from dbus_tubes import DBUS_TUBE, create
 
 FILE_TRANSFER = CHANNEL + ".Type.FileTransfer"
 REQUIRED = {
@@ -16,6 +17,7 @@ REQUIRED = {
                    CONNECTION + ".Interface.ContactGroups", PRESENCE, ALIASING, CAPABILITIES],
     "channel": [CHANNEL, TUBE, STREAM_TUBE],
     "file": [CHANNEL, FILE_TRANSFER, CHANNEL + ".Interface.FileTransfer.Metadata"],
+    "dbus": [CHANNEL, TUBE, CHANNEL + ".Type.DBusTube"],
     "debug": [TP + "Debug"],
 }
 
@@ -75,12 +77,13 @@ def objects_are_what_the_specification_says():
     sent, received = a_file(alice, bob)
     objects = [(alice, "manager", CM_PATH), (alice, "protocol", CM_PATH + "/local_xmpp"),
                (alice, "connection", alice.path), (alice, "channel", requested),
-               (bob, "channel", incoming), (alice, "file", sent), (bob, "file", received), (alice, "debug", "/org/freedesktop/Telepathy/debug")]
+               (bob, "channel", incoming), (alice, "file", sent), (bob, "file", received), 
+               (alice, "dbus", create(alice, alice.handle_of("bob"))), (alice, "debug", "/org/freedesktop/Telepathy/debug")]
     for person, kind, path in objects:
         others = REQUIRED[kind][1:]
         listed = others and person.property(path, REQUIRED[kind][0], "Interfaces")
         for interface in others:
             # A channel's type is not among its interfaces.
-            assert interface in listed or interface in (STREAM_TUBE, FILE_TRANSFER), (path, interface, listed)
+            assert interface in listed or interface in (STREAM_TUBE, DBUS_TUBE, FILE_TRANSFER), (path, interface, listed)
         print(f"   {kind}: {check(person, CM_NAME, path, REQUIRED[kind])}")
     echo.close()

@@ -1,0 +1,114 @@
+"""One side's client for D-Bus tubes: TpDBusTubeChannel, which chooses the access control, waits for the tube
+to open and connects to its address by its own rules. Mission Control's part is glib_client.py's."""
+from glib_client import CHANNEL, CONNECTION, Client, Gio, GLib, Tp, finished, until
+
+DBUS_TUBE = CHANNEL + ".Type.DBusTube"
+BOARD = "/com/example/Chess/Board"
+INTERFACE = "com.example.Chess.Board"
+NODE = ('<node><interface name="com.example.Chess.Board"><method name="Play"><arg type="s" direction="in"/>'
+        '<arg type="s" direction="out"/></method><signal name="Moved"><arg type="s"/></signal></interface></node>')
+
+
+def supports(capabilities, service):
+    return capabilities.supports_dbus_tubes(Tp.HandleType.CONTACT, service)
+
+
+class DBusClient(Client):
+    CHANNELS = Tp.DBusTubeChannel
+
+    def announce_dbus(self, service):
+        """Registers a service as a Handler would through Mission Control."""
+        fixed = {CHANNEL + ".ChannelType": GLib.Variant("s", DBUS_TUBE),
+                 CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
+                 DBUS_TUBE + ".ServiceName": GLib.Variant("s", service)}
+        self.call(self.bus_name, self.path, CONNECTION + ".Interface.ContactCapabilities",
+                  "UpdateCapabilities",
+                  GLib.Variant("(a(saa{sv}as))", ([("org.freedesktop.Telepathy.Client.Test", [fixed], [])],)),
+                  "()")
+
+    def takes_dbus(self, identifier, service):
+        """Waits for a contact whose capabilities telepathy-glib reads as able to take `service`."""
+        def able():
+            contact = self.contact(identifier)
+            capabilities = contact and contact.get_capabilities()
+            return (capabilities and capabilities.is_specific_to_contact()
+                    and supports(capabilities, service))
+        assert supports(self.connection.get_capabilities(), service)
+        return bool(until(f"{identifier} takes {service}", able))
+
+    def create_dbus(self, identifier, service):
+        handle = self.contact(identifier).get_handle()
+        request = {CHANNEL + ".ChannelType": GLib.Variant("s", DBUS_TUBE),
+                   CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
+                   CHANNEL + ".TargetHandle": GLib.Variant("u", handle),
+                   DBUS_TUBE + ".ServiceName": GLib.Variant("s", service)}
+        made = self.call(
+            self.bus_name, self.path, CONNECTION + ".Interface.Requests", "CreateChannel",
+            GLib.Variant("(a{sv})", (request,)), "(oa{sv})")
+        self.channel = self._channel(made.get_child_value(0).get_string(), made.get_child_value(1))
+        assert self.channel.get_service_name() == service
+
+    def offer_dbus(self):
+        """Offers it; done when it is open and telepathy-glib has connected to it."""
+        self.tube = finished(self.channel.offer_async, self.channel.offer_finish, None)
+        self._opened()
+
+    def accept_dbus(self, service):
+        """Accepts the tube that is offered for `service`; telepathy-glib connects to it."""
+        def found():
+            return next((each for each in self.offered
+                         if (name := each[1].lookup_value(DBUS_TUBE + ".ServiceName", None))
+                         and name.get_string() == service), None)
+        path, properties = until(f"{service} is offered", found)
+        self.channel = self._channel(path, properties)
+        self.tube = finished(self.channel.accept_async, self.channel.accept_finish)
+        self._opened()
+
+    def decline_dbus(self, service):
+        """Closes what is offered for `service`."""
+        def found():
+            return next((each for each in self.offered
+                         if (name := each[1].lookup_value(DBUS_TUBE + ".ServiceName", None))
+                         and name.get_string() == service), None)
+        path, properties = until(f"{service} is offered", found)
+        self.channel = self._channel(path, properties)
+        return self.close()
+
+    def _opened(self):
+        assert isinstance(self.tube, Gio.DBusConnection), type(self.tube)
+        assert not self.tube.get_capabilities() & Gio.DBusCapabilityFlags.UNIX_FD_PASSING
+        self.moves = []
+        self.tube.signal_subscribe(None, INTERFACE, "Moved", BOARD, None, Gio.DBusSignalFlags.NONE,
+                                   lambda *told: self.moves.append(told[5].unpack()[0]))
+        node = Gio.DBusNodeInfo.new_for_xml(NODE)
+        self.tube.register_object(BOARD, node.interfaces[0], self._play, None, None)
+
+    def _play(self, _bus, _sender, _path, _interface, _method, arguments, invocation):
+        said = arguments.unpack()[0]
+        invocation.return_value(GLib.Variant("(s)", (said[::-1],)))
+
+    def play(self, said):
+        """Calls the other side's board while our own answers; gives what came back."""
+        box = []
+
+        def answered(tube, result):
+            box.append(tube.call_finish(result).unpack()[0])
+        self.tube.call(None, BOARD, INTERFACE, "Play", GLib.Variant("(s)", (said,)), None,
+                       Gio.DBusCallFlags.NONE, 30000, None, answered)
+        until("the other side has played", lambda: box)
+        return box[0]
+
+    def move(self, texts):
+        for text in texts:
+            self.tube.emit_signal(None, BOARD, INTERFACE, "Moved", GLib.Variant("(s)", (text,)))
+        self.tube.flush_sync(None)
+
+    def moved(self, count):
+        """The moves we were told of, once there are so many."""
+        until(f"{count} moves", lambda: len(self.moves) >= count)
+        return self.moves
+
+    def hung_up(self):
+        """Waits until the tube's connection is closed."""
+        until("the connection is closed", lambda: self.tube.is_closed())
+        return True
