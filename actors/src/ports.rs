@@ -514,7 +514,7 @@ impl ChannelObject {
                     tracing::trace!("the transfer was over");
                 }
             }),
-            tube @ ChannelObject::StreamTube(_) => tube.close(),
+            tube @ (ChannelObject::StreamTube(_) | ChannelObject::DBusTube(_)) => tube.close(),
         }
     }
 }
