@@ -9,6 +9,7 @@
 //!       ├─ Offers ── the tubes that a contact offers us
 //!       ├─ Tube ── one stream tube: offer, accept, claim, statistics, close
 //!       │   └─ Bridge ── an address of the user's choice, joined to the tube's socket
+//!       ├─ sharing ── one service of the session bus, shared with a contact over a D-Bus connection
 //!       └─ transfer ── files to and from contacts, that go on after whatever broke them
 //! ```
 //!
@@ -34,6 +35,7 @@ mod managed;
 mod offers;
 mod policy;
 mod queue;
+pub mod sharing;
 pub mod transfer;
 mod tube;
 

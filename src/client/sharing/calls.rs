@@ -1,0 +1,121 @@
+//! Calls that went on under another number and wait for their answer.
+
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+
+use actors::runtime::Time;
+
+/// How long a call may wait for its answer. The bus itself says so at once when whoever was called
+/// leaves; this is for who never answers.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Calls by the number that they went on under, with what is needed to answer whoever called.
+#[derive(Debug)]
+pub struct Calls<C> {
+    waiting: BTreeMap<NonZeroU32, (C, Time)>,
+    capacity: usize,
+}
+
+impl<C> Calls<C> {
+    /// None, with room for so many. One more is not passed on.
+    pub fn new(capacity: usize) -> Self {
+        Calls {
+            waiting: BTreeMap::new(),
+            capacity,
+        }
+    }
+
+    /// Whether there is room for one more.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() < self.capacity
+    }
+
+    /// How many of those for which this holds.
+    pub fn count(&self, holds: impl Fn(&C) -> bool) -> usize {
+        self.waiting
+            .values()
+            .filter(|(call, _)| holds(call))
+            .count()
+    }
+
+    /// Takes note of a call. False when there is no room, or the number is taken.
+    pub fn insert(&mut self, serial: NonZeroU32, call: C, now: Time) -> bool {
+        if !self.has_room() || self.waiting.contains_key(&serial) {
+            return false;
+        }
+        let until = now.saturating_add(PATIENCE);
+        self.waiting.insert(serial, (call, until)).is_none()
+    }
+
+    /// Who is to have the answer; it can be had once.
+    pub fn answered(&mut self, serial: NonZeroU32) -> Option<C> {
+        self.waiting.remove(&serial).map(|(call, _)| call)
+    }
+
+    /// Forgets the calls for which this does not hold.
+    pub fn retain(&mut self, holds: impl Fn(&C) -> bool) {
+        self.waiting.retain(|_, (call, _)| holds(call));
+    }
+
+    /// All that waited too long.
+    pub fn expire(&mut self, now: Time) -> Vec<C> {
+        let late = self.waiting.extract_if(.., |_, (_, until)| *until <= now);
+        late.map(|(_, (call, _))| call).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn serial(number: u32) -> NonZeroU32 {
+        NonZeroU32::new(number).unwrap()
+    }
+
+    #[test]
+    fn an_answer_can_be_had_once() {
+        let mut calls = Calls::new(2);
+        assert!(calls.insert(serial(1), 'a', Time::ZERO));
+        assert!(!calls.insert(serial(1), 'b', Time::ZERO));
+        assert!(calls.insert(serial(2), 'c', Time::ZERO));
+        assert!(!calls.insert(serial(3), 'd', Time::ZERO), "full");
+        assert_eq!(calls.answered(serial(1)), Some('a'));
+        assert_eq!(calls.answered(serial(1)), None);
+        assert!(calls.insert(serial(3), 'd', Time::ZERO));
+    }
+
+    #[test]
+    fn who_waits_too_long_hears_so_once() {
+        let mut calls = Calls::new(8);
+        calls.insert(serial(1), 'a', Time::ZERO);
+        calls.insert(serial(2), 'b', Duration::from_secs(1));
+        assert!(calls.expire(PATIENCE - Duration::from_millis(1)).is_empty());
+        assert_eq!(calls.expire(PATIENCE), ['a']);
+        assert!(calls.expire(PATIENCE).is_empty());
+        assert_eq!(calls.answered(serial(1)), None);
+        assert_eq!(calls.answered(serial(2)), Some('b'));
+    }
+
+    proptest! {
+        #[test]
+        fn there_are_never_more_than_there_is_room_for(
+            steps in prop::collection::vec((any::<bool>(), 1u32..40), 0..200)
+        ) {
+            let mut calls = Calls::new(16);
+            let mut model = std::collections::BTreeMap::new();
+            for (step, (asks, number)) in steps.into_iter().enumerate() {
+                if asks {
+                    let expected = model.len() < 16 && !model.contains_key(&number);
+                    prop_assert_eq!(calls.insert(serial(number), step, Time::ZERO), expected);
+                    if expected {
+                        model.insert(number, step);
+                    }
+                } else {
+                    prop_assert_eq!(calls.answered(serial(number)), model.remove(&number));
+                }
+                prop_assert_eq!(calls.count(|_| true), model.len());
+            }
+        }
+    }
+}

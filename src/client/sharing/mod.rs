@@ -1,0 +1,12 @@
+//! One service of the session bus, shared with a contact: a filter on one side, a bus with one service
+//! on the other, and between them a D-Bus connection of two.
+
+mod calls;
+mod envelope;
+mod filter;
+mod pace;
+
+pub use calls::{Calls, PATIENCE};
+pub use envelope::{Envelope, fresh_serial, parse, rewrap};
+pub use filter::{Filter, MOST_PARTS, is_below};
+pub use pace::Pace;
