@@ -4,9 +4,11 @@
 mod calls;
 mod envelope;
 mod filter;
+mod offering;
 mod pace;
 
 pub use calls::{Calls, PATIENCE};
 pub use envelope::{Envelope, fresh_serial, parse, rewrap};
 pub use filter::{Filter, MOST_PARTS, is_below};
+pub use offering::{MAX_CALLS, Offering, Out, PRESENT};
 pub use pace::Pace;
