@@ -16,8 +16,7 @@ use zbus::{
 
 /// Bytes before the header's fields.
 const HEAD: usize = 16;
-/// Where the body's length stands, and the fields' length.
-const BODY_LENGTH: usize = 4;
+/// Where the fields' length stands.
 const FIELDS_LENGTH: usize = 12;
 
 /// The header fields that go along: path, interface, member, error name, signature.

@@ -1,0 +1,330 @@
+//! The side that accepts: a bus with one service on it, which is the contact's. Pure: messages in,
+//! messages out.
+//!
+//! ```text
+//!   client :2.1 ──┐  Hello, AddMatch, GetNameOwner …   answered here (module daemon)
+//!   client :2.2 ──┼─ call of NAME or :1.1 ──► under our own number ──► contact
+//!   client :2.3 ──┘◄─ answer, signals that a rule asks for ◄──────────┘
+//! ```
+//!
+//! There are the bus itself, its clients, and the shared service, while the contact says it is there.
+//! Nobody else can have a name, and clients cannot call one another: it is no bus to meet on.
+//!
+//! A call of the service goes to the contact also while it is not there, since the contact's bus may
+//! start it.
+//!
+//! # Bounds
+//! [`MAX_CLIENTS`]; [`MAX_CLIENT_CALLS`] of each and [`MAX_CALLS`] of all that wait for an answer, one
+//! more is answered `LimitsExceeded`; [`rules::MAX_RULES`] rules of each. A call waits no longer than
+//! [`PATIENCE`](super::PATIENCE).
+
+mod daemon;
+mod rules;
+
+use std::{collections::BTreeMap, num::NonZeroU32};
+
+use actors::runtime::Time;
+use zbus::{
+    Message,
+    message::{Builder, Flags, Header, Type},
+};
+
+use super::{
+    calls::Calls,
+    envelope::{Envelope, rewrap},
+    offering::{MAX_CALLS, PRESENT, error},
+};
+use rules::{Refusal, Rules};
+
+/// Most clients at once; one more is closed.
+pub const MAX_CLIENTS: usize = 64;
+/// Most calls of one client that wait for their answer.
+pub const MAX_CLIENT_CALLS: usize = 256;
+
+const BUS: &str = "org.freedesktop.DBus";
+const BUS_PATH: &str = "/org/freedesktop/DBus";
+
+/// Tells clients apart.
+pub type ClientId = u64;
+
+/// What follows from a message.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Send to a client.
+    Client(ClientId, Message),
+    /// Send to the contact.
+    Contact(Message),
+    /// Close a client, which did what none may do.
+    End(ClientId, &'static str),
+}
+
+/// Who is there and what is under way.
+#[derive(Debug)]
+pub struct SmallBus {
+    /// The service's well-known name.
+    name: String,
+    /// The bus's own id, 32 hexadecimal digits.
+    guid: String,
+    /// The user whose clients are let in.
+    uid: u32,
+    there: bool,
+    clients: BTreeMap<ClientId, Client>,
+    last: ClientId,
+    calls: Calls<Caller>,
+}
+
+#[derive(Debug)]
+struct Client {
+    name: String,
+    greeted: bool,
+    rules: Rules,
+}
+
+/// Who waits for an answer, and under which number.
+#[derive(Debug)]
+struct Caller {
+    client: ClientId,
+    serial: NonZeroU32,
+}
+
+impl SmallBus {
+    /// Nobody there yet, the service neither. `guid` is 32 hexadecimal digits.
+    pub fn new(name: &str, guid: &str, uid: u32) -> Self {
+        SmallBus {
+            name: name.to_owned(),
+            guid: guid.to_owned(),
+            uid,
+            there: false,
+            clients: BTreeMap::new(),
+            last: 0,
+            calls: Calls::new(MAX_CALLS),
+        }
+    }
+
+    /// Whether the contact says that the service is there.
+    pub fn is_there(&self) -> bool {
+        self.there
+    }
+
+    /// A client has connected; `None` when there is no room.
+    pub fn enter(&mut self) -> Option<ClientId> {
+        if self.clients.len() >= MAX_CLIENTS {
+            return None;
+        }
+        self.last += 1;
+        let client = Client {
+            name: format!(":2.{}", self.last),
+            greeted: false,
+            rules: Rules::default(),
+        };
+        self.clients.insert(self.last, client);
+        Some(self.last)
+    }
+
+    /// A client is gone.
+    pub fn leave(&mut self, id: ClientId) -> Vec<Act> {
+        self.calls.retain(|caller| caller.client != id);
+        match self.clients.remove(&id) {
+            Some(client) if client.greeted => self.owner_changed(&client.name, &client.name, ""),
+            _ => vec![],
+        }
+    }
+
+    /// What follows from a client's message.
+    pub fn from_client(&mut self, id: ClientId, message: &Message, now: Time) -> Vec<Act> {
+        let Some(client) = self.clients.get(&id) else {
+            return vec![];
+        };
+        if message.message_type() != Type::MethodCall {
+            // Nobody calls a client, and there is nobody to hear its signals.
+            return vec![];
+        }
+        let header = message.header();
+        let destination = header.destination().map(|name| name.as_str());
+        let for_bus = destination.is_none_or(|name| name == BUS);
+        let is_hello = for_bus && header.member().is_some_and(|member| *member == "Hello");
+        if client.greeted == is_hello {
+            return vec![Act::End(id, "a client says Hello first, and once")];
+        }
+        if for_bus {
+            return self.ask_daemon(id, message);
+        }
+        if destination != Some(&self.name) && destination != Some(PRESENT) {
+            let why = (
+                "ServiceUnknown",
+                "nobody but the shared service is on this bus",
+            );
+            return self.refuse(id, &header, why);
+        }
+        self.call_service(id, message, now)
+    }
+
+    fn call_service(&mut self, id: ClientId, message: &Message, now: Time) -> Vec<Act> {
+        let header = message.header();
+        let envelope = Envelope {
+            destination: Some(&self.name),
+            ..Envelope::fresh()
+        };
+        let Ok(call) = rewrap(message, &envelope) else {
+            let why = ("InvalidArgs", "the call cannot be passed on");
+            return self.refuse(id, &header, why);
+        };
+        if wants_answer(&header) {
+            let caller = Caller {
+                client: id,
+                serial: header.primary().serial_num(),
+            };
+            let own = self.calls.count(|caller| caller.client == id);
+            if own >= MAX_CLIENT_CALLS || !self.calls.insert(envelope.serial, caller, now) {
+                let why = ("LimitsExceeded", "too many calls wait for their answer");
+                return self.refuse(id, &header, why);
+            }
+        }
+        vec![Act::Contact(call)]
+    }
+
+    /// What follows from a message of the contact.
+    pub fn from_contact(&mut self, message: &Message) -> Vec<Act> {
+        let header = message.header();
+        match message.message_type() {
+            Type::MethodReturn | Type::Error => {
+                let caller = header
+                    .reply_serial()
+                    .and_then(|serial| self.calls.answered(serial));
+                caller.map_or(vec![], |caller| self.answer(&caller, message))
+            }
+            Type::Signal => self.signal(message, &header),
+            Type::MethodCall if wants_answer(&header) => {
+                let serial = header.primary().serial_num();
+                let refused = error(serial, "AccessDenied", "nothing can be called here");
+                refused.map(Act::Contact).into_iter().collect()
+            }
+            Type::MethodCall => vec![],
+        }
+    }
+
+    /// Answers the calls that waited too long.
+    pub fn expire(&mut self, now: Time) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for caller in self.calls.expire(now) {
+            if let Some(late) = error(caller.serial, "NoReply", "the contact does not answer") {
+                acts.extend(self.answer(&caller, &late));
+            }
+        }
+        acts
+    }
+
+    fn answer(&self, caller: &Caller, message: &Message) -> Vec<Act> {
+        let Some(client) = self.clients.get(&caller.client) else {
+            return vec![];
+        };
+        let envelope = Envelope {
+            reply_serial: Some(caller.serial),
+            sender: Some(PRESENT),
+            destination: Some(&client.name),
+            ..Envelope::fresh()
+        };
+        rewrap(message, &envelope)
+            .ok()
+            .or_else(|| {
+                let failed = error(caller.serial, "Failed", "the answer cannot be passed on")?;
+                rewrap(&failed, &envelope).ok()
+            })
+            .map(|answer| Act::Client(caller.client, answer))
+            .into_iter()
+            .collect()
+    }
+
+    fn signal(&mut self, message: &Message, header: &Header<'_>) -> Vec<Act> {
+        if header
+            .interface()
+            .is_some_and(|interface| *interface == BUS)
+        {
+            let changed = header
+                .member()
+                .is_some_and(|member| *member == "NameOwnerChanged");
+            let body = message.body();
+            return match body.deserialize::<(&str, &str, &str)>() {
+                Ok((name, _, new)) if changed && name == self.name => self.found(!new.is_empty()),
+                // Of this bus, the contact has nothing to tell.
+                _ => vec![],
+            };
+        }
+        if !self.there {
+            return vec![];
+        }
+        let envelope = Envelope {
+            sender: Some(PRESENT),
+            ..Envelope::fresh()
+        };
+        match rewrap(message, &envelope) {
+            Ok(signal) => self.tell(&signal, &[PRESENT, &self.name]),
+            Err(_) => vec![],
+        }
+    }
+
+    /// The service is there now, or not.
+    fn found(&mut self, there: bool) -> Vec<Act> {
+        if self.there == there {
+            return vec![];
+        }
+        self.there = there;
+        let name = self.name.clone();
+        if there {
+            let mut acts = self.owner_changed(PRESENT, "", PRESENT);
+            acts.extend(self.owner_changed(&name, "", PRESENT));
+            acts
+        } else {
+            let mut acts = self.owner_changed(&name, PRESENT, "");
+            acts.extend(self.owner_changed(PRESENT, PRESENT, ""));
+            acts
+        }
+    }
+
+    fn owner_changed(&self, name: &str, old: &str, new: &str) -> Vec<Act> {
+        let told = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
+            .sender(BUS)
+            .build(&(name, old, new));
+        told.map_or(vec![], |told| self.tell(&told, &[BUS]))
+    }
+
+    /// To all that asked for it.
+    fn tell(&self, signal: &Message, senders: &[&str]) -> Vec<Act> {
+        self.clients
+            .iter()
+            .filter(|(_, client)| client.greeted && client.rules.match_signal(signal, senders))
+            .map(|(id, _)| Act::Client(*id, signal.clone()))
+            .collect()
+    }
+
+    /// The bus's own answer to a call.
+    fn refuse(&self, id: ClientId, header: &Header<'_>, (name, why): Refusal) -> Vec<Act> {
+        let error = Message::error(header, format!("org.freedesktop.DBus.Error.{name}"));
+        self.say(id, header, error, &why)
+    }
+
+    fn say<B>(&self, id: ClientId, header: &Header<'_>, answer: Builder<'_>, body: &B) -> Vec<Act>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        let Some(client) = self.clients.get(&id).filter(|_| wants_answer(header)) else {
+            return vec![];
+        };
+        let answer = answer
+            .sender(BUS)
+            .destination(client.name.as_str())
+            .build(body);
+        answer
+            .map(|answer| Act::Client(id, answer))
+            .into_iter()
+            .collect()
+    }
+}
+
+fn wants_answer(header: &Header<'_>) -> bool {
+    let flags = header.primary().flags();
+    !flags.contains(Flags::NO_REPLY_EXPECTED)
+}
+
+#[cfg(test)]
+mod tests;
