@@ -23,6 +23,7 @@
 //! `embed_in_smol` and `embed_without_a_bus`. [`client`] is what programs use it with, and [`cli`] the
 //! command line on top of that.
 
+mod bounded_socket;
 pub mod cli;
 pub mod client;
 pub mod connection;

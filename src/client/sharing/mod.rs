@@ -1,16 +1,44 @@
 //! One service of the session bus, shared with a contact: a filter on one side, a bus with one service
 //! on the other, and between them a D-Bus connection of two.
+//!
+//! ```text
+//!   session bus ◄──► share ══════════ contact ══════════ Serving ◄──► busctl, gdbus, playerctl …
+//!                      └─ Offering      (a tube)           └─ SmallBus
+//!                           └─ Filter                           └─ rules, the bus's own methods
+//! ```
+//!
+//! [`share`] lets calls of one well-known name through, as far as its [`Filter`] allows, and gives back
+//! answers and the service's signals; nothing else of the bus can be reached or heard of. [`Serving`] is a
+//! bus at a private Unix socket that ordinary tools work with. What decides, [`Offering`] and
+//! [`SmallBus`], is pure and takes whatever the other side sends.
+//!
+//! # On the connection between them
+//! Method calls go from the accepting side to the sharing side, with the shared name as destination;
+//! answers and signals go back. None has a sender. Whether the service is there is told by
+//! `org.freedesktop.DBus.NameOwnerChanged` of the shared name, once at the beginning and then on each change;
+//! a service that another program took over is told as gone and there again.
+//!
+//! # Limits
+//! Messages of [`MOST_BYTES`], [`MESSAGES_PER_SECOND`] from the contact in each direction (who sends more
+//! is read later), [`MAX_CALLS`] that wait for an answer and no longer than [`PATIENCE`]; for the small bus
+//! also [`MAX_CLIENTS`] and [`MAX_CLIENT_CALLS`]. No descriptors go through. A match rule on the arguments of a
+//! message does not match one whose body is larger than 256 KiB, and `argNpath` matches object paths that
+//! are the same only.
 
 mod calls;
 mod envelope;
 mod filter;
 mod offering;
 mod pace;
+mod serve;
+mod share;
 mod small_bus;
+mod wire;
 
-pub use calls::{Calls, PATIENCE};
-pub use envelope::{Envelope, fresh_serial, parse, rewrap};
-pub use filter::{Filter, MOST_PARTS, is_below};
+pub use calls::PATIENCE;
+pub use filter::{Filter, MOST_PARTS};
 pub use offering::{MAX_CALLS, Offering, Out, PRESENT};
-pub use pace::Pace;
+pub use serve::Serving;
+pub use share::{MESSAGES_PER_SECOND, share};
 pub use small_bus::{Act, ClientId, MAX_CLIENT_CALLS, MAX_CLIENTS, SmallBus};
+pub use wire::{MOST_BYTES, join};

@@ -175,11 +175,10 @@ impl Offering {
             self.asked_owner = None;
             // A change that came meanwhile was said by the bus before this answer.
             let owner = message.body().deserialize::<&str>().map(str::to_owned);
-            self.owner = Some(match owner {
-                Ok(owner) if !failed => owner,
-                _ => String::new(),
-            });
-            return Ok(self.presence().into_iter().collect());
+            let owner = owner.ok().filter(|_| !failed).unwrap_or_default();
+            let there = !owner.is_empty();
+            self.owner = Some(owner);
+            return Ok(self.presence(there).into_iter().collect());
         }
         let Some(caller) = self.calls.answered(serial) else {
             return Ok(vec![]);
@@ -217,8 +216,14 @@ impl Offering {
             if !of_name || self.asked_owner.is_some() {
                 return vec![];
             }
-            self.owner = Some(new.to_owned());
-            return self.presence().into_iter().collect();
+            let before = self.owner.replace(new.to_owned()).unwrap_or_default();
+            // What the other side remembers of one owner says nothing of the next.
+            let handed_over = !before.is_empty() && !new.is_empty();
+            let gone = handed_over.then(|| self.presence(false)).flatten();
+            return gone
+                .into_iter()
+                .chain(self.presence(!new.is_empty()))
+                .collect();
         }
         let of_owner = !sender.is_empty() && self.owner.as_deref() == Some(sender);
         if !of_owner || !self.filter.signal(message) {
@@ -231,8 +236,7 @@ impl Offering {
     }
 
     /// Whether the service is there, for the contact.
-    fn presence(&self) -> Option<Out> {
-        let there = self.owner.as_ref().is_some_and(|owner| !owner.is_empty());
+    fn presence(&self, there: bool) -> Option<Out> {
         let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
         let told = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
             .build(&(self.filter.name(), old, new))

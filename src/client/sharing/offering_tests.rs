@@ -152,6 +152,18 @@ fn only_the_owner_s_signals_go_on_and_without_its_name() {
     );
     assert!(offering.from_bus(&signal(OWNER)).unwrap().is_empty());
     to_contact(offering.from_bus(&signal(":1.8")).unwrap());
+
+    // Handed over: gone and there again.
+    let told = offering.from_bus(&changed(":1.9")).unwrap();
+    let told = told.into_iter().map(|out| to_contact(vec![out]));
+    let new: Vec<String> = told
+        .map(|told| {
+            let body = told.body();
+            let (_, _, new) = body.deserialize::<(&str, &str, &str)>().unwrap();
+            new.to_owned()
+        })
+        .collect();
+    assert_eq!(new, ["", PRESENT]);
 }
 
 #[test]

@@ -20,8 +20,8 @@
 //!
 //! # Bounds
 //! [`MAX_PEERS`] at once, those that still greet us counted; one more is closed. A greeting takes
-//! [`GREETING`] and [`socket::MAX_GREETING`] bytes at most. A message to us has at most
-//! [`socket::MAX_MESSAGE`] bytes; who sends a longer one is closed. A peer has at most [`MAX_CALLS`]
+//! [`GREETING`] and [`bounded_socket::MAX_GREETING`](crate::bounded_socket::MAX_GREETING) bytes at most. A message to us has at most
+//! [`MAX_MESSAGE`] bytes; who sends a longer one is closed. A peer has at most [`MAX_CALLS`]
 //! unanswered calls; we read no further from it until one is answered. What waits for a peer that does
 //! not read is at most [`MAX_WAITING`] messages and about [`MAX_WAITING_BYTES`]; one that lets more
 //! wait is closed. So nobody waits for a peer: to send to one is to put a message into its queue.
@@ -29,7 +29,6 @@
 mod door;
 mod objects;
 mod peer;
-mod socket;
 
 use std::{
     collections::BTreeMap,
@@ -60,6 +59,8 @@ pub(super) use objects::connect;
 const MAX_PEERS: usize = 64;
 /// How long a peer may take for its greeting.
 const GREETING: Duration = Duration::from_secs(5);
+/// Most bytes of a message of a peer.
+const MAX_MESSAGE: usize = 1024 * 1024;
 /// Most calls of one peer that wait for their answer.
 const MAX_CALLS: usize = 256;
 /// Most messages that wait for one peer.

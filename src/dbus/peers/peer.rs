@@ -13,8 +13,8 @@ use zbus::{
     connection::{AuthMechanism, Builder},
 };
 
-use super::{GREETING, Peers, Queue, socket::PeerSocket};
-use crate::runtime::OurRuntime;
+use super::{GREETING, MAX_MESSAGE, Peers, Queue};
+use crate::{bounded_socket::PeerSocket, runtime::OurRuntime};
 
 /// Messages of a peer that zbus reads ahead.
 const READ_AHEAD: std::num::NonZeroUsize = std::num::NonZeroUsize::new(2).unwrap();
@@ -40,6 +40,7 @@ pub(super) async fn serve(
     let socket = PeerSocket {
         stream: Arc::new(stream),
         uid,
+        longest: MAX_MESSAGE,
     };
     // Also a panic of the library at what a peer sends is the end of that peer only.
     let greeting = catch("a client's greeting", greet(socket, guid, &spawner));

@@ -1,5 +1,5 @@
-//! A peer's socket, as zbus reads and writes it: with bounds for what a peer may send, and without
-//! descriptors, which nothing here takes.
+//! The socket of somebody who speaks D-Bus to us without a bus, as zbus reads and writes it: with bounds
+//! for what may be sent to us, and without descriptors, which nothing here takes.
 
 use std::{
     io,
@@ -20,17 +20,17 @@ use zbus::{
 };
 
 /// Most bytes of a greeting.
-pub(super) const MAX_GREETING: usize = 16 * 1024;
-/// Most bytes of a message.
-pub(super) const MAX_MESSAGE: usize = 1024 * 1024;
+pub(crate) const MAX_GREETING: usize = 16 * 1024;
 
 /// Bytes at a message's beginning that say how long it is.
 const HEAD: usize = 16;
 
 /// A connected socket whose other end the kernel says belongs to `uid`.
-pub(super) struct PeerSocket {
-    pub(super) stream: Arc<Async<UnixStream>>,
-    pub(super) uid: u32,
+pub(crate) struct PeerSocket {
+    pub(crate) stream: Arc<Async<UnixStream>>,
+    pub(crate) uid: u32,
+    /// Most bytes of a message.
+    pub(crate) longest: usize,
 }
 
 impl Socket for PeerSocket {
@@ -42,7 +42,11 @@ impl Socket for PeerSocket {
             stream: self.stream.clone(),
             uid: self.uid,
         };
-        let reader = Reader { bytes, greeting: 0 };
+        let reader = Reader {
+            bytes,
+            greeting: 0,
+            longest: self.longest,
+        };
         Split::new(reader, Writer(self.stream))
     }
 }
@@ -65,10 +69,11 @@ impl ReadHalf for Bytes {
 
 /// The half we read from.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     bytes: Bytes,
     /// How much came before the first message.
     greeting: usize,
+    longest: usize,
 }
 
 #[async_trait]
@@ -98,7 +103,7 @@ impl ReadHalf for Reader {
             }
             received.extend_from_slice(&head[..read]);
         }
-        if length(received).is_none_or(|length| length > MAX_MESSAGE) {
+        if length(received).is_none_or(|length| length > self.longest) {
             return Err(too_long("message").into());
         }
         self.bytes.receive_message(seq, received, descriptors).await
@@ -131,7 +136,7 @@ fn too_long(what: &str) -> io::Error {
 
 /// The half we write to.
 #[derive(Debug)]
-pub(super) struct Writer(Arc<Async<UnixStream>>);
+pub(crate) struct Writer(Arc<Async<UnixStream>>);
 
 #[async_trait]
 impl WriteHalf for Writer {
@@ -162,7 +167,7 @@ mod tests {
         let big = message(b'B', [0, 0, 0, 8], [0, 0, 1, 0]);
         assert_eq!(length(&big), Some(16 + 8 + 256));
         let most = message(b'l', [255; 4], [255; 4]);
-        assert!(length(&most).is_none_or(|length| length > MAX_MESSAGE));
+        assert!(length(&most).is_none_or(|length| length > 128 * 1024 * 1024));
         assert_eq!(length(&message(b'x', [0; 4], [0; 4])), None);
         assert_eq!(length(&little[..15]), None);
     }

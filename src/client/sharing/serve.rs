@@ -1,0 +1,325 @@
+//! The small bus at a socket: lets clients in, and carries what they and the contact say.
+//!
+//! ```text
+//!   Serving (the socket) ── one task for each client ──► SmallBus (a lock, held for no wait)
+//!                                                           ▲
+//!   the contact's connection ── one task ───────────────────┘
+//! ```
+//!
+//! Nobody waits for a client: what is for one goes into its queue of [`MAX_WAITING`] messages and about
+//! [`MAX_WAITING_BYTES`], and who lets more wait is closed. A client waits for the contact: it is read
+//! no further until the connection has taken its call.
+
+use std::{
+    collections::BTreeMap,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use actors::{
+    endpoint::{Accepted, EndpointConfig, Listening, LocalStream, Slots, listen},
+    model::SocketAddress,
+    runtime::{Clock, Exit, Spawner, Stop},
+};
+use async_channel::{Receiver, Sender};
+use futures_lite::{FutureExt as _, StreamExt as _};
+use zbus::{Guid, Message, MessageStream, connection::Connection as Wire};
+
+use super::{
+    pace::Pace,
+    share::{MESSAGES_PER_SECOND, SWEEP},
+    small_bus::{Act, ClientId, MAX_CLIENTS, SmallBus},
+    wire::welcome,
+};
+use crate::{
+    client::error::{Error, Kind, Result},
+    place::own_uid,
+};
+
+/// Most messages that wait for one client.
+const MAX_WAITING: usize = 2048;
+/// How much may wait for one client before the next message closes it.
+const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
+
+/// A bound socket. Dropping it closes it and removes its file.
+#[derive(Debug)]
+pub struct Serving {
+    listening: Arc<Listening>,
+}
+
+impl Serving {
+    /// Binds at a Unix address; only this user's programs are let in. Nobody is served before
+    /// [`Serving::run`]; who comes early waits.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidArgument`] for another kind of address, and what the system says.
+    pub fn bind(address: &SocketAddress) -> Result<Self> {
+        if !matches!(
+            address,
+            SocketAddress::Unix(_) | SocketAddress::AbstractUnix(_)
+        ) {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "a bus is served at a Unix socket only: give a path",
+            ));
+        }
+        let config = EndpointConfig {
+            // The caller names every path himself here.
+            socket_directory: std::path::PathBuf::new(),
+            any_local_user: false,
+        };
+        let listening = Listening::bind_at(address, &config)
+            .map_err(|error| Error::new(Kind::Io, error.to_string()))?;
+        Ok(Serving {
+            listening: Arc::new(listening),
+        })
+    }
+
+    /// Serves the service called `name`, which is at the other end of `contact`, until that ends or
+    /// `stop`. All clients are closed then.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when the socket fails.
+    pub async fn run(
+        &self,
+        name: &str,
+        contact: MessageStream,
+        spawner: &Spawner,
+        clock: &Arc<dyn Clock>,
+        stop: &Stop,
+    ) -> Result<()> {
+        let guid = Guid::generate();
+        let hub = Arc::new(Hub {
+            contact: Wire::from(&contact),
+            inside: Mutex::new(Inside {
+                bus: SmallBus::new(name, guid.as_str(), own_uid()),
+                places: BTreeMap::new(),
+            }),
+        });
+        // Every client goes when this does.
+        let (_stopper, clients) = stop.branch();
+        let deliver = |accepted: Accepted| {
+            let (hub, guid, clients) = (hub.clone(), guid.clone(), clients.clone());
+            let (inner, clock) = (spawner.clone(), clock.clone());
+            let client = async move {
+                let serving = serve_client(&hub, accepted, guid, &inner, &clock);
+                clients.stopped().or(serving).await;
+            };
+            spawner.spawn("a client of the small bus", client).detach();
+            async { true }
+        };
+        let slots = Slots::new(MAX_CLIENTS);
+        let listening = async {
+            match listen(self.listening.clone(), slots, clock.clone(), deliver, stop).await {
+                Exit::Failed(failure) => {
+                    Err(Error::new(Kind::Io, format!("the small bus {failure}")))
+                }
+                Exit::Stopped | Exit::Finished => Ok(()),
+            }
+        };
+        let sweeping = async {
+            loop {
+                clock.sleep(SWEEP).await;
+                let acts = hub.inside().bus.expire(clock.now());
+                hub.act(acts).await;
+            }
+        };
+        let hearing = async {
+            hear(&hub, contact, clock).await;
+            Ok(())
+        };
+        hearing.or(listening).or(sweeping).await
+    }
+}
+
+/// What all tasks share.
+struct Hub {
+    contact: Wire,
+    inside: Mutex<Inside>,
+}
+
+struct Inside {
+    bus: SmallBus,
+    places: BTreeMap<ClientId, Place>,
+}
+
+/// A client's queue, and a second handle of its socket to shut it down by.
+struct Place {
+    queue: Sender<Message>,
+    waiting: Arc<AtomicUsize>,
+    socket: UnixStream,
+}
+
+impl Hub {
+    /// Each change is whole before anything could panic.
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what follows. Waits for nobody but the contact.
+    async fn act(&self, acts: Vec<Act>) {
+        let mut calls = Vec::new();
+        {
+            let mut inside = self.inside();
+            for act in acts {
+                match act {
+                    Act::Client(id, message) => inside.put(id, message),
+                    Act::End(id, why) => {
+                        tracing::debug!(client = id, why, "a client of the small bus is closed");
+                        inside.hang_up(id);
+                    }
+                    Act::Contact(message) => calls.push(message),
+                }
+            }
+        }
+        for call in calls {
+            if let Err(error) = self.contact.send(&call).await {
+                // Its end is noticed where it is read from.
+                tracing::debug!(%error, "nothing more is sent to the contact");
+            }
+        }
+    }
+}
+
+impl Inside {
+    fn put(&mut self, id: ClientId, message: Message) {
+        let Some(place) = self.places.get(&id) else {
+            return;
+        };
+        // Counted first: the client's task may take it out at once.
+        let before = place
+            .waiting
+            .fetch_add(message.data().len(), Ordering::Relaxed);
+        if before > MAX_WAITING_BYTES || place.queue.try_send(message).is_err() {
+            tracing::warn!(
+                client = id,
+                "a client of the small bus does not read: it is closed"
+            );
+            self.hang_up(id);
+        }
+    }
+
+    fn hang_up(&mut self, id: ClientId) {
+        let Some(place) = self.places.get(&id) else {
+            return;
+        };
+        if let Err(error) = place.socket.shutdown(Shutdown::Both) {
+            tracing::debug!(%error, "a socket cannot be shut down");
+        }
+    }
+}
+
+/// Takes what the contact says until it says no more.
+async fn hear(hub: &Hub, mut contact: MessageStream, clock: &Arc<dyn Clock>) {
+    let mut pace = Pace::new(MESSAGES_PER_SECOND);
+    while let Some(message) = contact.next().await {
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%error, "nothing more is read from the contact");
+                return;
+            }
+        };
+        let wait = pace.take(clock.now());
+        if !wait.is_zero() {
+            clock.sleep(wait).await;
+        }
+        let acts = hub.inside().bus.from_contact(&message);
+        hub.act(acts).await;
+    }
+}
+
+async fn serve_client(
+    hub: &Arc<Hub>,
+    accepted: Accepted,
+    guid: Guid<'static>,
+    spawner: &Spawner,
+    clock: &Arc<dyn Clock>,
+) {
+    let Accepted {
+        stream,
+        slot: _slot,
+    } = accepted;
+    let LocalStream::Unix(stream) = stream else {
+        return;
+    };
+    let Ok(stream) = stream.into_inner() else {
+        return;
+    };
+    let Ok(socket) = stream.try_clone() else {
+        return;
+    };
+    let messages = match welcome(stream, guid, spawner, clock).await {
+        Ok(messages) => messages,
+        Err(error) => {
+            tracing::debug!(%error, "the greeting of a client of the small bus failed");
+            return;
+        }
+    };
+    let (queue, waits) = async_channel::bounded(MAX_WAITING);
+    let waiting = Arc::<AtomicUsize>::default();
+    let place = Place {
+        queue,
+        waiting: waiting.clone(),
+        socket,
+    };
+    let entered = {
+        let mut inside = hub.inside();
+        let id = inside.bus.enter();
+        id.inspect(|id| drop(inside.places.insert(*id, place)))
+    };
+    let Some(id) = entered else {
+        return;
+    };
+    // Whatever ends this task gives up the place.
+    let _leaving = Leaving { hub, id };
+    exchange(hub, id, messages, waits, &waiting, clock).await;
+}
+
+struct Leaving<'h> {
+    hub: &'h Arc<Hub>,
+    id: ClientId,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let mut inside = self.hub.inside();
+        inside.places.remove(&self.id);
+        for act in inside.bus.leave(self.id) {
+            // A client that leaves has nothing to tell but to other clients.
+            if let Act::Client(id, message) = act {
+                inside.put(id, message);
+            }
+        }
+    }
+}
+
+async fn exchange(
+    hub: &Hub,
+    id: ClientId,
+    mut messages: MessageStream,
+    waits: Receiver<Message>,
+    waiting: &AtomicUsize,
+    clock: &Arc<dyn Clock>,
+) {
+    let wire = Wire::from(&messages);
+    let reading = async {
+        while let Some(Ok(message)) = messages.next().await {
+            let acts = hub.inside().bus.from_client(id, &message, clock.now());
+            hub.act(acts).await;
+        }
+    };
+    let writing = async {
+        while let Ok(message) = waits.recv().await {
+            if wire.send(&message).await.is_err() {
+                return;
+            }
+            waiting.fetch_sub(message.data().len(), Ordering::Relaxed);
+        }
+    };
+    writing.or(reading).await;
+}
