@@ -32,7 +32,7 @@ pub const PLAYER: &str = "org.mpris.MediaPlayer2.Player";
 /// A player without sound, as MPRIS has it.
 pub struct Player {
     pub played: Arc<Mutex<Vec<String>>>,
-    volume: f64,
+    pub volume: f64,
 }
 
 #[zbus::interface(name = "org.mpris.MediaPlayer2.Player")]

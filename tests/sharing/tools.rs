@@ -5,8 +5,23 @@ use support::PATIENCE;
 
 use crate::halves::{Halves, NAME, PATH, PLAYER, Player};
 
-fn player(halves: &Halves) -> zbus::object_server::InterfaceRef<Player> {
-    block_on(halves.player.object_server().interface::<_, Player>(PATH)).expect("the player")
+/// Has the player say that its volume is this now.
+fn emit_volume(halves: &Halves, volume: f64) {
+    block_on(async {
+        let server = halves.player.object_server();
+        let player = server
+            .interface::<_, Player>(PATH)
+            .await
+            .expect("the player");
+        player.get_mut().await.volume = volume;
+        let emitter = player.signal_emitter();
+        player
+            .get()
+            .await
+            .volume_changed(emitter)
+            .await
+            .expect("a signal");
+    });
 }
 
 #[test]
@@ -50,19 +65,30 @@ fn gdbus_hears_signals_and_that_the_service_comes_and_goes() {
     monitor.wait_for_line(PATIENCE, |line| {
         line.contains("is owned by :1.1").then_some(())
     });
-    block_on(async {
-        let player = player(&halves);
-        let emitter = player.signal_emitter();
-        player
-            .get()
-            .await
-            .volume_changed(emitter)
-            .await
-            .expect("a signal");
+    // It asks for signals after it has said that; so once until it hears one.
+    let heard = (0..1000).any(|_| {
+        emit_volume(&halves, 0.0);
+        let (went, said) =
+            halves.busctl(&["call", NAME, PATH, "org.freedesktop.DBus.Peer", "Ping"]);
+        assert!(went, "{said}");
+        monitor.output().contains("PropertiesChanged")
     });
+    assert!(heard, "{}", monitor.output());
+    // From then on, all of them, in order.
+    for volume in 1..=50 {
+        emit_volume(&halves, f64::from(volume));
+    }
     monitor.wait_for_line(PATIENCE, |line| {
-        (line.contains("PropertiesChanged") && line.contains("'Volume'")).then_some(())
+        line.contains("'Volume': <50.0>").then_some(())
     });
+    let output = monitor.output();
+    let places: Vec<_> = (1..=50)
+        .map(|volume| output.find(&format!("'Volume': <{volume}.0>")))
+        .collect();
+    assert!(
+        places.iter().all(Option::is_some) && places.is_sorted(),
+        "{output}"
+    );
     block_on(halves.player.release_name(NAME)).expect("a name released");
     monitor.wait_for_line(PATIENCE, |line| {
         line.contains("does not have an owner").then_some(())
