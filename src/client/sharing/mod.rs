@@ -39,6 +39,6 @@ pub use calls::PATIENCE;
 pub use filter::{Filter, MOST_PARTS};
 pub use offering::{MAX_CALLS, Offering, Out, PRESENT};
 pub use serve::Serving;
-pub use share::{MESSAGES_PER_SECOND, share};
+pub use share::share;
 pub use small_bus::{Act, ClientId, MAX_CLIENT_CALLS, MAX_CLIENTS, SmallBus};
-pub use wire::{MOST_BYTES, join};
+pub use wire::{MESSAGES_PER_SECOND, MOST_BYTES, join};

@@ -30,10 +30,9 @@ use futures_lite::{FutureExt as _, StreamExt as _};
 use zbus::{Guid, Message, MessageStream, connection::Connection as Wire};
 
 use super::{
-    pace::Pace,
-    share::{MESSAGES_PER_SECOND, SWEEP},
+    share::SWEEP,
     small_bus::{Act, ClientId, MAX_CLIENTS, SmallBus},
-    wire::welcome,
+    wire::{Contact, welcome},
 };
 use crate::{
     client::error::{Error, Kind, Result},
@@ -129,7 +128,11 @@ impl Serving {
             }
         };
         let hearing = async {
-            hear(&hub, contact, clock).await;
+            let mut contact = Contact::new(contact, clock.clone());
+            while let Some(message) = contact.next().await {
+                let acts = hub.inside().bus.from_contact(&message);
+                hub.act(acts).await;
+            }
             Ok(())
         };
         hearing.or(listening).or(sweeping).await
@@ -210,26 +213,6 @@ impl Inside {
         if let Err(error) = place.socket.shutdown(Shutdown::Both) {
             tracing::debug!(%error, "a socket cannot be shut down");
         }
-    }
-}
-
-/// Takes what the contact says until it says no more.
-async fn hear(hub: &Hub, mut contact: MessageStream, clock: &Arc<dyn Clock>) {
-    let mut pace = Pace::new(MESSAGES_PER_SECOND);
-    while let Some(message) = contact.next().await {
-        let message = match message {
-            Ok(message) => message,
-            Err(error) => {
-                tracing::debug!(%error, "nothing more is read from the contact");
-                return;
-            }
-        };
-        let wait = pace.take(clock.now());
-        if !wait.is_zero() {
-            clock.sleep(wait).await;
-        }
-        let acts = hub.inside().bus.from_contact(&message);
-        hub.act(acts).await;
     }
 }
 

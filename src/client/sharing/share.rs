@@ -11,15 +11,13 @@ use zbus::{MessageStream, connection::Connection as Wire};
 use super::{
     filter::Filter,
     offering::{Offering, Out},
-    pace::Pace,
+    wire::Contact,
 };
 use crate::client::{
     bus::Bus,
     error::{Error, Kind, Result},
 };
 
-/// Messages a second of the contact, and as many at once; who sends more is read later.
-pub const MESSAGES_PER_SECOND: u32 = 5000;
 /// How often it is looked for calls that waited too long.
 pub(super) const SWEEP: Duration = Duration::from_secs(30);
 
@@ -42,7 +40,7 @@ pub async fn share(bus: &Bus, contact: MessageStream, filter: Filter) -> Result<
     };
     // Heard from before anything is asked.
     let mut from_bus = MessageStream::from(bus.connection());
-    let mut from_contact = contact;
+    let mut from_contact = Contact::new(contact, clock.clone());
 
     let listening = async {
         let begin = offering().begin()?;
@@ -55,19 +53,7 @@ pub async fn share(bus: &Bus, contact: MessageStream, filter: Filter) -> Result<
         Err(gone())
     };
     let calling = async {
-        let mut pace = Pace::new(MESSAGES_PER_SECOND);
         while let Some(message) = from_contact.next().await {
-            let message = match message {
-                Ok(message) => message,
-                Err(error) => {
-                    tracing::debug!(%error, "nothing more is read from the contact");
-                    break;
-                }
-            };
-            let wait = pace.take(clock.now());
-            if !wait.is_zero() {
-                clock.sleep(wait).await;
-            }
             let out = offering().from_contact(&message, clock.now());
             ends.send(out).await?;
         }

@@ -5,11 +5,13 @@ use std::{num::NonZeroUsize, os::unix::net::UnixStream, sync::Arc};
 
 use actors::runtime::{Clock, Spawner};
 use async_io::Async;
+use futures_lite::StreamExt as _;
 use zbus::{
-    Guid, MessageStream,
+    Guid, Message, MessageStream,
     connection::{AuthMechanism, Builder},
 };
 
+use super::pace::Pace;
 use crate::{
     bounded_socket::PeerSocket,
     client::{
@@ -22,10 +24,45 @@ use crate::{
 
 /// Most bytes of a message to or from a shared service; who sends a longer one is disconnected.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// Messages a second of the contact, and as many at once; who sends more is read later.
+pub const MESSAGES_PER_SECOND: u32 = 5000;
 /// How long the greeting may take.
 const GREETING: std::time::Duration = std::time::Duration::from_secs(10);
 /// Messages that are read ahead.
 const READ_AHEAD: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+/// What the contact says, at the pace that we take it.
+pub(super) struct Contact {
+    messages: MessageStream,
+    pace: Pace,
+    clock: Arc<dyn Clock>,
+}
+
+impl Contact {
+    pub(super) fn new(messages: MessageStream, clock: Arc<dyn Clock>) -> Self {
+        Contact {
+            messages,
+            pace: Pace::new(MESSAGES_PER_SECOND),
+            clock,
+        }
+    }
+
+    /// The next message; `None` when nothing more is read.
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        let message = match self.messages.next().await? {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%error, "nothing more is read from the contact");
+                return None;
+            }
+        };
+        let wait = self.pace.take(self.clock.now());
+        if !wait.is_zero() {
+            self.clock.sleep(wait).await;
+        }
+        Some(message)
+    }
+}
 
 /// Greets as the client of a D-Bus connection of two, such as a tube's socket.
 ///

@@ -47,20 +47,18 @@ fn listen(bus: &mut SmallBus, id: ClientId, rule: &str) {
     );
 }
 
-fn to_client(mut acts: Vec<Act>) -> (ClientId, Message) {
-    assert_eq!(acts.len(), 1, "{acts:?}");
-    match acts.remove(0) {
-        Act::Client(id, message) => (id, message),
-        other => panic!("not for a client: {other:?}"),
-    }
+fn to_client(acts: Vec<Act>) -> (ClientId, Message) {
+    let [Act::Client(id, message)] = &acts[..] else {
+        panic!("not one for a client: {acts:?}");
+    };
+    (*id, message.clone())
 }
 
-fn to_contact(mut acts: Vec<Act>) -> Message {
-    assert_eq!(acts.len(), 1, "{acts:?}");
-    match acts.remove(0) {
-        Act::Contact(message) => message,
-        other => panic!("not for the contact: {other:?}"),
-    }
+fn to_contact(acts: Vec<Act>) -> Message {
+    let [Act::Contact(message)] = &acts[..] else {
+        panic!("not one for the contact: {acts:?}");
+    };
+    message.clone()
 }
 
 fn service_call(destination: &str) -> Message {
