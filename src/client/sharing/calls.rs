@@ -58,8 +58,10 @@ impl<C> Calls<C> {
 
     /// All that waited too long.
     pub fn expire(&mut self, now: Time) -> Vec<C> {
-        let late = self.waiting.extract_if(.., |_, (_, until)| *until <= now);
-        late.map(|(_, (call, _))| call).collect()
+        let all = std::mem::take(&mut self.waiting).into_iter();
+        let (late, waiting): (BTreeMap<_, _>, _) = all.partition(|(_, (_, until))| *until <= now);
+        self.waiting = waiting;
+        late.into_values().map(|(call, _)| call).collect()
     }
 }
 
