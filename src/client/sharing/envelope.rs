@@ -27,6 +27,10 @@ const SENDER: u8 = 7;
 /// The last one that the specification knows.
 const UNIX_FDS: u8 = 9;
 
+/// What libraries tell their own program by; they, and buses, disconnect from whoever sends it.
+const LOCAL: &str = "org.freedesktop.DBus.Local";
+const LOCAL_PATH: &str = "/org/freedesktop/DBus/Local";
+
 /// What is said of a message on its next way.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope<'e> {
@@ -75,8 +79,14 @@ pub fn parse(bytes: Vec<u8>) -> zbus::Result<Message> {
 ///
 /// # Errors
 /// When a header field stands there twice or is none that the specification knows, when the message
-/// carries descriptors, or when a name in the envelope is none.
+/// carries descriptors or is one that nobody may send, or when a name in the envelope is none.
 pub fn rewrap(message: &Message, envelope: &Envelope<'_>) -> zbus::Result<Message> {
+    let header = message.header();
+    let is_local = header.path().is_some_and(|path| *path == LOCAL_PATH)
+        || header.interface().is_some_and(|name| *name == LOCAL);
+    if is_local {
+        return Err(zbus::Error::InvalidField);
+    }
     let bytes = message.data().bytes();
     let big = bytes.first() == Some(&b'B');
     let mut fields = Fields {

@@ -74,6 +74,16 @@ fn no_name_no_envelope() {
 }
 
 #[test]
+fn what_a_library_tells_its_own_program_nobody_sends() {
+    for (path, interface) in [(LOCAL_PATH, "org.example.I"), ("/", LOCAL)] {
+        let lie = Message::signal(path, interface, "Disconnected")
+            .build(&())
+            .unwrap();
+        assert!(rewrap(&lie, &envelope()).is_err(), "{path} {interface}");
+    }
+}
+
+#[test]
 fn a_field_that_stands_there_twice_is_refused() {
     let call = Message::method_call("/", "Do")
         .interface("org.example.Good")

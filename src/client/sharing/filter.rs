@@ -37,15 +37,7 @@ impl Filter {
     /// # Errors
     /// [`Kind::InvalidArgument`] when that is no such name, or the bus's own.
     pub fn of(name: &str) -> Result<Self> {
-        let fits = WellKnownName::try_from(name).is_ok() && name != BUS;
-        if !fits {
-            return Err(Error::new(
-                Kind::InvalidArgument,
-                format!(
-                    "{name} is no name of a service: give one as it is on the bus, such as org.example.Name"
-                ),
-            ));
-        }
+        check_name(name)?;
         Ok(Filter {
             name: name.to_owned(),
             objects: Vec::new(),
@@ -177,6 +169,22 @@ impl Filter {
     fn has_interface(&self, name: &str) -> bool {
         self.interfaces.is_empty() || self.interfaces.iter().any(|shared| shared == name)
     }
+}
+
+/// Whether this can be the well-known name of a service.
+///
+/// # Errors
+/// [`Kind::InvalidArgument`] when that is no such name, or the bus's own.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    if WellKnownName::try_from(name).is_ok() && name != BUS {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::InvalidArgument,
+        format!(
+            "{name} is no name of a service: give one as it is on the bus, such as org.example.Name"
+        ),
+    ))
 }
 
 fn push(list: &mut Vec<String>, part: &str) -> Result<()> {

@@ -5,12 +5,16 @@
 //!   session bus ◄──► share ══════════ contact ══════════ Serving ◄──► busctl, gdbus, playerctl …
 //!                      └─ Offering      (a tube)           └─ SmallBus
 //!                           └─ Filter                           └─ rules, the bus's own methods
+//!
+//!                                          or ═══════ own() ◄──► the session bus over there
+//!                                                       └─ Owning
 //! ```
 //!
 //! [`share`] lets calls of one well-known name through, as far as its [`Filter`] allows, and gives back
 //! answers and the service's signals; nothing else of the bus can be reached or heard of. [`Serving`] is a
-//! bus at a private Unix socket that ordinary tools work with. What decides, [`Offering`] and
-//! [`SmallBus`], is pure and takes whatever the other side sends.
+//! bus at a private Unix socket that ordinary tools work with; [`own`] puts the service on a bus that is
+//! there, under a name of its user's choice. What decides, [`Offering`], [`SmallBus`] and [`Owning`], is
+//! pure and takes whatever the other side sends.
 //!
 //! # On the connection between them
 //! Method calls go from the accepting side to the sharing side, with the shared name as destination;
@@ -21,15 +25,19 @@
 //! # Limits
 //! Messages of [`MOST_BYTES`], [`MESSAGES_PER_SECOND`] from the contact in each direction (who sends more
 //! is read later), [`MAX_CALLS`] that wait for an answer and no longer than [`PATIENCE`]; for the small bus
-//! also [`MAX_CLIENTS`] and [`MAX_CLIENT_CALLS`]. No descriptors go through. A match rule on the arguments of a
+//! also [`MAX_CLIENTS`]; [`MAX_CLIENT_CALLS`] of one program. No descriptors go through. A match rule on the arguments of a
 //! message does not match one whose body is larger than 256 KiB, and `argNpath` matches object paths that
 //! are the same only.
 
+mod between;
 mod calls;
 mod envelope;
 mod filter;
 mod offering;
+mod own;
+mod owning;
 mod pace;
+mod said;
 mod serve;
 mod share;
 mod small_bus;
@@ -38,6 +46,8 @@ mod wire;
 pub use calls::PATIENCE;
 pub use filter::{Filter, MOST_PARTS};
 pub use offering::{MAX_CALLS, Offering, Out, PRESENT};
+pub use own::own;
+pub use owning::{Owning, Standing};
 pub use serve::Serving;
 pub use share::share;
 pub use small_bus::{Act, ClientId, MAX_CLIENT_CALLS, MAX_CLIENTS, SmallBus};

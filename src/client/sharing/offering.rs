@@ -17,13 +17,14 @@ use std::num::NonZeroU32;
 use actors::runtime::Time;
 use zbus::{
     Message,
-    message::{Flags, Header, Type},
+    message::{Header, Type},
 };
 
 use super::{
     calls::Calls,
     envelope::{Envelope, fresh_serial, rewrap},
     filter::Filter,
+    said::wants_answer,
 };
 use crate::client::error::{Error, Result};
 
@@ -33,8 +34,8 @@ pub const MAX_CALLS: usize = 1024;
 /// What the other side hears in place of the unique name of the service's owner.
 pub const PRESENT: &str = ":1.1";
 
-const BUS: &str = "org.freedesktop.DBus";
-const BUS_PATH: &str = "/org/freedesktop/DBus";
+pub(super) const BUS: &str = "org.freedesktop.DBus";
+pub(super) const BUS_PATH: &str = "/org/freedesktop/DBus";
 
 /// Where a message goes.
 #[derive(Clone, Debug)]
@@ -108,7 +109,7 @@ impl Offering {
         }
         let header = message.header();
         let serial = header.primary().serial_num();
-        let wants_answer = !header.primary().flags().contains(Flags::NO_REPLY_EXPECTED);
+        let wants_answer = wants_answer(&header);
         let refuse = |name, why: &str| match wants_answer {
             true => error(serial, name, why)
                 .map(Out::Contact)
@@ -247,8 +248,7 @@ impl Offering {
 
 /// Somebody on our bus calls us, who have nothing to be called.
 fn refuse_call(header: &Header<'_>) -> Option<Out> {
-    let flags = header.primary().flags();
-    if flags.contains(Flags::NO_REPLY_EXPECTED) {
+    if !wants_answer(header) {
         return None;
     }
     Message::error(header, "org.freedesktop.DBus.Error.UnknownObject")

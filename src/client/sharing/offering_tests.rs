@@ -1,6 +1,7 @@
 //! The sharing side between a bus and a contact that are played by the test.
 
 use proptest::prelude::*;
+use zbus::message::Flags;
 
 use super::*;
 use crate::client::sharing::PATIENCE;

@@ -30,7 +30,7 @@ use futures_lite::{FutureExt as _, StreamExt as _};
 use zbus::{Guid, Message, MessageStream, connection::Connection as Wire};
 
 use super::{
-    share::SWEEP,
+    between::SWEEP,
     small_bus::{Act, ClientId, MAX_CLIENTS, SmallBus},
     wire::{Contact, welcome},
 };

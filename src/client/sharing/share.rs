@@ -1,25 +1,14 @@
 //! Shares a service of a bus over a connection of two, until either ends.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
-
-use futures_lite::{FutureExt as _, StreamExt as _};
-use zbus::{MessageStream, connection::Connection as Wire};
+use actors::runtime::Time;
+use zbus::{Message, MessageStream};
 
 use super::{
+    between::{Decides, carry},
     filter::Filter,
     offering::{Offering, Out},
-    wire::Contact,
 };
-use crate::client::{
-    bus::Bus,
-    error::{Error, Kind, Result},
-};
-
-/// How often it is looked for calls that waited too long.
-pub(super) const SWEEP: Duration = Duration::from_secs(30);
+use crate::client::{bus::Bus, error::Result};
 
 /// Shares what the filter allows with whoever is at the other end of `contact`. `bus` is a connection for
 /// this alone. A contact that does not read what it is sent is waited for: the bus then keeps what it
@@ -28,70 +17,26 @@ pub(super) const SWEEP: Duration = Duration::from_secs(30);
 /// Ends well when the contact's end does.
 ///
 /// # Errors
-/// [`Kind::NoBus`] when the bus goes away, and what it answers if it does not let us hear the service.
+/// [`Kind::NoBus`](crate::client::Kind::NoBus) when the bus goes away, and what it answers if it does
+/// not let us hear the service.
 pub async fn share(bus: &Bus, contact: MessageStream, filter: Filter) -> Result<()> {
-    let offering = Mutex::new(Offering::new(filter));
-    // Each change is whole before anything could panic.
-    let offering = || offering.lock().unwrap_or_else(PoisonError::into_inner);
-    let clock = bus.clock();
-    let ends = Ends {
-        bus: bus.connection().clone(),
-        contact: Wire::from(&contact),
-    };
-    // Heard from before anything is asked.
-    let mut from_bus = MessageStream::from(bus.connection());
-    let mut from_contact = Contact::new(contact, clock.clone());
-
-    let listening = async {
-        let begin = offering().begin()?;
-        ends.send(begin).await?;
-        while let Some(message) = from_bus.next().await {
-            let message = message.map_err(|_| gone())?;
-            let out = offering().from_bus(&message)?;
-            ends.send(out).await?;
-        }
-        Err(gone())
-    };
-    let calling = async {
-        while let Some(message) = from_contact.next().await {
-            let out = offering().from_contact(&message, clock.now());
-            ends.send(out).await?;
-        }
-        Ok(())
-    };
-    let sweeping = async {
-        loop {
-            clock.sleep(SWEEP).await;
-            let out = offering().expire(clock.now());
-            ends.send(out).await?;
-        }
-    };
-    calling.or(listening).or(sweeping).await
+    carry(bus, contact, &mut Offering::new(filter)).await
 }
 
-fn gone() -> Error {
-    Error::new(Kind::NoBus, "the session bus is gone")
-}
+impl Decides for Offering {
+    fn begin(&mut self) -> Result<Vec<Out>> {
+        Offering::begin(self)
+    }
 
-/// Both connections.
-struct Ends {
-    bus: Wire,
-    contact: Wire,
-}
+    fn from_bus(&mut self, message: &Message, _now: Time) -> Result<Vec<Out>> {
+        Offering::from_bus(self, message)
+    }
 
-impl Ends {
-    async fn send(&self, out: Vec<Out>) -> Result<()> {
-        for out in out {
-            match out {
-                Out::Bus(message) => self.bus.send(&message).await.map_err(|_| gone())?,
-                Out::Contact(message) => {
-                    if let Err(error) = self.contact.send(&message).await {
-                        // Its end is noticed where it is read from.
-                        tracing::debug!(%error, "nothing more is sent to the contact");
-                    }
-                }
-            }
-        }
-        Ok(())
+    fn from_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
+        Offering::from_contact(self, message, now)
+    }
+
+    fn expire(&mut self, now: Time) -> Vec<Out> {
+        Offering::expire(self, now)
     }
 }

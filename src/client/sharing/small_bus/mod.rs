@@ -26,13 +26,14 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use actors::runtime::Time;
 use zbus::{
     Message,
-    message::{Builder, Flags, Header, Type},
+    message::{Builder, Header, Type},
 };
 
 use super::{
     calls::Calls,
     envelope::{Envelope, rewrap},
-    offering::{MAX_CALLS, PRESENT, error},
+    offering::{BUS, BUS_PATH, MAX_CALLS, PRESENT, error},
+    said::{Said, wants_answer},
 };
 use rules::{Refusal, Rules};
 
@@ -40,9 +41,6 @@ use rules::{Refusal, Rules};
 pub const MAX_CLIENTS: usize = 64;
 /// Most calls of one client that wait for their answer.
 pub const MAX_CLIENT_CALLS: usize = 256;
-
-const BUS: &str = "org.freedesktop.DBus";
-const BUS_PATH: &str = "/org/freedesktop/DBus";
 
 /// Tells clients apart.
 pub type ClientId = u64;
@@ -185,21 +183,14 @@ impl SmallBus {
 
     /// What follows from a message of the contact.
     pub fn from_contact(&mut self, message: &Message) -> Vec<Act> {
-        let header = message.header();
-        match message.message_type() {
-            Type::MethodReturn | Type::Error => {
-                let caller = header
-                    .reply_serial()
-                    .and_then(|serial| self.calls.answered(serial));
-                caller.map_or(vec![], |caller| self.answer(&caller, message))
-            }
-            Type::Signal => self.signal(message, &header),
-            Type::MethodCall if wants_answer(&header) => {
-                let serial = header.primary().serial_num();
-                let refused = error(serial, "AccessDenied", "nothing can be called here");
-                refused.map(Act::Contact).into_iter().collect()
-            }
-            Type::MethodCall => vec![],
+        match Said::by(message, &self.name) {
+            Said::Answer(serial) => match self.calls.answered(serial) {
+                Some(caller) => self.answer(&caller, message),
+                None => vec![],
+            },
+            Said::There(there) => self.found(there),
+            Said::Signal => self.signal(message),
+            Said::Refused(answer) => answer.map(Act::Contact).into_iter().collect(),
         }
     }
 
@@ -235,21 +226,7 @@ impl SmallBus {
             .collect()
     }
 
-    fn signal(&mut self, message: &Message, header: &Header<'_>) -> Vec<Act> {
-        if header
-            .interface()
-            .is_some_and(|interface| *interface == BUS)
-        {
-            let changed = header
-                .member()
-                .is_some_and(|member| *member == "NameOwnerChanged");
-            let body = message.body();
-            return match body.deserialize::<(&str, &str, &str)>() {
-                Ok((name, _, new)) if changed && name == self.name => self.found(!new.is_empty()),
-                // Of this bus, the contact has nothing to tell.
-                _ => vec![],
-            };
-        }
+    fn signal(&self, message: &Message) -> Vec<Act> {
         if !self.there {
             return vec![];
         }
@@ -319,11 +296,6 @@ impl SmallBus {
             .into_iter()
             .collect()
     }
-}
-
-fn wants_answer(header: &Header<'_>) -> bool {
-    let flags = header.primary().flags();
-    !flags.contains(Flags::NO_REPLY_EXPECTED)
 }
 
 #[cfg(test)]

@@ -1,0 +1,93 @@
+//! Puts a contact's service on a bus that is there, under a name of our choice, until either ends.
+
+use actors::runtime::Time;
+use zbus::{Message, MessageStream};
+
+use super::{
+    between::{Decides, carry},
+    offering::Out,
+    owning::{Owning, Standing},
+};
+use crate::client::{
+    bus::Bus,
+    error::{Error, Kind, Result},
+};
+
+/// Gives the contact's service `shared`, which is at the other end of `contact`, the name `name` on a bus,
+/// while it is there; `told` hears each time that this changes. `bus` is a connection for this alone: it
+/// has no other name, and nothing is called on it.
+///
+/// Ends well when the contact's end does, with the name given back. Dropped before, the name is the bus
+/// connection's until that is closed.
+///
+/// # Errors
+/// [`Kind::InvalidArgument`] when a name is none, [`Kind::NotAvailable`] when the name on the bus is
+/// somebody else's, [`Kind::NoBus`] when there is no bus or it goes away, and what it answers if we
+/// may not have the name.
+pub async fn own(
+    bus: &Bus,
+    shared: &str,
+    name: &str,
+    contact: MessageStream,
+    told: impl FnMut(Standing) + Send,
+) -> Result<()> {
+    if bus.is_private() {
+        return Err(Error::new(
+            Kind::NoBus,
+            format!("there is no session bus here on which {name} could be"),
+        ));
+    }
+    let mut telling = Telling {
+        owning: Owning::new(shared, name)?,
+        last: Standing::Away,
+        told,
+    };
+    carry(bus, contact, &mut telling).await?;
+    for out in telling.owning.end() {
+        if let Out::Bus(release) = out
+            && let Err(error) = bus.connection().send(&release).await
+        {
+            tracing::debug!(%error, "a name is not given back: the bus is gone");
+        }
+    }
+    telling.tell();
+    Ok(())
+}
+
+struct Telling<T> {
+    owning: Owning,
+    last: Standing,
+    told: T,
+}
+
+impl<T: FnMut(Standing)> Telling<T> {
+    fn tell(&mut self) {
+        let now = self.owning.standing();
+        if self.last != now {
+            self.last = now;
+            (self.told)(now);
+        }
+    }
+}
+
+impl<T: FnMut(Standing)> Decides for Telling<T> {
+    fn begin(&mut self) -> Result<Vec<Out>> {
+        self.owning.begin()
+    }
+
+    fn from_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>> {
+        let out = self.owning.from_bus(message, now)?;
+        self.tell();
+        Ok(out)
+    }
+
+    fn from_contact(&mut self, message: &Message, _now: Time) -> Vec<Out> {
+        let out = self.owning.from_contact(message);
+        self.tell();
+        out
+    }
+
+    fn expire(&mut self, now: Time) -> Vec<Out> {
+        self.owning.expire(now)
+    }
+}

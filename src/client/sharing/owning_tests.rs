@@ -1,0 +1,311 @@
+//! The service under a name on a bus, between that bus and a contact that are played by the test.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::client::sharing::{PATIENCE, PRESENT};
+
+const SHARED: &str = "org.example.Player";
+const NAME: &str = "org.example.BobsPlayer";
+
+fn presence(there: bool) -> Message {
+    let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
+    Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
+        .build(&(SHARED, old, new))
+        .unwrap()
+}
+
+fn one(out: Vec<Out>) -> Message {
+    match <[Out; 1]>::try_from(out) {
+        Ok([Out::Bus(message) | Out::Contact(message)]) => message,
+        Err(out) => panic!("not one: {out:?}"),
+    }
+}
+
+fn member(message: &Message) -> String {
+    let header = message.header();
+    header
+        .member()
+        .map_or(String::new(), |member| member.as_str().to_owned())
+}
+
+/// The bus's answer.
+fn says<B>(owning: &mut Owning, asked: &Message, body: &B) -> Result<()>
+where
+    B: serde::Serialize + zbus::DynamicType,
+{
+    let answer = Message::method_return(&asked.header()).build(body).unwrap();
+    let out = owning.from_bus(&answer, Time::ZERO)?;
+    assert!(out.is_empty(), "{out:?}");
+    Ok(())
+}
+
+/// The bus says something to us alone.
+fn hears(owning: &mut Owning, member: &str) -> Result<()> {
+    let told = Message::signal(BUS_PATH, BUS, member)
+        .sender(BUS)
+        .destination(":1.5")
+        .build(&NAME)
+        .unwrap();
+    owning.from_bus(&told, Time::ZERO).map(drop)
+}
+
+/// One that has begun, with nobody having the name.
+fn begun() -> Owning {
+    let mut owning = Owning::new(SHARED, NAME).unwrap();
+    let mut asked = owning.begin().unwrap().into_iter();
+    let (rule, taken) = (asked.next().unwrap(), asked.next().unwrap());
+    says(&mut owning, &one(vec![rule]), &()).unwrap();
+    says(&mut owning, &one(vec![taken]), &false).unwrap();
+    owning
+}
+
+/// One that has the name.
+fn here() -> Owning {
+    let mut owning = begun();
+    let asked = one(owning.from_contact(&presence(true)));
+    says(&mut owning, &asked, &PRIMARY_OWNER).unwrap();
+    assert_eq!(owning.standing(), Standing::Here);
+    owning
+}
+
+fn call(sender: &str) -> Message {
+    Message::method_call("/", "Do")
+        .interface("org.example.I")
+        .destination(NAME)
+        .sender(sender)
+        .build(&5u32)
+        .unwrap()
+}
+
+fn error_of(out: Vec<Out>) -> String {
+    let answer = one(out);
+    let header = answer.header();
+    header.error_name().unwrap().as_str().to_owned()
+}
+
+fn left(name: &str) -> Message {
+    Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
+        .sender(BUS)
+        .build(&(name, name, ""))
+        .unwrap()
+}
+
+#[test]
+fn the_name_comes_and_goes_with_the_service() {
+    let mut owning = begun();
+    assert!(owning.from_contact(&presence(false)).is_empty());
+    let asked = one(owning.from_contact(&presence(true)));
+    assert_eq!(member(&asked), "RequestName");
+    let body = asked.body();
+    let (name, flags) = body.deserialize::<(&str, u32)>().unwrap();
+    assert_eq!((name, flags), (NAME, DO_NOT_QUEUE));
+    assert_eq!(owning.standing(), Standing::Away, "not known yet");
+    says(&mut owning, &asked, &PRIMARY_OWNER).unwrap();
+    assert_eq!(owning.standing(), Standing::Here);
+    assert!(owning.from_contact(&presence(true)).is_empty(), "once");
+
+    let released = one(owning.from_contact(&presence(false)));
+    assert_eq!(member(&released), "ReleaseName");
+    assert_eq!(owning.standing(), Standing::Away);
+    // The bus says so too.
+    hears(&mut owning, "NameLost").unwrap();
+    assert_eq!(
+        member(&one(owning.from_contact(&presence(true)))),
+        "RequestName"
+    );
+    let released = one(owning.end());
+    assert_eq!(member(&released), "ReleaseName");
+    assert!(owning.end().is_empty());
+}
+
+#[test]
+fn a_name_that_is_taken_is_an_error() {
+    let mut owning = Owning::new(SHARED, NAME).unwrap();
+    let taken = owning.begin().unwrap().pop().unwrap();
+    let error = says(&mut owning, &one(vec![taken]), &true).unwrap_err();
+    assert_eq!(error.kind, Kind::NotAvailable);
+    assert!(error.message.contains(NAME), "{error}");
+
+    // Between that answer and our wish.
+    let mut owning = begun();
+    let asked = one(owning.from_contact(&presence(true)));
+    let error = says(&mut owning, &asked, &3u32).unwrap_err();
+    assert_eq!(error.kind, Kind::NotAvailable);
+
+    let mut owning = begun();
+    let asked = one(owning.from_contact(&presence(true)));
+    let refused = Message::error(&asked.header(), "org.freedesktop.DBus.Error.AccessDenied")
+        .build(&"by policy")
+        .unwrap();
+    let error = owning.from_bus(&refused, Time::ZERO).unwrap_err();
+    assert_eq!(error.kind, Kind::PermissionDenied);
+
+    for name in ["", ":1.5", "org", BUS] {
+        assert!(Owning::new(SHARED, name).is_err(), "{name}");
+        assert!(Owning::new(name, NAME).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn who_took_the_name_meanwhile_is_waited_for() {
+    let mut owning = here();
+    owning.from_contact(&presence(false));
+    let asked = one(owning.from_contact(&presence(true)));
+    assert_eq!(
+        asked.body().deserialize::<(&str, u32)>().unwrap(),
+        (NAME, 0)
+    );
+    says(&mut owning, &asked, &IN_QUEUE).unwrap();
+    assert_eq!(owning.standing(), Standing::Waiting);
+    let signal = Message::signal("/", "org.example.I", "Did")
+        .build(&())
+        .unwrap();
+    assert!(owning.from_contact(&signal).is_empty(), "not in their name");
+    hears(&mut owning, "NameAcquired").unwrap();
+    assert_eq!(owning.standing(), Standing::Here);
+    one(owning.from_contact(&signal));
+}
+
+#[test]
+fn a_name_that_the_bus_takes_away_is_an_error() {
+    let mut owning = here();
+    let error = hears(&mut owning, "NameLost").unwrap_err();
+    assert_eq!(error.kind, Kind::NotAvailable);
+    // Somebody else's word for it is none.
+    let mut owning = here();
+    let lie = Message::signal(BUS_PATH, BUS, "NameLost")
+        .sender(":1.9")
+        .build(&NAME)
+        .unwrap();
+    assert!(owning.from_bus(&lie, Time::ZERO).unwrap().is_empty());
+    assert_eq!(owning.standing(), Standing::Here);
+}
+
+#[test]
+fn calls_go_on_and_answers_come_back_to_whom_asked() {
+    let mut owning = here();
+    let asked = call(":1.7");
+    let passed = one(owning.from_bus(&asked, Time::ZERO).unwrap());
+    let header = passed.header();
+    assert_eq!(header.destination().unwrap().as_str(), SHARED);
+    assert_eq!(header.sender(), None, "the contact hears nobody's name");
+    let answer = Message::method_return(&header).build(&"done").unwrap();
+    let back = one(owning.from_contact(&answer));
+    let header = back.header();
+    assert_eq!(header.destination().unwrap().as_str(), ":1.7");
+    assert_eq!(
+        header.reply_serial(),
+        Some(asked.primary_header().serial_num())
+    );
+    assert_eq!(back.body().deserialize::<&str>().unwrap(), "done");
+    assert!(owning.from_contact(&answer).is_empty(), "once");
+
+    owning.from_contact(&presence(false));
+    let refused = owning.from_bus(&asked, Time::ZERO).unwrap();
+    assert_eq!(
+        error_of(refused),
+        "org.freedesktop.DBus.Error.ServiceUnknown"
+    );
+}
+
+#[test]
+fn the_contact_may_neither_call_nor_speak_for_the_bus() {
+    let mut owning = here();
+    let refused = owning.from_contact(&call(":1.7"));
+    assert!(matches!(refused[..], [Out::Contact(_)]), "{refused:?}");
+    assert_eq!(error_of(refused), "org.freedesktop.DBus.Error.AccessDenied");
+    let lie = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
+        .sender(BUS)
+        .build(&(":1.7", ":1.7", ""))
+        .unwrap();
+    assert!(owning.from_contact(&lie).is_empty());
+    let stray = Message::method_return(&call(":1.7").header())
+        .build(&())
+        .unwrap();
+    assert!(owning.from_contact(&stray).is_empty());
+    let signal = Message::signal("/", "org.example.I", "Did")
+        .sender(":1.7")
+        .destination(":1.8")
+        .build(&())
+        .unwrap();
+    let told = one(owning.from_contact(&signal));
+    let header = told.header();
+    assert_eq!((header.sender(), header.destination()), (None, None));
+}
+
+#[test]
+fn calls_are_counted_and_end_with_whoever_called() {
+    let mut owning = here();
+    for _ in 0..MAX_CLIENT_CALLS {
+        one(owning.from_bus(&call(":1.7"), Time::ZERO).unwrap());
+    }
+    let limit = "org.freedesktop.DBus.Error.LimitsExceeded";
+    let refused = owning.from_bus(&call(":1.7"), Time::ZERO).unwrap();
+    assert_eq!(error_of(refused), limit);
+    for number in 0..MAX_CALLS - MAX_CLIENT_CALLS {
+        let caller = format!(":1.{}", 100 + number);
+        let passed = owning.from_bus(&call(&caller), Time::ZERO).unwrap();
+        assert!(matches!(passed[..], [Out::Contact(_)]));
+    }
+    let refused = owning.from_bus(&call(":1.8"), Time::ZERO).unwrap();
+    assert_eq!(error_of(refused), limit);
+    assert!(
+        owning
+            .from_bus(&left(":1.7"), Time::ZERO)
+            .unwrap()
+            .is_empty()
+    );
+    let passed = owning.from_bus(&call(":1.8"), Time::ZERO).unwrap();
+    assert!(matches!(passed[..], [Out::Contact(_)]));
+    let late = owning.expire(PATIENCE);
+    assert_eq!(late.len(), MAX_CALLS - MAX_CLIENT_CALLS + 1);
+    assert!(owning.expire(PATIENCE).is_empty());
+}
+
+proptest! {
+    /// Whatever the contact says and however late the bus answers: what is asked of the bus is one request and one
+    /// release by turns, and at the end nothing is kept that should not be.
+    #[test]
+    fn requests_and_releases_take_turns(steps in prop::collection::vec(0..5, 0..60)) {
+        let mut owning = begun();
+        // What the bus has not answered, and whether it is a request.
+        let mut asked: std::collections::VecDeque<Message> = Default::default();
+        let (mut owned, mut wanted, mut requested) = (false, false, false);
+        for step in steps {
+            let out = match step {
+                0 | 1 => {
+                    wanted = step == 0;
+                    owning.from_contact(&presence(wanted))
+                }
+                2 => owning.from_contact(&Message::signal("/", "a.b", "C").build(&()).unwrap()),
+                _ => {
+                    if let Some(question) = asked.pop_front() {
+                        owned = member(&question) == "RequestName";
+                        says(&mut owning, &question, &PRIMARY_OWNER).unwrap();
+                        hears(&mut owning, if owned { "NameAcquired" } else { "NameLost" }).unwrap();
+                    }
+                    vec![]
+                }
+            };
+            for out in out {
+                let Out::Bus(message) = out else { panic!("for the bus") };
+                match member(&message).as_str() {
+                    "C" => {
+                        prop_assert!(requested, "a signal of a service that is not there");
+                        continue;
+                    }
+                    "RequestName" => prop_assert!(!requested),
+                    _ => prop_assert!(requested),
+                }
+                requested = !requested;
+                asked.push_back(message);
+            }
+            prop_assert_eq!(requested, wanted);
+            if asked.is_empty() {
+                prop_assert_eq!(owned, wanted);
+                prop_assert_eq!(owning.standing() == Standing::Here, wanted);
+            }
+        }
+    }
+}
