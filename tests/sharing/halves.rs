@@ -2,21 +2,23 @@
 //!
 //! ```text
 //!   Player ── dbus-daemon ── share() ══ pair of sockets ══ Serving ◄── busctl, gdbus …
+//!                                             or ══════════ own() ── another dbus-daemon ◄── busctl, gdbus …
 //! ```
 
 use std::{
     os::unix::net::UnixStream,
+    path::PathBuf,
     process::Command,
     sync::{Arc, Mutex},
 };
 
 use actors::{
     model::SocketAddress,
-    runtime::{Clock, Spawner, Stop, Stopper, SystemClock, Task},
+    runtime::{Clock, Spawner, Stopper, SystemClock, Task},
 };
 use pneuma::client::{
     Bus, Result,
-    sharing::{Filter, Serving, join, share},
+    sharing::{Filter, Serving, Standing, join, own, share},
 };
 use smol::{Executor, future::block_on};
 use support::{PATIENCE, Process};
@@ -43,6 +45,12 @@ impl Player {
 
     fn pause(&self) {
         self.played.lock().unwrap().push("pause".to_owned());
+    }
+
+    /// Takes its time.
+    async fn seek(&self, _offset: i64) {
+        self.played.lock().unwrap().push("seek".to_owned());
+        std::future::pending::<()>().await;
     }
 
     fn open_uri(&self, uri: &str) {
@@ -95,9 +103,109 @@ impl Secret {
     }
 }
 
+/// What both halves stand on: a folder, an executor in a thread of its own, a clock.
+pub struct Ground {
+    pub folder: tempfile::TempDir,
+    pub spawner: Spawner,
+    pub clock: Arc<dyn Clock>,
+    _ends: async_channel::Sender<()>,
+}
+
+impl Ground {
+    pub fn new() -> Self {
+        let executor = Arc::new(Executor::new());
+        let (ends, ended) = async_channel::bounded::<()>(1);
+        let running = executor.clone();
+        // Ends with the last handle of the other half of the channel.
+        std::thread::spawn(move || block_on(running.run(ended.recv())));
+        Ground {
+            folder: tempfile::tempdir().expect("a folder"),
+            spawner: Spawner::new(executor),
+            clock: SystemClock::new(),
+            _ends: ends,
+        }
+    }
+
+    /// A dbus-daemon.
+    pub fn bus(&self, name: &str) -> support::Bus {
+        let folder = self.folder.path().join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        support::Bus::start(&folder, &[])
+    }
+
+    /// Shares over `here` as the client of that connection.
+    pub fn share(&self, bus: &support::Bus, here: UnixStream, filter: Filter) -> Task<Result<()>> {
+        let (address, inner, clock) = (
+            bus.address().to_owned(),
+            self.spawner.clone(),
+            self.clock.clone(),
+        );
+        self.spawner.spawn("share", async move {
+            let bus = Bus::at(&address, inner.clone(), clock.clone()).await?;
+            let contact = join(here, &inner, &clock).await?;
+            share(&bus, contact, filter).await
+        })
+    }
+
+    /// Puts what is at the other end of `contact` on a bus under a name.
+    pub fn own(
+        &self,
+        bus: &support::Bus,
+        contact: impl Future<Output = Result<MessageStream>> + Send + 'static,
+        name: &'static str,
+    ) -> (Task<Result<()>>, async_channel::Receiver<Standing>) {
+        let (address, inner, clock) = (
+            bus.address().to_owned(),
+            self.spawner.clone(),
+            self.clock.clone(),
+        );
+        let (tell, told) = async_channel::bounded(64);
+        let task = self.spawner.spawn("own", async move {
+            let bus = Bus::at(&address, inner, clock).await?;
+            let told = |standing| tell.try_send(standing).expect("room for what is told");
+            own(&bus, NAME, name, contact.await?, told).await
+        });
+        (task, told)
+    }
+
+    /// Serves a small bus for what is at the other end of `contact`: its socket.
+    pub fn serve(
+        &self,
+        contact: impl Future<Output = Result<MessageStream>> + Send + 'static,
+    ) -> (PathBuf, Stopper, Task<Result<()>>) {
+        let socket = self.folder.path().join("small");
+        let serving = Serving::bind(&SocketAddress::Unix(socket.clone())).expect("a socket");
+        let (stopper, stop) = Stopper::new();
+        let (inner, clock) = (self.spawner.clone(), self.clock.clone());
+        let task = self.spawner.spawn("serve", async move {
+            let contact = contact.await?;
+            serving.run(NAME, contact, &inner, &clock, &stop).await
+        });
+        (socket, stopper, task)
+    }
+}
+
+/// A player on a bus, and what it was told.
+pub fn player(bus: &support::Bus) -> (zbus::Connection, Arc<Mutex<Vec<String>>>) {
+    let played = Arc::<Mutex<Vec<String>>>::default();
+    let player = Player {
+        played: played.clone(),
+        volume: 0.5,
+    };
+    let player = block_on(
+        Builder::address(bus.address())
+            .serve_at(PATH, player)
+            .serve_at(PATH, Secret)
+            .name(NAME)
+            .build(),
+    )
+    .expect("the player on its bus");
+    (player, played)
+}
+
 /// Everything that runs.
 pub struct Halves {
-    /// Of the small bus, as tools take it.
+    /// Of the bus that the tools use.
     pub address: String,
     /// What the player was told.
     pub played: Arc<Mutex<Vec<String>>>,
@@ -105,71 +213,85 @@ pub struct Halves {
     pub player: zbus::Connection,
     /// The end of the sharing side.
     pub shared: Option<Task<Result<()>>>,
-    /// The end of the small bus.
+    /// The end of the side that accepts.
     pub served: Option<Task<Result<()>>>,
     /// Ends the small bus.
-    pub stopper: Stopper,
-    _ends: async_channel::Sender<()>,
+    pub stopper: Option<Stopper>,
+    /// What is told of a name that is owned.
+    pub standing: Option<async_channel::Receiver<Standing>>,
+    pub ground: Ground,
     _bus: support::Bus,
-    _folder: tempfile::TempDir,
 }
 
 impl Halves {
-    /// Shares the player as `filter` says.
+    /// Shares the player as `filter` says, with a small bus.
     pub fn start(filter: impl FnOnce(Filter) -> Filter) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let bus = support::Bus::start(folder.path(), &[]);
-        let executor = Arc::new(Executor::new());
-        let (ends, ended) = async_channel::bounded::<()>(1);
-        let running = executor.clone();
-        // Ends with the last handle of the other half of the channel.
-        std::thread::spawn(move || block_on(running.run(ended.recv())));
-        let spawner = Spawner::new(executor);
-        let clock: Arc<dyn Clock> = SystemClock::new();
-
-        let played = Arc::<Mutex<Vec<String>>>::default();
-        let player = Player {
-            played: played.clone(),
-            volume: 0.5,
-        };
-        let player = block_on(
-            Builder::address(bus.address())
-                .serve_at(PATH, player)
-                .serve_at(PATH, Secret)
-                .name(NAME)
-                .build(),
-        )
-        .expect("the player on its bus");
-
-        let (here, there) = UnixStream::pair().expect("a pair of sockets");
-        let filter = filter(Filter::of(NAME).expect("a name"));
-        let address = bus.address().to_owned();
-        let (inner, its_clock) = (spawner.clone(), clock.clone());
-        let shared = spawner.spawn("share", async move {
-            let bus = Bus::at(&address, inner.clone(), its_clock.clone()).await?;
-            let contact = join(here, &inner, &its_clock).await?;
-            share(&bus, contact, filter).await
-        });
-
-        let socket = folder.path().join("small");
-        let serving = Serving::bind(&SocketAddress::Unix(socket.clone())).expect("a socket");
-        let (stopper, stop) = Stopper::new();
-        let inner = spawner.clone();
-        let served = spawner.spawn("serve", serve(serving, there, inner, clock, stop));
-        Halves {
-            address: format!("unix:path={}", socket.display()),
-            played,
-            player,
-            shared: Some(shared),
-            served: Some(served),
-            stopper,
-            _ends: ends,
-            _bus: bus,
-            _folder: folder,
-        }
+        Halves::with(filter, |halves, there| {
+            let (socket, stopper, served) = halves.ground.serve(welcome(there));
+            halves.address = format!("unix:path={}", socket.display());
+            halves.served = Some(served);
+            halves.stopper = Some(stopper);
+        })
     }
 
-    /// A program on the small bus.
+    /// Shares the player as `filter` says, and puts it on another bus as `name`.
+    pub fn own(other: &support::Bus, ground: Ground, name: &'static str) -> Self {
+        Halves::on(
+            ground,
+            |filter| filter,
+            |halves, there| {
+                let (served, told) = halves.ground.own(other, welcome(there), name);
+                halves.address = other.address().to_owned();
+                halves.served = Some(served);
+                halves.standing = Some(told);
+            },
+        )
+    }
+
+    fn with(
+        filter: impl FnOnce(Filter) -> Filter,
+        accept: impl FnOnce(&mut Self, UnixStream),
+    ) -> Self {
+        Halves::on(Ground::new(), filter, accept)
+    }
+
+    fn on(
+        ground: Ground,
+        filter: impl FnOnce(Filter) -> Filter,
+        accept: impl FnOnce(&mut Self, UnixStream),
+    ) -> Self {
+        let bus = ground.bus("offering");
+        let (player, played) = player(&bus);
+        let (here, there) = UnixStream::pair().expect("a pair of sockets");
+        let filter = filter(Filter::of(NAME).expect("a name"));
+        let mut halves = Halves {
+            address: String::new(),
+            played,
+            player,
+            shared: Some(ground.share(&bus, here, filter)),
+            served: None,
+            stopper: None,
+            standing: None,
+            ground,
+            _bus: bus,
+        };
+        accept(&mut halves, there);
+        halves
+    }
+
+    /// The next that is told of the name that is owned.
+    pub fn told(&self) -> Standing {
+        let told = self.standing.as_ref().expect("a name");
+        block_on(smol::future::or(
+            async { told.recv().await.expect("it goes on") },
+            async {
+                self.ground.clock.sleep(PATIENCE).await;
+                panic!("nothing is told of the name")
+            },
+        ))
+    }
+
+    /// A program on the bus that the tools use.
     pub fn program(&self, program: &str, arguments: &[&str]) -> Process {
         let mut command = Command::new(program);
         command
@@ -186,7 +308,7 @@ impl Halves {
         (status.success(), process.output())
     }
 
-    /// `busctl` on the small bus.
+    /// `busctl` on that bus.
     pub fn busctl(&self, arguments: &[&str]) -> (bool, String) {
         let address = format!("--address={}", self.address);
         let mut all = vec![address.as_str(), "--no-pager"];
@@ -194,26 +316,19 @@ impl Halves {
         self.run("busctl", &all)
     }
 
-    /// Waits until the small bus says that the service is there, as people's scripts do.
+    /// Waits until that bus says that the service is there, as people's scripts do.
     pub fn wait_for_service(&self) {
         let (went, said) = self.run("gdbus", &["wait", "--session", "--timeout", "30", NAME]);
         assert!(went, "{said}");
     }
 }
 
-async fn serve(
-    serving: Serving,
-    there: UnixStream,
-    spawner: Spawner,
-    clock: Arc<dyn Clock>,
-    stop: Stop,
-) -> Result<()> {
-    // What a tube does at its own socket.
-    let contact: MessageStream = Builder::unix_stream(there)
+/// What a tube does at its own socket.
+async fn welcome(there: UnixStream) -> Result<MessageStream> {
+    let welcomed = Builder::unix_stream(there)
         .server(Guid::generate())
         .p2p()
         .validate_bodies()
-        .build_message_stream()
-        .await?;
-    serving.run(NAME, contact, &spawner, &clock, &stop).await
+        .build_message_stream();
+    Ok(welcomed.await?)
 }

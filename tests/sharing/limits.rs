@@ -77,7 +77,7 @@ fn when_the_sharing_ends_the_small_bus_does_and_its_clients_hear_it() {
 fn when_the_small_bus_ends_the_sharing_does() {
     let mut halves = Halves::start(|filter| filter);
     halves.wait_for_service();
-    halves.stopper.stop();
+    halves.stopper.take().expect("a small bus").stop();
     let served = block_on(halves.served.take().expect("served"));
     assert!(matches!(served, Ok(Ok(()))), "{served:?}");
     let shared = block_on(halves.shared.take().expect("shared"));

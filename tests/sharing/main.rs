@@ -3,4 +3,5 @@
 
 mod halves;
 mod limits;
+mod own;
 mod tools;
