@@ -13,8 +13,10 @@
 //! | [`socks5_client`], [`socks5_server`] | any chunks give the same; nothing after the handshake is swallowed; who gets in is who a second reading of RFC 1928 lets in |
 //! | [`ibb`] | bytes come out as they went in, blocks are numbered and as large as agreed, nothing beyond its bounds waits |
 //! | [`txt`] | what is shown is short and harmless; what was read is written and read back |
+//! | [`sharing`] | what goes on to a bus or a client is by a second reading what was let through, word for word |
 
 pub use crate::{
+    client::sharing::fuzzing::sharing,
     session::{
         bytestreams::{
             fuzzing::{socks5_client, socks5_server},
@@ -29,7 +31,7 @@ pub use crate::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which its file in `fuzz/fuzz_targets` and its corpus have too.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("xml", xml),
     ("stream", stream),
     ("stanza", stanza),
@@ -37,6 +39,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("socks5_server", socks5_server),
     ("ibb", ibb),
     ("txt", txt),
+    ("sharing", sharing),
 ];
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ mod between;
 mod calls;
 mod envelope;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod offering;
 mod own;
 mod owning;
