@@ -14,6 +14,8 @@ use zbus::{
     message::{Flags, PrimaryHeader, Type},
 };
 
+use crate::bounded_socket::{VERSION, VERSION_AT};
+
 /// Bytes before the header's fields.
 const HEAD: usize = 16;
 /// Where the fields' length stands.
@@ -79,7 +81,8 @@ pub fn parse(bytes: Vec<u8>) -> zbus::Result<Message> {
 ///
 /// # Errors
 /// When a header field stands there twice or is none that the specification knows, when the message
-/// carries descriptors or is one that nobody may send, or when a name in the envelope is none.
+/// carries descriptors, is of another version of the protocol or one that nobody may send, or when a
+/// name in the envelope is none.
 pub fn rewrap(message: &Message, envelope: &Envelope<'_>) -> zbus::Result<Message> {
     let header = message.header();
     let is_local = header.path().is_some_and(|path| *path == LOCAL_PATH)
@@ -88,6 +91,9 @@ pub fn rewrap(message: &Message, envelope: &Envelope<'_>) -> zbus::Result<Messag
         return Err(zbus::Error::InvalidField);
     }
     let bytes = message.data().bytes();
+    if bytes.get(VERSION_AT) != Some(&VERSION) {
+        return Err(zbus::Error::InvalidField);
+    }
     let big = bytes.first() == Some(&b'B');
     let mut fields = Fields {
         bytes,

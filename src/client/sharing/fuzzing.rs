@@ -111,7 +111,7 @@ fn read(bytes: &[u8]) -> Option<Reading<'_>> {
         }
     }
     reading.body = &bytes[end.next_multiple_of(8)..];
-    let whole = at == end && reading.body.len() == all.number(4)? as usize;
+    let whole = bytes[3] == 1 && at == end && reading.body.len() == all.number(4)? as usize;
     whole.then_some(reading)
 }
 

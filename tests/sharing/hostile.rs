@@ -1,0 +1,518 @@
+//! A contact that breaks every rule, to each side of a shared service.
+//!
+//! Its greeting is the library's; what it says afterwards goes past the library, or through it where a
+//! message is well formed and a lie.
+
+use std::{io::Write as _, num::NonZeroU32, os::unix::net::UnixStream, time::Duration};
+
+use actors::runtime::{Clock as _, Stopper, SystemClock, Task, within};
+use pneuma::client::{
+    Result,
+    sharing::{Filter, MESSAGES_PER_SECOND, MOST_BYTES, PRESENT, Standing, join},
+};
+use smol::{future::block_on, stream::StreamExt as _};
+use support::PATIENCE;
+use zbus::{Guid, Message, MessageStream, connection::Builder, message::Type};
+
+use crate::halves::{Ground, NAME, PATH, PLAYER, player};
+
+const PEER: &str = "org.freedesktop.DBus.Peer";
+const OWN: &str = "org.example.Bobs";
+
+/// The end of a connection of two that means no good.
+pub struct Hostile {
+    messages: MessageStream,
+    raw: UnixStream,
+}
+
+impl Hostile {
+    /// Greets as the tube's side of the connection.
+    fn serve(stream: UnixStream) -> Self {
+        let raw = stream.try_clone().expect("a second handle");
+        let greeted = Builder::unix_stream(stream)
+            .server(Guid::generate())
+            .p2p()
+            .build_message_stream();
+        Hostile {
+            messages: block_on(greeted).expect("a greeting"),
+            raw,
+        }
+    }
+
+    /// Says something well formed.
+    fn say(&self, message: &Message) {
+        block_on(zbus::Connection::from(&self.messages).send(message)).expect("sent");
+    }
+
+    /// Says any bytes.
+    fn say_bytes(&self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match (&self.raw).write(rest) {
+                Ok(wrote) => rest = &rest[wrote..],
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    let ready = async_io::Async::new(self.raw.try_clone().expect("a handle"));
+                    block_on(ready.expect("a socket").writable()).expect("writable");
+                }
+                // Hung up on meanwhile.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// The next message; `None` at the end.
+    fn hear(&mut self) -> Option<Message> {
+        soon(self.messages.next()).and_then(|message| message.ok())
+    }
+
+    /// The next answer to this.
+    fn answer(&mut self, to: &Message) -> Message {
+        loop {
+            let message = self.hear().expect("an answer");
+            if message.header().reply_serial() == Some(to.primary_header().serial_num()) {
+                return message;
+            }
+        }
+    }
+
+    /// That the other side still does what it is for.
+    fn ping(&mut self) {
+        let call = call(NAME, PATH, PEER, "Ping");
+        self.say(&call);
+        let answer = self.answer(&call);
+        assert_eq!(answer.message_type(), Type::MethodReturn, "{answer:?}");
+    }
+}
+
+fn call(destination: &str, path: &str, interface: &str, member: &str) -> Message {
+    Message::method_call(path, member)
+        .interface(interface)
+        .destination(destination)
+        .build(&())
+        .expect("a call")
+}
+
+fn presence(there: bool) -> Message {
+    let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
+    Message::signal(
+        "/org/freedesktop/DBus",
+        "org.freedesktop.DBus",
+        "NameOwnerChanged",
+    )
+    .build(&(NAME, old, new))
+    .expect("a signal")
+}
+
+/// An answer to a call that may never have been made.
+fn answer_to(serial: u32) -> Message {
+    Message::method_return(&call(NAME, PATH, PEER, "Ping").header())
+        .reply_serial(NonZeroU32::new(serial))
+        .sender(":1.1")
+        .build(&"a lie")
+        .expect("an answer")
+}
+
+fn signal(sender: &str) -> Message {
+    Message::signal(PATH, PLAYER, "Seeked")
+        .sender(sender)
+        .build(&7i64)
+        .expect("a signal")
+}
+
+/// How a message begins that has so long a body.
+fn head(body: u32, fields: u32) -> Vec<u8> {
+    let mut head = vec![b'l', 1, 0, 1];
+    for number in [body, 5, fields] {
+        head.extend(number.to_le_bytes());
+    }
+    head
+}
+
+/// What is no message, or none that anybody takes.
+fn corrupt() -> Vec<Vec<u8>> {
+    let good = call(NAME, PATH, PEER, "Ping").data().bytes().to_vec();
+    let damaged = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let most = u32::try_from(MOST_BYTES).expect("a bound");
+    vec![
+        vec![0; 64],
+        vec![0xff; 64],
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        damaged(0, b'x'),
+        // Another version of the protocol, no number, no type, a text longer than the message.
+        damaged(3, 2),
+        damaged(8, 0),
+        damaged(20, 0xff),
+        // Larger than anybody may send, in each of its parts and by overflow.
+        head(most, 0),
+        head(0, most),
+        head(u32::MAX, u32::MAX),
+    ]
+}
+
+/// Joins as the client of a connection of two, as at a tube's socket.
+fn joined(
+    ground: &Ground,
+    here: UnixStream,
+) -> impl Future<Output = Result<MessageStream>> + Send + 'static {
+    let (spawner, clock) = (ground.spawner.clone(), ground.clock.clone());
+    async move { join(here, &spawner, &clock).await }
+}
+
+/// What it gives, before patience ends.
+fn soon<T>(future: impl Future<Output = T>) -> T {
+    let clock = SystemClock::new();
+    block_on(within(&*clock, PATIENCE, future)).expect("it takes too long")
+}
+
+fn ends_well(task: Task<Result<()>>) {
+    let ended = soon(task);
+    assert!(matches!(ended, Ok(Ok(()))), "{ended:?}");
+}
+
+/// Sharing, to a contact that means no good.
+struct Sharing {
+    bus: support::Bus,
+    player: zbus::Connection,
+    contact: Hostile,
+    shared: Task<Result<()>>,
+    _ground: Ground,
+}
+
+impl Sharing {
+    fn start() -> Self {
+        let ground = Ground::new();
+        let bus = ground.bus("offering");
+        let (player, _) = player(&bus);
+        let (here, there) = UnixStream::pair().expect("a pair of sockets");
+        let shared = ground.share(&bus, here, Filter::of(NAME).expect("a name"));
+        Sharing {
+            bus,
+            player,
+            contact: Hostile::serve(there),
+            shared,
+            _ground: ground,
+        }
+    }
+}
+
+/// A small bus, of a contact that means no good.
+struct Served {
+    address: String,
+    contact: Hostile,
+    served: Task<Result<()>>,
+    _stopper: Stopper,
+    _ground: Ground,
+}
+
+impl Served {
+    fn start() -> Self {
+        let ground = Ground::new();
+        let (here, there) = UnixStream::pair().expect("a pair of sockets");
+        let (socket, stopper, served) = ground.serve(joined(&ground, here));
+        let contact = Hostile::serve(there);
+        contact.say(&presence(true));
+        Served {
+            address: format!("unix:path={}", socket.display()),
+            contact,
+            served,
+            _stopper: stopper,
+            _ground: ground,
+        }
+    }
+
+    /// A client of the library's, and all that it hears.
+    fn client(&self) -> (zbus::Connection, MessageStream) {
+        let built = Builder::address(self.address.as_str())
+            .method_timeout(PATIENCE)
+            .build();
+        let client = soon(built).expect("a client");
+        let heard = MessageStream::from(&client);
+        (client, heard)
+    }
+}
+
+#[test]
+fn what_is_no_message_ends_the_sharing_and_nothing_else() {
+    for bytes in corrupt() {
+        // Shown when it fails.
+        println!("{:?}", &bytes[..16]);
+        let sharing = Sharing::start();
+        sharing.contact.say_bytes(&bytes);
+        ends_well(sharing.shared);
+        sharing
+            .bus
+            .call(NAME, PATH, PEER, "Ping", &())
+            .expect("the service goes on");
+    }
+}
+
+#[test]
+fn a_message_that_never_ends_holds_up_nothing_but_its_own_way() {
+    let mut sharing = Sharing::start();
+    sharing.contact.ping();
+    // As much as may come, and all but the last of it.
+    let body = MOST_BYTES - 1024;
+    let mut bytes = head(u32::try_from(body).expect("a bound"), 0);
+    bytes.resize(body, 0);
+    sharing.contact.say_bytes(&bytes);
+    let signal = Message::signal(PATH, PLAYER, "Seeked").build(&7i64);
+    soon(sharing.player.send(&signal.expect("a signal"))).expect("sent");
+    let heard = |contact: &mut Hostile| loop {
+        let message = contact.hear().expect("a signal");
+        if message
+            .header()
+            .member()
+            .is_some_and(|name| *name == "Seeked")
+        {
+            return message;
+        }
+    };
+    assert_eq!(heard(&mut sharing.contact).header().sender(), None);
+    drop(sharing.contact);
+    ends_well(sharing.shared);
+}
+
+#[test]
+fn lies_to_who_shares_are_not_heard() {
+    let mut sharing = Sharing::start();
+    for serial in 1..100 {
+        sharing.contact.say(&answer_to(serial));
+        sharing.contact.say(&signal(":1.1"));
+        sharing.contact.say(&presence(serial % 2 == 0));
+    }
+    // A sender of its own choice does not reach the service, and the bus itself cannot be called.
+    for (name, member) in [
+        ("org.freedesktop.DBus", "ListNames"),
+        (":1.0", "Ping"),
+        ("org.example.Other", "Ping"),
+    ] {
+        let call = call(name, "/org/freedesktop/DBus", PEER, member);
+        sharing.contact.say(&call);
+        let answer = sharing.contact.answer(&call);
+        let header = answer.header();
+        let error = header.error_name().expect("an error").as_str();
+        assert_eq!(error, "org.freedesktop.DBus.Error.AccessDenied");
+    }
+    let local = "/org/freedesktop/DBus/Local";
+    for call in [
+        call(NAME, local, PEER, "Ping"),
+        call(NAME, PATH, "org.freedesktop.DBus.Local", "Disconnected"),
+    ] {
+        sharing.contact.say(&call);
+        assert_eq!(sharing.contact.answer(&call).message_type(), Type::Error);
+    }
+    sharing.contact.ping();
+    drop(sharing.contact);
+    ends_well(sharing.shared);
+}
+
+#[test]
+fn a_flood_is_taken_at_a_pace() {
+    let sharing = Sharing::start();
+    let clock = SystemClock::new();
+    let mut contact = sharing.contact;
+    contact.ping();
+    let begun = clock.now();
+    let flood = call("org.example.Other", PATH, PEER, "Ping");
+    // Half a second's more than may come at once.
+    let many = MESSAGES_PER_SECOND + MESSAGES_PER_SECOND / 2;
+    let wire = zbus::Connection::from(&contact.messages);
+    let sending = std::thread::spawn(move || {
+        for _ in 0..many {
+            block_on(wire.send(&flood)).expect("sent");
+        }
+    });
+    for _ in 0..many {
+        loop {
+            let message = contact.hear().expect("an answer");
+            if message.message_type() == Type::Error {
+                break;
+            }
+        }
+    }
+    // The ping may have begun the second; so a little less.
+    let took = clock.now().saturating_sub(begun);
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+    sending.join().expect("sent");
+    drop(contact);
+    ends_well(sharing.shared);
+}
+
+#[test]
+fn what_is_no_message_ends_the_small_bus_and_its_clients_hear_it() {
+    for bytes in corrupt() {
+        // Shown when it fails.
+        println!("{:?}", &bytes[..16]);
+        let served = Served::start();
+        let (client, mut heard) = served.client();
+        served.contact.say_bytes(&bytes);
+        ends_well(served.served);
+        soon(async { while let Some(Ok(_)) = heard.next().await {} });
+        drop(client);
+    }
+}
+
+#[test]
+fn lies_to_clients_of_the_small_bus_are_not_told() {
+    let served = Served::start();
+    let (client, mut heard) = served.client();
+    let daemon = "org.freedesktop.DBus";
+    let add = client.call_method(
+        Some(daemon),
+        "/org/freedesktop/DBus",
+        Some(daemon),
+        "AddMatch",
+        &"type='signal'",
+    );
+    soon(add).expect("a rule");
+    for lie in [
+        answer_to(1),
+        answer_to(77),
+        call(NAME, PATH, PEER, "Ping"),
+        Message::signal("/org/freedesktop/DBus", daemon, "NameOwnerChanged")
+            .sender(daemon)
+            .build(&(":2.1", ":2.1", ""))
+            .expect("a signal"),
+        Message::signal("/org/freedesktop/DBus", daemon, "NameLost")
+            .sender(daemon)
+            .destination(":2.1")
+            .build(&":2.1")
+            .expect("a signal"),
+        Message::signal(
+            "/org/freedesktop/DBus/Local",
+            "org.freedesktop.DBus.Local",
+            "Disconnected",
+        )
+        .build(&())
+        .expect("a signal"),
+        signal(daemon),
+    ] {
+        served.contact.say(&lie);
+    }
+    // Of all that, the last is a signal of the service, and it comes from the service.
+    let told = soon(async {
+        loop {
+            let message = heard.next().await.expect("more").expect("a message");
+            let header = message.header();
+            let from_bus = header.sender().is_some_and(|sender| *sender == daemon);
+            // Greeting, answer, and that the service is there.
+            let own = header.member().is_none_or(|name| {
+                *name == "NameAcquired"
+                    || *name == "NameOwnerChanged"
+                        && message
+                            .body()
+                            .deserialize::<(&str, &str, &str)>()
+                            .is_ok_and(|(_, old, new)| old.is_empty() && new == PRESENT)
+            });
+            if !(from_bus && own) {
+                return message.clone();
+            }
+        }
+    });
+    let header = told.header();
+    assert_eq!(header.member().expect("a signal").as_str(), "Seeked");
+    assert_eq!(header.sender().expect("a sender").as_str(), PRESENT);
+    // A call that is answered twice is answered once.
+    let mut contact = served.contact;
+    let answering = std::thread::spawn(move || {
+        while let Some(call) = contact.hear() {
+            if call.header().member().is_some_and(|name| *name == "Count") {
+                let first = Message::method_return(&call.header());
+                contact.say(&first.build(&1u32).expect("an answer"));
+                let second = Message::method_return(&call.header());
+                contact.say(&second.build(&2u32).expect("an answer"));
+                return contact;
+            }
+        }
+        panic!("no call");
+    });
+    let answer = soon(client.call_method(Some(NAME), PATH, Some(PLAYER), "Count", &()));
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.body().deserialize::<u32>().expect("a number"), 1);
+    let contact = answering.join().expect("answered");
+    contact.say(&signal(":1.1"));
+    let next = soon(async {
+        loop {
+            let message = heard.next().await.expect("more").expect("a message");
+            if message.message_type() == Type::Signal {
+                return message;
+            }
+            let answers = message.body().deserialize::<u32>();
+            assert_ne!(answers.ok(), Some(2), "{message:?}");
+        }
+    });
+    assert_eq!(next.header().member().expect("a signal").as_str(), "Seeked");
+}
+
+#[test]
+fn what_is_no_message_frees_the_name() {
+    for bytes in corrupt() {
+        // Shown when it fails.
+        println!("{:?}", &bytes[..16]);
+        let ground = Ground::new();
+        let bus = ground.bus("accepting");
+        let (here, there) = UnixStream::pair().expect("a pair of sockets");
+        let (owned, told) = ground.own(&bus, joined(&ground, here), OWN);
+        let contact = Hostile::serve(there);
+        contact.say(&presence(true));
+        assert_eq!(soon(told.recv()), Ok(Standing::Here));
+        contact.say_bytes(&bytes);
+        ends_well(owned);
+        soon(bus.connection().request_name(OWN)).expect("the name is free");
+    }
+}
+
+#[test]
+fn a_name_that_flickers_is_the_service_s_or_nobody_s() {
+    let ground = Ground::new();
+    let bus = ground.bus("accepting");
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    let (owned, told) = ground.own(&bus, joined(&ground, here), OWN);
+    let mut contact = Hostile::serve(there);
+    let listening = std::thread::spawn(move || {
+        let told = std::iter::from_fn(|| block_on(told.recv()).ok());
+        told.last()
+    });
+    for _ in 0..200 {
+        contact.say(&presence(true));
+        contact.say(&answer_to(3));
+        contact.say(&signal(":1.0"));
+        contact.say(&presence(false));
+    }
+    contact.say(&presence(true));
+    // When this is refused, all of that has been heard.
+    let refused = call(OWN, PATH, PEER, "Ping");
+    contact.say(&refused);
+    assert_eq!(contact.answer(&refused).message_type(), Type::Error);
+    let daemon = "org.freedesktop.DBus";
+    let is_there = |_| {
+        let answer = bus.call(
+            daemon,
+            "/org/freedesktop/DBus",
+            daemon,
+            "NameHasOwner",
+            &OWN,
+        );
+        answer
+            .expect("an answer")
+            .body()
+            .deserialize()
+            .expect("yes or no")
+    };
+    assert!((0..10_000).any(is_there), "the name is nobody's at the end");
+    let wire = bus.connection().clone();
+    let called = std::thread::spawn(move || {
+        block_on(wire.call_method(Some(OWN), PATH, Some(PLAYER), "Play", &()))
+    });
+    let call = contact.hear().expect("a call");
+    let answer = Message::method_return(&call.header());
+    contact.say(&answer.build(&()).expect("an answer"));
+    called.join().expect("called").expect("an answer");
+    drop(contact);
+    ends_well(owned);
+    assert_eq!(listening.join().expect("told"), Some(Standing::Away));
+}
