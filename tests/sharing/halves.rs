@@ -53,6 +53,11 @@ impl Player {
         std::future::pending::<()>().await;
     }
 
+    /// More than goes through, or less.
+    fn cover(&self, bytes: u32) -> String {
+        "x".repeat(bytes as usize)
+    }
+
     fn open_uri(&self, uri: &str) {
         self.played.lock().unwrap().push(uri.to_owned());
     }

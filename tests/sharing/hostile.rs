@@ -131,9 +131,9 @@ fn head(body: u32, fields: u32) -> Vec<u8> {
 /// What is no message, or none that anybody takes.
 fn corrupt() -> Vec<Vec<u8>> {
     let good = call(NAME, PATH, PEER, "Ping").data().bytes().to_vec();
-    let damaged = |at: usize, byte: u8| {
+    let damaged = |at: usize, with: &[u8]| {
         let mut bytes = good.clone();
-        bytes[at] = byte;
+        bytes[at..at + with.len()].copy_from_slice(with);
         bytes
     };
     let most = u32::try_from(MOST_BYTES).expect("a bound");
@@ -141,11 +141,11 @@ fn corrupt() -> Vec<Vec<u8>> {
         vec![0; 64],
         vec![0xff; 64],
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
-        damaged(0, b'x'),
-        // Another version of the protocol, no number, no type, a text longer than the message.
-        damaged(3, 2),
-        damaged(8, 0),
-        damaged(20, 0xff),
+        damaged(0, b"x"),
+        // Another version of the protocol, no number, a text longer than the message.
+        damaged(3, &[2]),
+        damaged(8, &[0; 4]),
+        damaged(20, &[0xff; 4]),
         // Larger than anybody may send, in each of its parts and by overflow.
         head(most, 0),
         head(0, most),
@@ -163,7 +163,7 @@ fn joined(
 }
 
 /// What it gives, before patience ends.
-fn soon<T>(future: impl Future<Output = T>) -> T {
+pub fn soon<T>(future: impl Future<Output = T>) -> T {
     let clock = SystemClock::new();
     block_on(within(&*clock, PATIENCE, future)).expect("it takes too long")
 }

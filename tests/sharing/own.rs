@@ -1,7 +1,10 @@
 //! A contact's service on the session bus over here, under a name of our choice, used with the tools
 //! that people have.
 
-use pneuma::client::{Kind, sharing::Standing};
+use pneuma::client::{
+    Kind,
+    sharing::{MOST_BYTES, Standing},
+};
 use smol::future::block_on;
 use support::PATIENCE;
 use zbus::Message;
@@ -169,4 +172,23 @@ fn when_either_side_ends_the_name_is_free() {
     assert_eq!(served.expect_err("no bus").kind, Kind::NoBus);
     let shared = block_on(halves.shared.take().expect("shared"));
     assert!(matches!(shared, Ok(Ok(()))), "{shared:?}");
+}
+
+#[test]
+fn what_is_too_long_is_an_error_and_ends_nothing() {
+    let (other, halves) = start();
+    let most = u32::try_from(MOST_BYTES).expect("a bound");
+    let cover = |bytes: u32| other.call(OWN, PATH, PLAYER, "Cover", &bytes);
+    let error = cover(most).expect_err("too long an answer");
+    assert_eq!(error.short(), "Failed");
+    let uri = "x".repeat(MOST_BYTES);
+    let error = other.call(OWN, PATH, PLAYER, "OpenUri", &uri);
+    assert_eq!(error.expect_err("too long a call").short(), "InvalidArgs");
+    let signal = Message::signal(PATH, PLAYER, "Said").build(&uri);
+    block_on(halves.player.send(&signal.expect("a signal"))).expect("sent");
+    let answer = cover(most - 1024).expect("an answer");
+    let body = answer.body();
+    let text: &str = body.deserialize().expect("a text");
+    assert_eq!(text.len(), MOST_BYTES - 1024);
+    assert!(halves.played.lock().unwrap().is_empty());
 }

@@ -14,6 +14,7 @@ use zbus::{
     message::{Flags, PrimaryHeader, Type},
 };
 
+use super::wire::MOST_BYTES;
 use crate::bounded_socket::{VERSION, VERSION_AT};
 
 /// Bytes before the header's fields.
@@ -81,8 +82,8 @@ pub fn parse(bytes: Vec<u8>) -> zbus::Result<Message> {
 ///
 /// # Errors
 /// When a header field stands there twice or is none that the specification knows, when the message
-/// carries descriptors, is of another version of the protocol or one that nobody may send, or when a
-/// name in the envelope is none.
+/// carries descriptors, is of another version of the protocol, one that nobody may send or longer than
+/// [`MOST_BYTES`], or when a name in the envelope is none.
 pub fn rewrap(message: &Message, envelope: &Envelope<'_>) -> zbus::Result<Message> {
     let header = message.header();
     let is_local = header.path().is_some_and(|path| *path == LOCAL_PATH)
@@ -147,7 +148,13 @@ pub fn rewrap(message: &Message, envelope: &Envelope<'_>) -> zbus::Result<Messag
     let length = u32::try_from(new.len() - HEAD).map_err(|_| zbus::Error::ExcessData)?;
     new[FIELDS_LENGTH..HEAD].copy_from_slice(&in_order(length, big));
     pad(&mut new);
-    new.extend_from_slice(message.body().data().bytes());
+    let body = message.body();
+    let body = body.data().bytes();
+    // Whoever gets it would hang up.
+    if new.len() + body.len() > MOST_BYTES {
+        return Err(zbus::Error::ExcessData);
+    }
+    new.extend_from_slice(body);
     parse(new)
 }
 

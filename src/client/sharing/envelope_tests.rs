@@ -84,6 +84,19 @@ fn what_a_library_tells_its_own_program_nobody_sends() {
 }
 
 #[test]
+fn a_message_is_as_long_as_one_may_be() {
+    let of = |length: usize| {
+        let call = Message::method_call("/", "Do").build(&"x".repeat(length));
+        rewrap(&call.unwrap(), &envelope())
+    };
+    let fits = of(MOST_BYTES - 256).unwrap();
+    assert!(fits.data().len() <= MOST_BYTES);
+    // The body alone would fit.
+    assert!(of(MOST_BYTES - 16).is_err());
+    assert!(of(MOST_BYTES).is_err());
+}
+
+#[test]
 fn a_field_that_stands_there_twice_is_refused() {
     let call = Message::method_call("/", "Do")
         .interface("org.example.Good")

@@ -124,3 +124,55 @@ async fn greet(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use actors::testing::VirtualClock;
+    use futures_lite::future::{block_on, or, yield_now};
+    use smol::Executor;
+
+    use super::*;
+    use crate::bounded_socket::MAX_GREETING;
+
+    /// How joining ends when the other end says this and nothing more, and this much time passes.
+    fn joining(says: &[u8], passes: std::time::Duration) -> Kind {
+        let executor = Arc::new(Executor::new());
+        let spawner = Spawner::new(executor.clone());
+        let clock = VirtualClock::new();
+        let (here, mut there) = UnixStream::pair().unwrap();
+        there.write_all(says).unwrap();
+        let its_clock: Arc<dyn Clock> = clock.clone();
+        let joined = async {
+            join(here, &spawner, &its_clock)
+                .await
+                .err()
+                .map(|error| error.kind)
+        };
+        let passing = async {
+            while clock.sleepers() == 0 {
+                yield_now().await;
+            }
+            clock.advance(passes);
+            std::future::pending().await
+        };
+        let ended = block_on(executor.run(or(joined, passing)));
+        ended.expect("nobody spoke D-Bus")
+    }
+
+    #[test]
+    fn a_greeting_has_its_time() {
+        assert_eq!(joining(b"", GREETING), Kind::TimedOut);
+        assert_eq!(joining(b"OK 0123", GREETING), Kind::TimedOut);
+    }
+
+    #[test]
+    fn a_greeting_has_its_length() {
+        let nothing = std::time::Duration::ZERO;
+        let endless = vec![b'A'; MAX_GREETING + 1];
+        assert_eq!(joining(&endless, nothing), Kind::ConnectionFailed);
+        let other = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+        assert_eq!(joining(other, nothing), Kind::ConnectionFailed);
+    }
+}

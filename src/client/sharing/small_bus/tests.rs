@@ -1,6 +1,7 @@
 //! The small bus between clients and a contact that are played by the test.
 
 use proptest::prelude::*;
+use zbus::message::Flags;
 
 use super::*;
 use crate::client::sharing::PATIENCE;
@@ -235,6 +236,27 @@ fn clients_and_calls_are_bounded_and_end() {
     let (to, late) = to_client(bus.expire(PATIENCE));
     assert_eq!((to, error_of(&late).as_str()), (ids[1], "NoReply"));
     assert!(bus.enter().is_some());
+}
+
+#[test]
+fn the_calls_of_all_clients_are_bounded_together() {
+    let mut bus = small_bus();
+    for _ in 0..MAX_CALLS / MAX_CLIENT_CALLS {
+        let id = greeted(&mut bus);
+        for _ in 0..MAX_CLIENT_CALLS {
+            to_contact(bus.from_client(id, &service_call(NAME), Time::ZERO));
+        }
+    }
+    let id = greeted(&mut bus);
+    let (_, answer) = to_client(bus.from_client(id, &service_call(NAME), Time::ZERO));
+    assert_eq!(error_of(&answer), "LimitsExceeded");
+    // What wants no answer waits for none.
+    let silent = Message::method_call("/", "Do")
+        .destination(NAME)
+        .with_flags(Flags::NO_REPLY_EXPECTED)
+        .build(&())
+        .unwrap();
+    to_contact(bus.from_client(id, &silent, Time::ZERO));
 }
 
 proptest! {
