@@ -22,6 +22,12 @@ fn start() -> (support::Bus, Halves) {
     (other, halves)
 }
 
+/// Waits until nobody has a name: what is told of it comes before the bus has done it.
+fn wait_for_nobody(bus: &support::Bus) {
+    let is_free = |_| !names(bus).iter().any(|name| name == OWN);
+    assert!((0..10_000).any(is_free), "somebody has the name");
+}
+
 /// Everybody's names on a bus.
 fn names(bus: &support::Bus) -> Vec<String> {
     let answer = bus
@@ -115,6 +121,7 @@ fn whoever_took_the_name_while_the_service_was_away_is_waited_for() {
     let (other, halves) = start();
     block_on(halves.player.release_name(NAME)).expect("released");
     assert_eq!(halves.told(), Standing::Away);
+    wait_for_nobody(&other);
     block_on(other.connection().request_name(OWN)).expect("the name");
     block_on(halves.player.request_name(NAME)).expect("the name again");
     assert_eq!(halves.told(), Standing::Waiting);
@@ -147,16 +154,17 @@ fn a_player_that_dies_in_a_call_is_an_answer_and_a_name_less() {
     let said = caller.output();
     assert!(said.contains("disconnected from message bus"), "{said}");
     assert_eq!(halves.told(), Standing::Away);
-    assert!(!names(&other).iter().any(|name| name == OWN));
+    wait_for_nobody(&other);
 }
 
 #[test]
 fn when_either_side_ends_the_name_is_free() {
     let (other, mut halves) = start();
     block_on(halves.shared.take().expect("shared").cancel());
-    assert_eq!(halves.told(), Standing::Away);
     let served = block_on(halves.served.take().expect("served"));
     assert!(matches!(served, Ok(Ok(()))), "{served:?}");
+    assert_eq!(halves.told(), Standing::Away);
+    // By then.
     block_on(other.connection().request_name(OWN)).expect("the name");
 
     let (other, mut halves) = start();

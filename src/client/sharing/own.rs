@@ -14,7 +14,8 @@ use crate::client::{
 };
 
 /// Gives the contact's service `shared`, which is at the other end of `contact`, the name `name` on a bus,
-/// while it is there; `told` hears each time that this changes. `bus` is a connection for this alone: it
+/// while it is there; `told` hears each time that this changes (that it is away, a moment before the name
+/// is free). `bus` is a connection for this alone: it
 /// has no other name, and nothing is called on it.
 ///
 /// Ends well when the contact's end does, with the name given back. Dropped before, the name is the bus
@@ -43,14 +44,13 @@ pub async fn own(
         told,
     };
     carry(bus, contact, &mut telling).await?;
-    for out in telling.owning.end() {
-        if let Out::Bus(release) = out
-            && let Err(error) = bus.connection().send(&release).await
-        {
-            tracing::debug!(%error, "a name is not given back: the bus is gone");
-        }
+    // Whether it was ours does not matter: the bus gives back what is.
+    if let Err(error) = bus.call_daemon::<_, u32>("ReleaseName", &name).await {
+        tracing::debug!(%error, "a name is not given back");
     }
-    telling.tell();
+    if telling.last != Standing::Away {
+        (telling.told)(Standing::Away);
+    }
     Ok(())
 }
 

@@ -174,11 +174,6 @@ impl Owning {
             .collect()
     }
 
-    /// Gives the name back.
-    pub fn end(&mut self) -> Vec<Out> {
-        self.found(false)
-    }
-
     fn call(&mut self, message: &Message, header: &Header<'_>, now: Time) -> Vec<Out> {
         let Some(sender) = header.sender() else {
             return vec![];

@@ -114,9 +114,6 @@ fn the_name_comes_and_goes_with_the_service() {
         member(&one(owning.from_contact(&presence(true)))),
         "RequestName"
     );
-    let released = one(owning.end());
-    assert_eq!(member(&released), "ReleaseName");
-    assert!(owning.end().is_empty());
 }
 
 #[test]
