@@ -152,10 +152,11 @@ impl Ground {
         })
     }
 
-    /// Puts what is at the other end of `contact` on a bus under a name.
+    /// Puts the service at the other end of `contact` on a bus under a name.
     pub fn own(
         &self,
         bus: &support::Bus,
+        shared: &'static str,
         contact: impl Future<Output = Result<MessageStream>> + Send + 'static,
         name: &'static str,
     ) -> (Task<Result<()>>, async_channel::Receiver<Standing>) {
@@ -168,14 +169,15 @@ impl Ground {
         let task = self.spawner.spawn("own", async move {
             let bus = Bus::at(&address, inner, clock).await?;
             let told = |standing| tell.try_send(standing).expect("room for what is told");
-            own(&bus, NAME, name, contact.await?, told).await
+            own(&bus, shared, name, contact.await?, told).await
         });
         (task, told)
     }
 
-    /// Serves a small bus for what is at the other end of `contact`: its socket.
+    /// Serves a small bus for the service at the other end of `contact`: its socket.
     pub fn serve(
         &self,
+        shared: &'static str,
         contact: impl Future<Output = Result<MessageStream>> + Send + 'static,
     ) -> (PathBuf, Stopper, Task<Result<()>>) {
         let socket = self.folder.path().join("small");
@@ -184,7 +186,7 @@ impl Ground {
         let (inner, clock) = (self.spawner.clone(), self.clock.clone());
         let task = self.spawner.spawn("serve", async move {
             let contact = contact.await?;
-            serving.run(NAME, contact, &inner, &clock, &stop).await
+            serving.run(shared, contact, &inner, &clock, &stop).await
         });
         (socket, stopper, task)
     }
@@ -232,7 +234,7 @@ impl Halves {
     /// Shares the player as `filter` says, with a small bus.
     pub fn start(filter: impl FnOnce(Filter) -> Filter) -> Self {
         Halves::with(filter, |halves, there| {
-            let (socket, stopper, served) = halves.ground.serve(welcome(there));
+            let (socket, stopper, served) = halves.ground.serve(NAME, welcome(there));
             halves.address = format!("unix:path={}", socket.display());
             halves.served = Some(served);
             halves.stopper = Some(stopper);
@@ -245,7 +247,7 @@ impl Halves {
             ground,
             |filter| filter,
             |halves, there| {
-                let (served, told) = halves.ground.own(other, welcome(there), name);
+                let (served, told) = halves.ground.own(other, NAME, welcome(there), name);
                 halves.address = other.address().to_owned();
                 halves.served = Some(served);
                 halves.standing = Some(told);
@@ -298,12 +300,7 @@ impl Halves {
 
     /// A program on the bus that the tools use.
     pub fn program(&self, program: &str, arguments: &[&str]) -> Process {
-        let mut command = Command::new(program);
-        command
-            .env("DBUS_SESSION_BUS_ADDRESS", &self.address)
-            .env("LC_ALL", "C")
-            .args(arguments);
-        Process::start(program, &mut command)
+        on_bus(&self.address, program, arguments)
     }
 
     /// Runs a program to its end: whether it went well, and what it said.
@@ -328,8 +325,18 @@ impl Halves {
     }
 }
 
+/// A program on a bus.
+pub fn on_bus(address: &str, program: &str, arguments: &[&str]) -> Process {
+    let mut command = Command::new(program);
+    command
+        .env("DBUS_SESSION_BUS_ADDRESS", address)
+        .env("LC_ALL", "C")
+        .args(arguments);
+    Process::start(program, &mut command)
+}
+
 /// What a tube does at its own socket.
-async fn welcome(there: UnixStream) -> Result<MessageStream> {
+pub async fn welcome(there: UnixStream) -> Result<MessageStream> {
     let welcomed = Builder::unix_stream(there)
         .server(Guid::generate())
         .p2p()

@@ -212,7 +212,7 @@ impl Served {
     fn start() -> Self {
         let ground = Ground::new();
         let (here, there) = UnixStream::pair().expect("a pair of sockets");
-        let (socket, stopper, served) = ground.serve(joined(&ground, here));
+        let (socket, stopper, served) = ground.serve(NAME, joined(&ground, here));
         let contact = Hostile::serve(there);
         contact.say(&presence(true));
         Served {
@@ -456,7 +456,7 @@ fn what_is_no_message_frees_the_name() {
         let ground = Ground::new();
         let bus = ground.bus("accepting");
         let (here, there) = UnixStream::pair().expect("a pair of sockets");
-        let (owned, told) = ground.own(&bus, joined(&ground, here), OWN);
+        let (owned, told) = ground.own(&bus, NAME, joined(&ground, here), OWN);
         let contact = Hostile::serve(there);
         contact.say(&presence(true));
         assert_eq!(soon(told.recv()), Ok(Standing::Here));
@@ -471,7 +471,7 @@ fn a_name_that_flickers_is_the_service_s_or_nobody_s() {
     let ground = Ground::new();
     let bus = ground.bus("accepting");
     let (here, there) = UnixStream::pair().expect("a pair of sockets");
-    let (owned, told) = ground.own(&bus, joined(&ground, here), OWN);
+    let (owned, told) = ground.own(&bus, NAME, joined(&ground, here), OWN);
     let mut contact = Hostile::serve(there);
     let listening = std::thread::spawn(move || {
         let told = std::iter::from_fn(|| block_on(told.recv()).ok());

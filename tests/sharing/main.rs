@@ -5,5 +5,6 @@ mod clients;
 mod halves;
 mod hostile;
 mod limits;
+mod mpv;
 mod own;
 mod tools;
