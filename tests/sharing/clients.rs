@@ -68,7 +68,7 @@ impl Raw {
     }
 
     /// Reads on until it is hung up on.
-    fn is_closed(mut self) -> bool {
+    fn closed(mut self) -> bool {
         let patience = Some(support::PATIENCE);
         self.0
             .get_ref()
@@ -138,13 +138,13 @@ fn who_says_what_is_no_message_is_closed_alone() {
     ] {
         let mut bad = Raw::enter(&halves);
         bad.say(&bytes).expect("said");
-        assert!(bad.is_closed(), "{bytes:?}");
+        assert!(bad.closed(), "{bytes:?}");
         soon(ping(&good));
     }
     let mut rude = Raw::connect(&halves);
     let call = of_bus("ListNames");
     rude.say(call.data().bytes()).expect("said");
-    assert!(rude.is_closed(), "Hello comes first");
+    assert!(rude.closed(), "Hello comes first");
     soon(ping(&good));
 }
 

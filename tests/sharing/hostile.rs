@@ -137,7 +137,15 @@ fn corrupt() -> Vec<Vec<u8>> {
         bytes
     };
     let most = u32::try_from(MOST_BYTES).expect("a bound");
+    // A text that does not end where it says.
+    let text = Message::method_call(PATH, "GetAll")
+        .interface("org.freedesktop.DBus.Properties")
+        .destination(NAME)
+        .build(&PLAYER);
+    let mut text = text.expect("a call").data().bytes().to_vec();
+    *text.last_mut().expect("its end") = 4;
     vec![
+        text,
         vec![0; 64],
         vec![0xff; 64],
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),

@@ -32,9 +32,9 @@ pub(super) trait Decides {
     /// What the bus is asked first.
     fn begin(&mut self) -> Result<Vec<Out>>;
     /// What follows from a message of the bus; an error ends it all.
-    fn from_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>>;
+    fn hear_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>>;
     /// What follows from a message of the contact.
-    fn from_contact(&mut self, message: &Message, now: Time) -> Vec<Out>;
+    fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out>;
     /// Answers for calls that waited too long.
     fn expire(&mut self, now: Time) -> Vec<Out>;
 }
@@ -65,14 +65,14 @@ pub(super) async fn carry(
         ends.send(begin).await?;
         while let Some(message) = from_bus.next().await {
             let message = message.map_err(|_| gone())?;
-            let out = decides().from_bus(&message, clock.now())?;
+            let out = decides().hear_bus(&message, clock.now())?;
             ends.send(out).await?;
         }
         Err(gone())
     };
     let calling = async {
         while let Some(message) = from_contact.next().await {
-            let out = decides().from_contact(&message, clock.now());
+            let out = decides().hear_contact(&message, clock.now());
             ends.send(out).await?;
         }
         Ok(())

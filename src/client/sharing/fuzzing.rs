@@ -303,6 +303,10 @@ pub fn sharing(data: &[u8]) {
     let Ok(message) = parse(bytes.to_vec()) else {
         return;
     };
+    // As on the wire: a body that is not what its signature says is seen by nobody.
+    if message.body().validate().is_err() {
+        return;
+    }
     to_offering(&message, how & 1 != 0, how & 2 != 0);
     to_small_bus(&message);
     to_owning(&message);

@@ -75,13 +75,13 @@ impl<T: FnMut(Standing)> Decides for Telling<T> {
         self.owning.begin()
     }
 
-    fn from_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>> {
+    fn hear_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>> {
         let out = self.owning.from_bus(message, now)?;
         self.tell();
         Ok(out)
     }
 
-    fn from_contact(&mut self, message: &Message, _now: Time) -> Vec<Out> {
+    fn hear_contact(&mut self, message: &Message, _now: Time) -> Vec<Out> {
         let out = self.owning.from_contact(message);
         self.tell();
         out

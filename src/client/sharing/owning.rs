@@ -18,6 +18,10 @@
 //! while the service was away is waited for: the name is ours again when they leave. The bus gives it to
 //! nobody while we have it, since we never allow that; if it does all the same, that is an error.
 //!
+//! The contact's signals go to everybody on the bus who listens to signals of anybody, as any program's
+//! do; none passes for the bus's own, or for another service's to whoever looks at the sender. Programs
+//! that call the name are known to the contact by what they say only.
+//!
 //! # Bounds
 //! [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one caller, no longer than
 //! [`PATIENCE`](super::PATIENCE).

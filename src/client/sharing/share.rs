@@ -28,11 +28,11 @@ impl Decides for Offering {
         Offering::begin(self)
     }
 
-    fn from_bus(&mut self, message: &Message, _now: Time) -> Result<Vec<Out>> {
+    fn hear_bus(&mut self, message: &Message, _now: Time) -> Result<Vec<Out>> {
         Offering::from_bus(self, message)
     }
 
-    fn from_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
+    fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
         Offering::from_contact(self, message, now)
     }
 
