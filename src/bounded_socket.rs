@@ -24,9 +24,6 @@ pub(crate) const MAX_GREETING: usize = 16 * 1024;
 
 /// Bytes at a message's beginning that say how long it is.
 const HEAD: usize = 16;
-/// Where among them the protocol's version stands, and the only one there is.
-pub(crate) const VERSION_AT: usize = 3;
-pub(crate) const VERSION: u8 = 1;
 
 /// A connected socket whose other end the kernel says belongs to `uid`.
 pub(crate) struct PeerSocket {
@@ -106,10 +103,7 @@ impl ReadHalf for Reader {
             }
             received.extend_from_slice(&head[..read]);
         }
-        let Some(length) = length(received) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "no message").into());
-        };
-        if length > self.longest {
+        if length(received).is_none_or(|length| length > self.longest) {
             return Err(too_long("message").into());
         }
         self.bytes.receive_message(seq, received, descriptors).await
@@ -121,12 +115,8 @@ impl ReadHalf for Reader {
     }
 }
 
-/// How long the message is that begins with these bytes, as far as they say; `None` when they begin none
-/// of the protocol's version, which the bus library does not look at.
+/// How long the message is that begins with these bytes, as far as they say.
 fn length(head: &[u8]) -> Option<usize> {
-    if head.get(VERSION_AT) != Some(&VERSION) {
-        return None;
-    }
     let number = |at: usize| {
         let bytes = head.get(at..at + 4)?.try_into().ok()?;
         let number = match head.first()? {
@@ -179,9 +169,6 @@ mod tests {
         let most = message(b'l', [255; 4], [255; 4]);
         assert!(length(&most).is_none_or(|length| length > 128 * 1024 * 1024));
         assert_eq!(length(&message(b'x', [0; 4], [0; 4])), None);
-        let mut next = little.clone();
-        next[VERSION_AT] = 2;
-        assert_eq!(length(&next), None);
         assert_eq!(length(&little[..15]), None);
     }
 }

@@ -118,6 +118,11 @@ pub struct Ground {
 
 impl Ground {
     pub fn new() -> Self {
+        Ground::at(SystemClock::new())
+    }
+
+    /// One with another clock.
+    pub fn at(clock: Arc<dyn Clock>) -> Self {
         let executor = Arc::new(Executor::new());
         let (ends, ended) = async_channel::bounded::<()>(1);
         let running = executor.clone();
@@ -126,7 +131,7 @@ impl Ground {
         Ground {
             folder: tempfile::tempdir().expect("a folder"),
             spawner: Spawner::new(executor),
-            clock: SystemClock::new(),
+            clock,
             _ends: ends,
         }
     }

@@ -15,7 +15,6 @@ use zbus::{
 };
 
 use super::wire::MOST_BYTES;
-use crate::bounded_socket::{VERSION, VERSION_AT};
 
 /// Bytes before the header's fields.
 const HEAD: usize = 16;
@@ -82,7 +81,7 @@ pub fn parse(bytes: Vec<u8>) -> zbus::Result<Message> {
 ///
 /// # Errors
 /// When a header field stands there twice or is none that the specification knows, when the message
-/// carries descriptors, is of another version of the protocol, one that nobody may send or longer than
+/// carries descriptors, is one that nobody may send or longer than
 /// [`MOST_BYTES`], or when a name in the envelope is none.
 pub fn rewrap(message: &Message, envelope: &Envelope<'_>) -> zbus::Result<Message> {
     let header = message.header();
@@ -92,9 +91,6 @@ pub fn rewrap(message: &Message, envelope: &Envelope<'_>) -> zbus::Result<Messag
         return Err(zbus::Error::InvalidField);
     }
     let bytes = message.data().bytes();
-    if bytes.get(VERSION_AT) != Some(&VERSION) {
-        return Err(zbus::Error::InvalidField);
-    }
     let big = bytes.first() == Some(&b'B');
     let mut fields = Fields {
         bytes,
