@@ -23,7 +23,8 @@
 //! a service that another program took over is told as gone and there again.
 //!
 //! # Limits
-//! Messages of [`MOST_BYTES`], [`MESSAGES_PER_SECOND`] from the contact in each direction (who sends more
+//! Messages of [`MOST_BYTES`] (a longer call or answer of our own side's is answered with an error, a
+//! longer signal is left out), [`MESSAGES_PER_SECOND`] from the contact in each direction (who sends more
 //! is read later), [`MAX_CALLS`] that wait for an answer and no longer than [`PATIENCE`]; for the small bus
 //! also [`MAX_CLIENTS`]; [`MAX_CLIENT_CALLS`] of one program. No descriptors go through. A match rule on the arguments of a
 //! message does not match one whose body is larger than 256 KiB, and `argNpath` matches object paths that

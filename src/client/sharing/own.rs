@@ -15,8 +15,7 @@ use crate::client::{
 
 /// Gives the contact's service `shared`, which is at the other end of `contact`, the name `name` on a bus,
 /// while it is there; `told` hears each time that this changes (that it is away, a moment before the name
-/// is free). `bus` is a connection for this alone: it
-/// has no other name, and nothing is called on it.
+/// is free). `bus` is a connection for this alone: it has no other name, and nothing is called on it.
 ///
 /// Ends well when the contact's end does, with the name given back. Dropped before, the name is the bus
 /// connection's until that is closed.
