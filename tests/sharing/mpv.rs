@@ -62,6 +62,10 @@ impl Playing {
             "mpv with mpv-mpris: {}",
             mpv.output()
         );
+        // And what it plays a little later still.
+        let title = ["--follow", "metadata", "xesam:title"];
+        on_bus(bus.address(), "playerctl", &title)
+            .wait_for_line(PATIENCE, |line| line.contains("Silence.wav").then_some(()));
         Playing { mpv, bus, ground }
     }
 
