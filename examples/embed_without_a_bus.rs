@@ -14,7 +14,7 @@ use actors::{
 };
 use pneuma::{
     Service,
-    client::{Account, Bus, Connection, Contact, Event, from_ip},
+    client::{Account, Bus, Connection, Contact, Event, TubeKind, from_ip},
 };
 use smol::{
     Executor,
@@ -106,7 +106,10 @@ async fn run(folder: &Path, executor: &Arc<Executor<'static>>) -> Outcome<()> {
 
     let mut events = bob.connection.events().await?;
     let handle = alice.sees("bob").await?.handle;
-    let offered = alice.connection.create_tube(handle, "http").await?;
+    let offered = alice
+        .connection
+        .create_tube(handle, TubeKind::Stream, "http")
+        .await?;
     offered.offer(&address).await?;
     let tube = loop {
         if let Event::NewTubes(mut tubes) = events.next().await?

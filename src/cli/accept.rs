@@ -14,7 +14,7 @@ use super::{
     text::safe,
 };
 use crate::client::{
-    Bridge, Connection, Contact, Events, Expected, Kind, Tube, TubeState, from_ip,
+    Bridge, Connection, Contact, Events, Expected, Kind, Tube, TubeKind, TubeState, from_ip,
 };
 
 /// How the bytes get to the user.
@@ -51,9 +51,10 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
     };
     // A part of a name selects nobody before there are contacts; it selects known ones only, who are there
     // as soon as the account is online.
-    let expected = contact
-        .contains('@')
-        .then_some(Expected::Tube(contact, service));
+    let expected =
+        contact
+            .contains('@')
+            .then_some(Expected::Tube(contact, TubeKind::Stream, service));
     app.with_connection_expecting(expected, async |connection| {
         if app.global.detach && connection.account().is_some() {
             return Err(Failure::usage(
@@ -70,7 +71,8 @@ pub async fn run(app: &App, contact: &str, service: &str, way: Way) -> Outcome {
             .await?;
         let id = safe(&contact.id);
         let mut events = connection.events().await?;
-        let tube = offered(app, connection, &mut events, &contact.id, &id, service).await?;
+        let wanted = (TubeKind::Stream, service);
+        let tube = offered(app, connection, &mut events, &contact.id, wanted).await?;
         if app.global.detach {
             let address = match listen {
                 Some(address) => address,
@@ -170,16 +172,19 @@ async fn keep(
 }
 
 /// The tube that the contact offers for this service, claimed; waits for it.
-async fn offered(
+///
+/// # Errors
+/// Code 5 when there is none in time, and what the service answers.
+pub async fn offered(
     app: &App,
     connection: &Connection,
     events: &mut Events,
     contact: &str,
-    id: &str,
-    service: &str,
+    (kind, service): (TubeKind, &str),
 ) -> Outcome<Tube> {
     let deadline = app.deadline();
-    let mut offers = connection.offers(contact, service).await?;
+    let id = safe(contact);
+    let mut offers = connection.offers(contact, kind, service).await?;
     let mut said = false;
     loop {
         let tube = match offers.ready() {

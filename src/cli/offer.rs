@@ -10,7 +10,7 @@ use super::{
     failure::{Code, Failure, Outcome},
     text::safe,
 };
-use crate::client::{Connection, Contact, Event, Events, Kind, Tube, TubeState};
+use crate::client::{Connection, Contact, Event, Events, Kind, Tube, TubeKind, TubeState};
 
 /// What to offer, and to whom.
 #[derive(Clone, Copy, Debug)]
@@ -75,10 +75,12 @@ async fn once(
     let tube = if app.global.detach {
         connection
             .directly()
-            .create_tube(contact.handle, wish.service)
+            .create_tube(contact.handle, TubeKind::Stream, wish.service)
             .await?
     } else {
-        connection.create_tube(contact.handle, wish.service).await?
+        connection
+            .create_tube(contact.handle, TubeKind::Stream, wish.service)
+            .await?
     };
     let offered = app
         .interruptible(async {

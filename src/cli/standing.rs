@@ -18,7 +18,7 @@ use super::{
     failure::{Failure, Outcome},
     text::safe,
 };
-use crate::client::{Connection, Decision, Event, Events, Kind, Tube};
+use crate::client::{Connection, Decision, Event, Events, Kind, Tube, TubeKind};
 
 /// The tubes we have taken, by path, and whose they are.
 type Taken = BTreeMap<String, Tube>;
@@ -86,7 +86,8 @@ async fn follow(
 /// Accepts a tube if it is one to be accepted by us; whether it was.
 async fn accept(app: &App, connection: &Connection, tube: &Tube) -> Outcome<bool> {
     let description = tube.description();
-    if description.requested {
+    // What to do with D-Bus, nobody has said.
+    if description.requested || description.kind != TubeKind::Stream {
         return Ok(false);
     }
     match attempt(app, connection, tube).await {

@@ -15,7 +15,7 @@ use super::{
     offers::Offers,
     policy::{Rule, Terms},
     transfer::{self, Deliveries, Offer, Transfer, TransferDescription, transfer_from_properties},
-    tube::{Tube, TubeDescription, tube_from_properties},
+    tube::{Tube, TubeDescription, TubeKind, tube_from_properties},
 };
 use crate::names;
 
@@ -403,7 +403,7 @@ impl Connection {
         self.remote.call(names::POLICY, "RemoveRule", &place).await
     }
 
-    /// All stream tubes there are.
+    /// All tubes there are.
     ///
     /// # Errors
     /// What the service answers.
@@ -469,19 +469,19 @@ impl Connection {
         )
     }
 
-    /// Requests a stream tube to a contact; nothing is offered yet.
+    /// Requests a tube to a contact; nothing is offered yet.
     ///
     /// # Errors
     /// [`Kind::NotCapable`], [`Kind::Offline`] and what else the service answers.
-    pub async fn create_tube(&self, contact: u32, service: &str) -> Result<Tube> {
+    pub async fn create_tube(&self, contact: u32, kind: TubeKind, service: &str) -> Result<Tube> {
         if let Some(account) = &self.account {
             let contact = self.id_of(contact).await?;
-            return managed::create_tube(account, contact, service).await;
+            return managed::create_tube(account, contact, kind, service).await;
         }
         let request: HashMap<String, Variant<'_>> = HashMap::from([
             (
                 format!("{}.ChannelType", names::CHANNEL),
-                Variant::from(names::STREAM_TUBE),
+                Variant::from(kind.channel_type()),
             ),
             (
                 format!("{}.TargetHandleType", names::CHANNEL),
@@ -491,10 +491,7 @@ impl Connection {
                 format!("{}.TargetHandle", names::CHANNEL),
                 Variant::from(contact),
             ),
-            (
-                format!("{}.Service", names::STREAM_TUBE),
-                Variant::from(service),
-            ),
+            (kind.service_property(), Variant::from(service)),
         ]);
         let (path, properties): (OwnedObjectPath, HashMap<String, OwnedVariant>) = self
             .remote
@@ -503,7 +500,7 @@ impl Connection {
         let description = tube_from_properties(path, &properties).ok_or_else(|| {
             Error::new(
                 Kind::BadAnswer,
-                "the service made something else than a stream tube",
+                "the service made something else than a tube",
             )
         })?;
         Ok(self.tube(description))
@@ -570,8 +567,8 @@ impl Connection {
     ///
     /// # Errors
     /// What the service and the bus answer.
-    pub async fn offers(&self, contact: &str, service: &str) -> Result<Offers> {
-        Offers::of(self, contact, service).await
+    pub async fn offers(&self, contact: &str, kind: TubeKind, service: &str) -> Result<Offers> {
+        Offers::of(self, contact, kind, service).await
     }
 
     async fn id_of(&self, contact: u32) -> Result<String> {

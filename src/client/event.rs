@@ -36,7 +36,7 @@ pub enum Event {
     Contacts,
     /// `Policy1.PolicyChanged`: other rules are in force.
     Policy,
-    /// `Requests.NewChannels`, as far as they are stream tubes.
+    /// `Requests.NewChannels`, as far as they are tubes.
     NewTubes(Vec<TubeDescription>),
     /// `Channel.Closed`
     Closed(OwnedObjectPath),

@@ -7,9 +7,9 @@
 //!       ├─ KeptTube ── what the service makes again by itself
 //!       ├─ Lease ── whether we may take it offline when we go
 //!       ├─ Offers ── the tubes that a contact offers us
-//!       ├─ Tube ── one stream tube: offer, accept, claim, statistics, close
+//!       ├─ Tube ── one tube, for a stream or for D-Bus: offer, accept, claim, statistics, close
 //!       │   └─ Bridge ── an address of the user's choice, joined to the tube's socket
-//!       ├─ sharing ── one service of the session bus, shared with a contact over a D-Bus connection
+//!       ├─ sharing ── one service of the session bus, shared with a contact over a D-Bus tube
 //!       └─ transfer ── files to and from contacts, that go on after whatever broke them
 //! ```
 //!
@@ -25,6 +25,7 @@ mod bridge;
 mod bus;
 mod connection;
 mod contact;
+mod dbus_tube;
 mod error;
 mod event;
 mod kept;
@@ -55,4 +56,4 @@ pub use levels::{levels, not_running, set_levels};
 pub use managed::{Expected, ManagedAccount, Stay};
 pub use offers::Offers;
 pub use policy::{Decision, Rule, Terms};
-pub use tube::{Statistics, Tube, TubeDescription, TubeState, from_ip};
+pub use tube::{Statistics, Tube, TubeDescription, TubeKind, TubeState, from_ip};

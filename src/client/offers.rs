@@ -10,7 +10,7 @@ use super::{
     error::Result,
     event::{Event, Events},
     managed::{Handed, Handler, Wish},
-    tube::{Tube, TubeDescription},
+    tube::{Tube, TubeDescription, TubeKind},
 };
 
 /// See the module's head. While it lives, Mission Control hands over what it waits for.
@@ -33,8 +33,13 @@ impl Offers {
     ///
     /// # Errors
     /// What the service and the bus answer.
-    pub(super) async fn of(connection: &Connection, contact: &str, service: &str) -> Result<Self> {
-        let wish = Wish::offered(contact, service);
+    pub(super) async fn of(
+        connection: &Connection,
+        contact: &str,
+        kind: TubeKind,
+        service: &str,
+    ) -> Result<Self> {
+        let wish = Wish::offered(contact, kind, service);
         let way = match connection.account() {
             Some(account) => {
                 let early = connection.early().filter(|early| *early.wish() == wish);

@@ -1,6 +1,8 @@
-//! A stream tube's channel: request, offer, accept, claim, read its statistics, close.
+//! A tube's channel: request, offer, accept, claim, read its statistics, close. What only a D-Bus tube
+//! does is in `dbus_tube`.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     ffi::OsString,
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
@@ -63,12 +65,41 @@ impl TubeState {
     }
 }
 
-/// What does not change about a stream tube: its immutable properties.
+/// What a tube carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TubeKind {
+    /// Connections of bytes.
+    Stream,
+    /// D-Bus messages.
+    DBus,
+}
+
+impl TubeKind {
+    /// `ChannelType`
+    pub(super) fn channel_type(self) -> &'static str {
+        match self {
+            TubeKind::Stream => names::STREAM_TUBE,
+            TubeKind::DBus => names::DBUS_TUBE,
+        }
+    }
+
+    /// The property that says which service it is for.
+    pub(super) fn service_property(self) -> String {
+        match self {
+            TubeKind::Stream => format!("{}.Service", names::STREAM_TUBE),
+            TubeKind::DBus => format!("{}.ServiceName", names::DBUS_TUBE),
+        }
+    }
+}
+
+/// What does not change about a tube: its immutable properties.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TubeDescription {
     /// The channel's object path.
     pub path: OwnedObjectPath,
-    /// `Service`
+    /// `ChannelType`
+    pub kind: TubeKind,
+    /// `Service` or `ServiceName`
     pub service: String,
     /// `TargetHandle`: the contact at the other end.
     pub contact: u32,
@@ -76,6 +107,16 @@ pub struct TubeDescription {
     pub contact_id: String,
     /// `Requested`: offered by us.
     pub requested: bool,
+}
+
+impl TubeDescription {
+    /// The service as people write it: one that is spoken to by D-Bus has `dbus:` before its name.
+    pub fn shown(&self) -> Cow<'_, str> {
+        match self.kind {
+            TubeKind::Stream => Cow::from(&self.service),
+            TubeKind::DBus => Cow::from(format!("dbus:{}", self.service)),
+        }
+    }
 }
 
 /// What went through a tube: our own statistics interface.
@@ -94,14 +135,15 @@ pub struct Statistics {
     pub encrypted: bool,
 }
 
-/// Reads the immutable properties of a channel, if it is a stream tube.
+/// Reads the immutable properties of a channel, if it is a tube.
 pub(super) fn tube_from_properties(
     path: OwnedObjectPath,
     properties: &HashMap<String, OwnedVariant>,
 ) -> Option<TubeDescription> {
-    if text(properties, &format!("{}.ChannelType", names::CHANNEL))? != names::STREAM_TUBE {
-        return None;
-    }
+    let channel_type = text(properties, &format!("{}.ChannelType", names::CHANNEL))?;
+    let kind = [TubeKind::Stream, TubeKind::DBus]
+        .into_iter()
+        .find(|kind| kind.channel_type() == channel_type)?;
     let number = |name: &str| match &**properties.get(&format!("{}.{name}", names::CHANNEL))? {
         Variant::U32(number) => Some(*number),
         _ => None,
@@ -112,17 +154,18 @@ pub(super) fn tube_from_properties(
     };
     Some(TubeDescription {
         path,
-        service: text(properties, &format!("{}.Service", names::STREAM_TUBE))?,
+        kind,
+        service: text(properties, &kind.service_property())?,
         contact: number("TargetHandle")?,
         contact_id: text(properties, &format!("{}.TargetID", names::CHANNEL))?,
         requested,
     })
 }
 
-/// A stream tube's channel. Cheap to clone; dropping it leaves the channel as it is.
+/// A tube's channel. Cheap to clone; dropping it leaves the channel as it is.
 #[derive(Clone, Debug)]
 pub struct Tube {
-    remote: Remote,
+    pub(super) remote: Remote,
     description: TubeDescription,
     /// Keeps our Handler on the bus, so that Mission Control knows whose the channel is even after a
     /// crash of its own.

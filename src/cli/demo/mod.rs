@@ -32,7 +32,7 @@ use super::{
     output::Style,
     text::{safe, table},
 };
-use crate::client::{Connection, Contact, Event, from_ip};
+use crate::client::{Connection, Contact, Event, TubeKind, from_ip};
 use fetch::Site;
 use person::Person;
 
@@ -159,7 +159,9 @@ async fn story(app: &App, ada: &Connection, grace: &Connection, mebibytes: u64) 
 
     let web = web::Server::start(&app.spawner, mebibytes * 1024 * 1024).await?;
     let mut events = ada.events().await?;
-    let offer = grace.create_tube(ada_seen.handle, "http").await?;
+    let offer = grace
+        .create_tube(ada_seen.handle, TubeKind::Stream, "http")
+        .await?;
     offer.claim().await?;
     offer.offer(&from_ip(web.address())).await?;
     step(

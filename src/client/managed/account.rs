@@ -17,6 +17,7 @@ use crate::{
         contact::{dictionary, text},
         error::{Error, Kind, Result},
         queue::Queue,
+        tube::TubeKind,
     },
     names,
 };
@@ -47,7 +48,7 @@ pub struct ManagedAccount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected<'a> {
     /// A tube of this contact, by its id, for this service.
-    Tube(&'a str, &'a str),
+    Tube(&'a str, TubeKind, &'a str),
     /// Files of anybody, or of this contact, by its id.
     Files(Option<&'a str>),
 }
@@ -55,7 +56,7 @@ pub enum Expected<'a> {
 impl Expected<'_> {
     fn wish(self) -> Wish {
         match self {
-            Expected::Tube(contact, service) => Wish::offered(contact, service),
+            Expected::Tube(contact, kind, service) => Wish::offered(contact, kind, service),
             Expected::Files(contact) => Wish::files(contact),
         }
     }

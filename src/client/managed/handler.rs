@@ -30,7 +30,7 @@ use crate::{
         connection::bus_name,
         error::{Error, Kind, Result},
         transfer::{Transfer, TransferDescription, transfer_from_properties},
-        tube::{Tube, TubeDescription, tube_from_properties},
+        tube::{Tube, TubeDescription, TubeKind, tube_from_properties},
     },
     names,
 };
@@ -52,19 +52,19 @@ pub struct Wish {
 /// A kind of channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Stream tubes for this `Service`.
-    Tube(String),
+    /// Tubes of this kind for this service.
+    Tube(TubeKind, String),
     /// Files.
     Files,
 }
 
 impl Wish {
     /// A tube that the contact offers.
-    pub fn offered(contact: &str, service: &str) -> Self {
+    pub fn offered(contact: &str, kind: TubeKind, service: &str) -> Self {
         Wish {
             requested: false,
             contact: Some(contact.to_owned()),
-            what: What::Tube(service.to_owned()),
+            what: What::Tube(kind, service.to_owned()),
         }
     }
 
@@ -92,10 +92,9 @@ impl Wish {
             filter.insert(property("TargetID"), contact.clone().into());
         }
         let channel_type = match &self.what {
-            What::Tube(service) => {
-                let property = format!("{}.Service", names::STREAM_TUBE);
-                filter.insert(property, service.clone().into());
-                names::STREAM_TUBE
+            What::Tube(kind, service) => {
+                filter.insert(kind.service_property(), service.clone().into());
+                kind.channel_type()
             }
             What::Files => names::FILE_TRANSFER,
         };
@@ -107,7 +106,7 @@ impl Wish {
     pub fn fits(&self, tube: &TubeDescription) -> bool {
         tube.requested == self.requested
             && self.is_of(&tube.contact_id)
-            && self.what == What::Tube(tube.service.clone())
+            && self.what == What::Tube(tube.kind, tube.service.clone())
     }
 
     /// Whether this is such a transfer.
@@ -127,7 +126,7 @@ impl Wish {
 /// A channel that was handed over.
 #[derive(Clone, Debug)]
 pub enum Handed {
-    /// A stream tube.
+    /// A tube.
     Tube(Tube),
     /// A file transfer.
     Transfer(Transfer),
@@ -166,7 +165,7 @@ enum Seen {
 impl Desk {
     fn new(account: OwnedObjectPath, wish: Wish) -> (Self, Receiver<Taken>) {
         let most = match wish.what {
-            What::Tube(_) => 1,
+            What::Tube(..) => 1,
             What::Files => MOST_FILES,
         };
         let (taken, tubes) = async_channel::bounded(most);
@@ -224,7 +223,7 @@ impl Desk {
         properties: &HashMap<String, OwnedVariant>,
     ) -> Option<Seen> {
         match self.wish.what {
-            What::Tube(_) => tube_from_properties(path, properties)
+            What::Tube(..) => tube_from_properties(path, properties)
                 .filter(|tube| self.wish.fits(tube))
                 .map(Seen::Tube),
             What::Files => transfer_from_properties(path, properties)
@@ -425,7 +424,7 @@ mod tests {
         Wish {
             requested,
             contact: Some("bob@desk".into()),
-            what: What::Tube("rfb".into()),
+            what: What::Tube(TubeKind::Stream, "rfb".into()),
         }
     }
 

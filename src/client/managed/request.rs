@@ -11,7 +11,7 @@ use crate::{
         bus::{path, within},
         error::{Error, Kind, Result},
         transfer::{self, Offer, Transfer},
-        tube::Tube,
+        tube::{Tube, TubeKind},
     },
     names,
 };
@@ -22,20 +22,32 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// `User_Action_Timestamp`: now.
 const NOW: i64 = i64::MAX;
 
-/// Requests a stream tube to a contact; nothing is offered yet.
+/// Requests a tube to a contact; nothing is offered yet.
 ///
 /// # Errors
 /// What the connection manager answers, as Mission Control passes it on; [`Kind::TimedOut`].
-pub async fn create_tube(account: &ManagedAccount, contact: String, service: &str) -> Result<Tube> {
+pub async fn create_tube(
+    account: &ManagedAccount,
+    contact: String,
+    kind: TubeKind,
+    service: &str,
+) -> Result<Tube> {
     let properties = HashMap::from([
         (
             format!("{}.ChannelType", names::CHANNEL),
-            names::STREAM_TUBE.into(),
+            kind.channel_type().into(),
         ),
         (format!("{}.TargetHandleType", names::CHANNEL), 1u32.into()),
-        (format!("{}.Service", names::STREAM_TUBE), service.into()),
+        (kind.service_property(), service.into()),
     ]);
-    match create(account, contact, What::Tube(service.to_owned()), properties).await? {
+    match create(
+        account,
+        contact,
+        What::Tube(kind, service.to_owned()),
+        properties,
+    )
+    .await?
+    {
         Handed::Tube(tube) => Ok(tube),
         Handed::Transfer(_) => Err(something_else()),
     }

@@ -13,7 +13,8 @@
 use std::{
     collections::BTreeMap,
     net::Shutdown,
-    os::unix::net::UnixStream,
+    os::unix::{ffi::OsStrExt as _, net::UnixStream},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -22,7 +23,7 @@ use std::{
 
 use actors::{
     endpoint::{Accepted, EndpointConfig, Listening, LocalStream, Slots, listen},
-    model::SocketAddress,
+    model::{AccessRule, AddressType, SocketAddress},
     runtime::{Clock, Exit, Spawner, Stop},
 };
 use async_channel::{Receiver, Sender};
@@ -51,6 +52,23 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// Binds at a path that nobody can guess, in this folder, which is made if there is none; for the rest
+    /// as [`Serving::bind`].
+    ///
+    /// # Errors
+    /// [`Kind::Io`] when others can get into the folder, and what the system says.
+    pub fn bind_in(folder: PathBuf) -> Result<Self> {
+        let config = EndpointConfig {
+            socket_directory: folder,
+            any_local_user: false,
+        };
+        Serving::of(Listening::bind(
+            AddressType::Unix,
+            AccessRule::Localhost,
+            &config,
+        ))
+    }
+
     /// Binds at a Unix address; only this user's programs are let in. Nobody is served before
     /// [`Serving::run`]; who comes early waits.
     ///
@@ -68,14 +86,30 @@ impl Serving {
         }
         let config = EndpointConfig {
             // The caller names every path himself here.
-            socket_directory: std::path::PathBuf::new(),
+            socket_directory: PathBuf::new(),
             any_local_user: false,
         };
-        let listening = Listening::bind_at(address, &config)
-            .map_err(|error| Error::new(Kind::Io, error.to_string()))?;
+        Serving::of(Listening::bind_at(address, &config))
+    }
+
+    fn of(bound: std::result::Result<Listening, actors::model::Error>) -> Result<Self> {
+        let listening = bound.map_err(|error| Error::new(Kind::Io, error.to_string()))?;
         Ok(Serving {
             listening: Arc::new(listening),
         })
+    }
+
+    /// Where programs find it, as D-Bus writes addresses.
+    pub fn address(&self) -> String {
+        let escaped = |bytes: &[u8]| bytes.iter().copied().map(escape).collect::<String>();
+        match self.listening.address() {
+            SocketAddress::Unix(path) => {
+                format!("unix:path={}", escaped(path.as_os_str().as_bytes()))
+            }
+            SocketAddress::AbstractUnix(name) => format!("unix:abstract={}", escaped(name)),
+            // No bus is bound there.
+            other => other.to_string(),
+        }
     }
 
     /// Serves the service called `name`, which is at the other end of `contact`, until that ends or
@@ -136,6 +170,16 @@ impl Serving {
             Ok(())
         };
         hearing.or(listening).or(sweeping).await
+    }
+}
+
+/// A byte of a value in a D-Bus address.
+fn escape(byte: u8) -> String {
+    match byte {
+        b'-' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'_' | b'/' | b'.' => {
+            char::from(byte).into()
+        }
+        other => format!("%{other:02x}"),
     }
 }
 
