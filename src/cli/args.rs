@@ -165,25 +165,29 @@ pub enum Command {
         #[arg(short, long)]
         watch: bool,
     },
-    /// Offer a local service to a contact
+    /// Offer a local service to a contact, or share one of the session bus (dbus:NAME)
     Offer {
-        /// What kind of service it is: http, rfb, x-ssh-contact, …
+        /// What kind of service it is: http, rfb, x-ssh-contact, …; dbus:NAME shares the one with this name on
+        /// the session bus
         service: String,
-        /// Where it listens: 5900, host:port, [v6]:port, unix:/path or abstract:name
-        address: Address,
+        /// Where it listens: 5900, host:port, [v6]:port, unix:/path or abstract:name; not for dbus:NAME
+        address: Option<Address>,
         /// To whom
         #[arg(long, value_name = "CONTACT")]
         to: String,
         /// Offer it again each time the contact has used and closed it, as ssh does after a login
         #[arg(long, conflicts_with = "detach")]
         again: bool,
+        /// Of dbus:NAME, share only what this says
+        #[command(flatten)]
+        shared: SharedArgs,
     },
     /// Use a service that a contact offers
     Accept {
         /// Whose
         #[arg(required_unless_present = "allowed")]
         contact: Option<String>,
-        /// Which
+        /// Which; dbus:NAME is a service of the contact's session bus
         #[arg(required_unless_present = "allowed")]
         service: Option<String>,
         /// Go on: take whatever your policy allows (see `pneuma policy`), from whoever offers it
@@ -195,6 +199,9 @@ pub enum Command {
         /// One connection, on standard input and output; serves as ssh's ProxyCommand
         #[arg(long, conflicts_with_all = ["listen", "json", "detach"])]
         stdio: bool,
+        /// Put dbus:NAME on your session bus, under this name, instead of on a bus of its own
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["allowed", "listen", "stdio"])]
+        own: Option<String>,
     },
     /// Send files and folders to a contact; goes on after whatever breaks it
     ///
@@ -327,6 +334,28 @@ pub enum Command {
         #[arg(allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
+}
+
+/// What of a service on the session bus is shared.
+#[derive(Debug, Default, Args)]
+pub struct SharedArgs {
+    /// Of dbus:NAME, share only this object and those below it; may be given more than once
+    #[arg(long = "object", value_name = "PATH")]
+    pub objects: Vec<String>,
+    /// Of dbus:NAME, share only this interface; may be given more than once
+    // The account's option of this name is another thing, and comes from everywhere.
+    #[arg(long = "dbus-interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// Let dbus:NAME be read and heard only: properties and signals
+    #[arg(long)]
+    pub read_only: bool,
+}
+
+impl SharedArgs {
+    /// Whether it says anything.
+    pub fn is_some(&self) -> bool {
+        self.read_only || !self.objects.is_empty() || !self.interfaces.is_empty()
+    }
 }
 
 /// What to change of the policy.
@@ -489,15 +518,34 @@ mod tests {
             address,
             to,
             again,
+            shared,
         } = cli.command
         else {
             panic!("another command");
         };
         assert_eq!((service.as_str(), to.as_str()), ("rfb", "bob"));
-        assert!(!again);
-        assert_eq!(address.to_string(), "[::1]:5900");
+        assert!(!again && !shared.is_some());
+        assert_eq!(address.expect("an address").to_string(), "[::1]:5900");
         assert!(parse("pneuma offer rfb 5900").is_err());
         assert!(parse("pneuma offer rfb nonsense --to bob").is_err());
+    }
+
+    #[test]
+    fn a_service_of_the_bus_is_shared_in_part() {
+        let line = "pneuma offer dbus:a.b --to bob --object /a --object /b --read-only --dbus-interface a.b.C";
+        let Command::Offer {
+            address, shared, ..
+        } = parse(line).expect("it is right").command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(address, None);
+        assert_eq!(shared.objects, ["/a", "/b"]);
+        assert_eq!(shared.interfaces, ["a.b.C"]);
+        assert!(shared.read_only && shared.is_some());
+        assert!(parse("pneuma accept bob dbus:a.b --own c.d").is_ok());
+        assert!(parse("pneuma accept bob dbus:a.b --own c.d --listen unix:/x").is_err());
+        assert!(parse("pneuma accept bob dbus:a.b --own c.d --stdio").is_err());
     }
 
     #[test]

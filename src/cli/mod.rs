@@ -26,6 +26,7 @@ mod policy;
 mod receive;
 mod select;
 mod send;
+mod share;
 mod standing;
 mod status;
 mod stdio;
@@ -42,7 +43,7 @@ use futures_lite::StreamExt as _;
 
 use app::App;
 use args::{Cli, Command, PolicyCommand};
-use failure::Outcome;
+use failure::{Failure, Outcome};
 use output::Output;
 
 /// What the binary brings from other floors.
@@ -107,7 +108,35 @@ async fn dispatch(app: &App, command: Command, outside: Outside) -> Outcome {
             address,
             to,
             again,
+            shared,
         } => {
+            if let Some(name) = share::name_of(&service) {
+                if address.is_some() {
+                    return Err(Failure::usage(
+                        "a service of the session bus has no address: write `pneuma offer dbus:NAME --to CONTACT`",
+                    ));
+                }
+                let wish = share::Wish {
+                    name,
+                    to: &to,
+                    again,
+                    objects: &shared.objects,
+                    interfaces: &shared.interfaces,
+                    read_only: shared.read_only,
+                };
+                return share::offer(app, &wish).await;
+            }
+            if shared.is_some() {
+                return Err(Failure::usage(
+                    "--object, --dbus-interface and --read-only are for a service of the session bus: dbus:NAME",
+                ));
+            }
+            let address = address.ok_or_else(|| {
+                Failure::usage(format!(
+                    "where {} listens is missing: a port, host:port, [v6]:port, unix:/path or abstract:name",
+                    text::safe(&service)
+                ))
+            })?;
             let wish = offer::Wish {
                 service: &service,
                 address: &address,
@@ -122,10 +151,28 @@ async fn dispatch(app: &App, command: Command, outside: Outside) -> Outcome {
             allowed,
             listen,
             stdio,
+            own,
         } => {
             let (Some(contact), Some(service), false) = (contact, service, allowed) else {
                 return standing::run(app).await;
             };
+            if let Some(name) = share::name_of(&service) {
+                if stdio {
+                    return Err(Failure::usage(
+                        "a service of the contact's session bus is no stream: leave --stdio out",
+                    ));
+                }
+                let place = match &own {
+                    Some(own) => share::Place::Named(own),
+                    None => share::Place::Small(listen.as_ref()),
+                };
+                return share::accept(app, &contact, name, place).await;
+            }
+            if own.is_some() {
+                return Err(Failure::usage(
+                    "--own is for a service of the contact's session bus: dbus:NAME",
+                ));
+            }
             let way = match (listen, stdio) {
                 (Some(address), _) => accept::Way::Listen(address),
                 (None, true) => accept::Way::Stdio,

@@ -28,6 +28,8 @@ enum Row {
 /// A channel at one moment.
 struct There {
     tube: Tube,
+    /// As people write it.
+    service: String,
     kept: Option<KeptTube>,
     state: TubeState,
     statistics: Statistics,
@@ -57,7 +59,7 @@ impl Row {
 
     fn service(&self) -> &str {
         match self {
-            Row::There(there) => &there.tube.description().service,
+            Row::There(there) => &there.service,
             Row::Waits(kept) => &kept.service,
         }
     }
@@ -190,6 +192,7 @@ async fn read(app: &App, connection: &Connection, before: &[Row]) -> Outcome<Vec
             .map(|then| rate(&then.statistics, then.at, &statistics, at));
         all.push(There {
             kept: taken(&mut kept, |kept| is_of(kept, &tube, state)),
+            service: tube.description().shown().into_owned(),
             tube,
             state,
             statistics,
@@ -232,7 +235,7 @@ fn is_of(kept: &KeptTube, tube: &Tube, state: TubeState) -> bool {
     };
     coming
         && kept.offered == description.requested
-        && kept.service == description.service
+        && kept.service == description.shown()
         && kept.contact == description.contact_id
 }
 
