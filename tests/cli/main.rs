@@ -15,6 +15,7 @@ mod pages;
 mod people;
 mod pneuma;
 mod policy;
+mod share;
 mod stdio;
 mod terminal;
 mod tubes;
