@@ -12,7 +12,7 @@ use super::{
     output::Colour,
     pages::Shell,
     policy::{self, Cap, Place},
-    receive,
+    receive, share,
 };
 use crate::client::{Account, Decision};
 
@@ -389,7 +389,7 @@ pub enum PolicyCommand {
 pub struct PlaceArgs {
     /// A contact, `pinned` (everybody you dealt with), `everybody`, or a key's fingerprint
     contact: String,
-    /// The service, `file-transfer` for files; any if not given
+    /// The service, `file-transfer` for files, dbus:NAME for one of the session bus; any if not given
     service: Option<String>,
 }
 
@@ -398,7 +398,11 @@ impl PlaceArgs {
     pub fn place(&self) -> Place<'_> {
         Place {
             who: &self.contact,
-            service: self.service.as_deref(),
+            // The tube's own name, which rules go by.
+            service: self
+                .service
+                .as_deref()
+                .map(|service| share::name_of(service).unwrap_or(service)),
         }
     }
 }
@@ -582,6 +586,12 @@ mod tests {
             (max_connections, max_rate),
             (None, Some(Cap::Most(2 << 20)))
         );
+        let cli = parse("pneuma policy set bob dbus:a.b --allow").expect("it is right");
+        assert!(matches!(
+            cli.command,
+            Command::Policy { what: Some(PolicyCommand::Set { place, .. }) }
+                if place.place().service == Some("a.b")
+        ));
         assert!(parse("pneuma policy").is_ok());
         assert!(parse("pneuma policy unset pinned").is_ok());
         assert!(parse("pneuma policy set bob --allow --deny").is_err());
