@@ -223,12 +223,14 @@ async fn use_once(
     let mut events = connection.events().await?;
     let wanted = (TubeKind::DBus, name);
     let tube = offered(app, connection, &mut events, &contact.id, wanted).await?;
+    if !tube.is_share().await? {
+        // It stays on offer, for the program that it is for.
+        tube.release().await.unwrap_or_default();
+        return Err(not_a_share(&id, name));
+    }
     let mut opening = connection.events().await?;
     let accepted = app
         .interruptible(async {
-            if !tube.is_share().await? {
-                return Err(not_a_share(&id, name));
-            }
             app.same_key(connection, contact).await?;
             let address = tube.accept_dbus().await?;
             tube.opened(&mut opening).await?;
