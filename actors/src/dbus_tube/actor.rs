@@ -1,22 +1,21 @@
-//! The tube as an actor: waits for what may happen, lets [`State`] decide, and hands the decision on as
-//! one [`Commit`].
+//! Who decides for a D-Bus tube: asks its [`State`], binds the socket, and says what is to be done.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     DBusTubeMessage,
     handshake::Guid,
-    state::{Effect, FlowEnd, Input, State, Token},
+    state::{Effect, FlowEnd, Input, State},
 };
 use crate::{
+    endpoint::Token,
     model::{AccessControl, AccessRule, AddressType, Error, Result, SocketAddress, TubeParameters},
     ports::DBusTubeSignal,
-    runtime::{self, Actor, Desk, DeskEvent, Exit, FaultPoint, Flow, Mailbox, Points, Post, Reply},
+    runtime::{Decider, Decision, DeskEvent, Points, Reply},
     supervisor::{ListeningSocket, LocalSockets},
 };
 
-/// What the channel supervisor tells the tube. Facts rather than messages: after a restart those that
-/// still hold are told again.
+/// What the channel supervisor tells the tube.
 #[derive(Clone, Debug)]
 pub(crate) enum Fact {
     /// An application's socket waits under this token.
@@ -30,9 +29,6 @@ pub(crate) enum Fact {
     /// A sibling failed past its limit.
     SiblingFailed(String),
 }
-
-/// One decision, as the channel supervisor takes it.
-pub(crate) type Commit = runtime::Commit<State, Command, Answer>;
 
 /// What the channel supervisor does for the tube.
 pub(crate) enum Command {
@@ -52,40 +48,20 @@ pub(crate) enum Command {
     Finish,
 }
 
-/// An answer to Accept, or to an Offer that came to nothing at once.
-pub(crate) struct Answer(Reply<Result<String>>, Result<String>);
-
-impl Answer {
-    /// Answers.
-    pub(crate) fn send(self) {
-        self.0.answer(self.1);
-    }
-}
-
-/// Where it may be killed.
-pub(crate) const POINTS: Points = Points {
-    waiting: FaultPoint::TubeWaiting,
-    decide: FaultPoint::TubeDecide,
-    commit: FaultPoint::TubeCommit,
-    committed: FaultPoint::TubeCommitted,
-};
-
 /// What every incarnation of a channel's tube is made from.
 #[derive(Clone)]
 pub(crate) struct TubeSeed {
     pub(crate) sockets: Arc<dyn LocalSockets>,
     pub(crate) guid: Guid,
-    pub(crate) post: Post<Fact, Commit>,
 }
 
 /// See the module's head.
 pub(crate) struct DBusTube {
     seed: TubeSeed,
-    desk: Desk<DBusTubeMessage, Fact, Commit>,
     state: State,
 }
 
-type Event = DeskEvent<DBusTubeMessage, Fact>;
+type Event = DeskEvent<DBusTube>;
 
 /// The request that is being handled.
 enum Request {
@@ -95,17 +71,8 @@ enum Request {
 }
 
 impl DBusTube {
-    /// A tube that goes on from `record`, reading a mailbox that was lent to it.
-    pub(crate) fn new(seed: TubeSeed, mailbox: Mailbox<DBusTubeMessage>, record: State) -> Self {
-        DBusTube {
-            desk: Desk::new(seed.post.clone(), mailbox),
-            seed,
-            state: record,
-        }
-    }
-
-    fn understand(event: Event) -> Result<(Input, Request), Exit> {
-        Ok(match event {
+    fn understand(event: Event) -> (Input, Request) {
+        match event {
             Event::Message(DBusTubeMessage::Offer {
                 parameters,
                 access,
@@ -125,9 +92,7 @@ impl DBusTube {
             Event::Fact(Fact::Ended(end)) => (Input::Ended(end), Request::None),
             Event::Fact(Fact::SiblingFailed(what)) => (Input::SiblingFailed(what), Request::None),
             Event::Stopped => (Input::Stopped, Request::None),
-            Event::Orphaned => return Err(Exit::Stopped),
-            Event::Fault(failure) => return Err(Exit::Failed(failure)),
-        })
+        }
     }
 
     fn bind(&self, access: AccessControl) -> Result<(Arc<dyn ListeningSocket>, String)> {
@@ -146,19 +111,37 @@ impl DBusTube {
         };
         Ok((socket, address))
     }
+}
 
-    fn decide(&mut self, input: Input, request: Request) -> (Vec<Command>, Vec<Answer>) {
-        let (mut commands, mut answers) = (Vec::new(), Vec::new());
+impl Decider for DBusTube {
+    type Seed = TubeSeed;
+    type Message = DBusTubeMessage;
+    type Fact = Fact;
+    type Record = State;
+    type Command = Command;
+
+    const POINTS: Points = Points::TUBE;
+
+    fn new(seed: Self::Seed, record: State) -> Self {
+        DBusTube {
+            seed,
+            state: record,
+        }
+    }
+
+    fn decide(&mut self, event: Event) -> Decision<Command> {
+        let (input, request) = Self::understand(event);
+        let mut decision = Decision::default();
         let mut effects: VecDeque<Effect> = self.state.apply(input).into();
         let mut waiting = None;
         match request {
-            Request::Close(reply) => commands.push(Command::AwaitClosed(reply)),
+            Request::Close(reply) => decision.commands.push(Command::AwaitClosed(reply)),
             Request::Address(reply) => waiting = Some(reply),
             Request::None => {}
         }
         let mut bound = None;
         while let Some(effect) = effects.pop_front() {
-            commands.push(match effect {
+            decision.commands.push(match effect {
                 Effect::Signal(signal) => Command::Signal(signal),
                 Effect::StopListening => Command::StopListening,
                 Effect::Offer(parameters) => Command::Offer(parameters),
@@ -186,19 +169,22 @@ impl DBusTube {
                     None => continue,
                 },
                 Effect::Answer(result) => {
-                    answers.extend(waiting.take().map(|reply| Answer(reply, result)));
+                    if let Some(reply) = waiting.take() {
+                        decision.answer(reply, result);
+                    }
                     continue;
                 }
             });
         }
-        (commands, answers)
+        decision
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), Exit> {
-        let (input, request) = Self::understand(event)?;
-        self.desk.deciding()?;
-        let (commands, answers) = self.decide(input, request);
-        self.desk.hand_over(self.state.clone(), commands, answers)
+    fn record(&self) -> &State {
+        &self.state
+    }
+
+    fn is_finished(&self) -> bool {
+        self.state.is_finished()
     }
 }
 
@@ -216,22 +202,6 @@ fn dbus_address(path: &std::path::Path, guid: Guid) -> String {
         }
     }
     format!("{address},guid={guid}")
-}
-
-impl Actor for DBusTube {
-    type Event = Event;
-
-    async fn select(&mut self) -> Event {
-        self.desk.next().await
-    }
-
-    fn apply(&mut self, event: Event) -> Flow {
-        match self.handle(event) {
-            Err(exit) => Flow::Exit(exit),
-            Ok(()) if self.state.is_finished() => Flow::Exit(Exit::Finished),
-            Ok(()) => Flow::Continue,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -204,11 +204,8 @@ impl Carrying {
         wire: &mut Wire,
         context: &mut Context<'_>,
     ) -> Poll<Result<End, Failure>> {
-        match self.try_poll(wire, context) {
-            Ok(Some(end)) => Poll::Ready(Ok(end)),
-            Ok(None) => Poll::Pending,
-            Err(failure) => Poll::Ready(Err(failure)),
-        }
+        let ended = self.try_poll(wire, context).transpose();
+        ended.map_or(Poll::Pending, Poll::Ready)
     }
 
     fn try_poll(

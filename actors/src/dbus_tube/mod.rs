@@ -22,5 +22,5 @@ mod message;
 pub mod splitter;
 pub mod state;
 
-pub(crate) use actor::{Command, Commit, DBusTube, Fact, POINTS, TubeSeed};
+pub(crate) use actor::{Command, DBusTube, Fact, TubeSeed};
 pub use message::DBusTubeMessage;

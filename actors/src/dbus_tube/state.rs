@@ -18,13 +18,10 @@
 
 use super::carrying::End;
 use crate::{
+    endpoint::Token,
     model::{AccessControl, Error, TubeParameters, TubeState},
     ports::{DBusTubeDescription, DBusTubeSignal},
 };
-
-/// An application's socket that waits in the channel supervisor's hands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Token(pub u64);
 
 /// How a tube's flow ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

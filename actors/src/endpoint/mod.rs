@@ -44,6 +44,10 @@ pub use lobby::{FIRST_WORD_WITHIN, MOST_SILENT, PATIENCE};
 pub use slots::{Slot, Slots};
 pub use stream::LocalStream;
 
+/// A socket that waits in a channel supervisor's hands until it is decided what becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
 /// How this service treats local sockets; the same for all channels of one Connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointConfig {

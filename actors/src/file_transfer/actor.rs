@@ -1,5 +1,4 @@
-//! The transfer as an actor: waits for what may happen, lets [`State`] decide, and hands the decision
-//! on as one [`Commit`].
+//! Who decides for a file transfer: asks its [`State`], binds the socket, and says what is to be done.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,17 +6,17 @@ use super::{
     FileTransferMessage,
     flow::Progress,
     frames::AbortReason,
-    state::{Effect, FlowEnd, Input, State, Token},
+    state::{Effect, FlowEnd, Input, State},
 };
 use crate::{
+    endpoint::Token,
     model::{Result, Resume, SocketAddress},
     ports::FileTransferSignal,
-    runtime::{self, Actor, Desk, DeskEvent, Exit, FaultPoint, Flow, Mailbox, Points, Post, Reply},
+    runtime::{Decider, Decision, DeskEvent, FaultPoint, Points, Reply},
     supervisor::{ListeningSocket, LocalSockets},
 };
 
-/// What the channel supervisor tells the transfer. Facts rather than messages: after a restart those
-/// that still hold are told again.
+/// What the channel supervisor tells the transfer.
 #[derive(Clone, Debug)]
 pub(crate) enum Fact {
     /// An application's socket waits under this token.
@@ -31,9 +30,6 @@ pub(crate) enum Fact {
     /// A sibling failed past its limit.
     SiblingFailed(String),
 }
-
-/// One decision, as the channel supervisor takes it.
-pub(crate) type Commit = runtime::Commit<State, Command, Answer>;
 
 /// What the channel supervisor does for the transfer.
 pub(crate) enum Command {
@@ -50,38 +46,20 @@ pub(crate) enum Command {
     Finish,
 }
 
-/// An answer to a D-Bus method.
-pub(crate) enum Answer {
-    Address(Reply<Result<SocketAddress>>, Result<SocketAddress>),
-    Unit(Reply<Result<()>>, Result<()>),
-    Size(Reply<Result<Option<u64>>>, Result<Option<u64>>),
-}
-
 /// What every incarnation of a channel's transfer is made from.
 #[derive(Clone)]
 pub(crate) struct TransferSeed {
     pub(crate) sockets: Arc<dyn LocalSockets>,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) post: Post<Fact, Commit>,
 }
-
-/// Where it may be killed.
-pub(crate) const POINTS: Points = Points {
-    waiting: FaultPoint::TransferWaiting,
-    decide: FaultPoint::TransferDecide,
-    commit: FaultPoint::TransferCommit,
-    committed: FaultPoint::TransferCommitted,
-};
 
 /// See the module's head.
 pub(crate) struct FileTransfer {
     seed: TransferSeed,
-    desk: Desk<FileTransferMessage, Fact, Commit>,
     state: State,
 }
 
-/// What the transfer waits for.
-type Event = DeskEvent<FileTransferMessage, Fact>;
+type Event = DeskEvent<FileTransfer>;
 
 /// The request that is being handled.
 enum Request {
@@ -93,21 +71,8 @@ enum Request {
 }
 
 impl FileTransfer {
-    /// A transfer that goes on from `record`, reading a mailbox that was lent to it.
-    pub(crate) fn new(
-        seed: TransferSeed,
-        mailbox: Mailbox<FileTransferMessage>,
-        record: State,
-    ) -> FileTransfer {
-        FileTransfer {
-            desk: Desk::new(seed.post.clone(), mailbox),
-            seed,
-            state: record.recover(),
-        }
-    }
-
-    fn understand(&self, event: Event) -> Result<(Input, Request), Exit> {
-        Ok(match event {
+    fn understand(&self, event: Event) -> (Input, Request) {
+        match event {
             Event::Message(FileTransferMessage::Provide {
                 address_type: kind,
                 access,
@@ -150,12 +115,33 @@ impl FileTransfer {
             Event::Message(FileTransferMessage::ContactGone) => (Input::ContactGone, Request::None),
             Event::Fact(fact) => (fact.into(), Request::None),
             Event::Stopped => (Input::Stopped, Request::None),
-            Event::Orphaned => return Err(Exit::Stopped),
-            Event::Fault(failure) => return Err(Exit::Failed(failure)),
-        })
+        }
+    }
+}
+
+impl Decider for FileTransfer {
+    type Seed = TransferSeed;
+    type Message = FileTransferMessage;
+    type Fact = Fact;
+    type Record = State;
+    type Command = Command;
+
+    const POINTS: Points = Points {
+        waiting: FaultPoint::TransferWaiting,
+        decide: FaultPoint::TransferDecide,
+        commit: FaultPoint::TransferCommit,
+        committed: FaultPoint::TransferCommitted,
+    };
+
+    fn new(seed: Self::Seed, record: State) -> Self {
+        FileTransfer {
+            seed,
+            state: record.recover(),
+        }
     }
 
-    fn decide(&mut self, input: Input, mut request: Request) -> Decision {
+    fn decide(&mut self, event: Event) -> Decision<Command> {
+        let (input, mut request) = self.understand(event);
         let mut decision = Decision::default();
         let mut listening = None;
         let mut effects: VecDeque<Effect> = self.state.apply(input).into();
@@ -184,34 +170,32 @@ impl FileTransfer {
                     continue;
                 }
                 Effect::Listen(address) => {
-                    let request = std::mem::replace(&mut request, Request::None);
-                    decision.answer_address(request, Ok(address));
+                    if let Request::Address(reply) = request.take() {
+                        decision.answer(reply, Ok(address));
+                    }
                     match listening.take() {
                         Some(socket) => Command::Listen(socket),
                         None => continue,
                     }
                 }
                 Effect::Done => {
-                    if let Request::Unit(reply) = std::mem::replace(&mut request, Request::None) {
-                        decision.answers.push(Answer::Unit(reply, Ok(())));
+                    if let Request::Unit(reply) = request.take() {
+                        decision.answer(reply, Ok(()));
                     }
                     continue;
                 }
                 Effect::Say(what) => {
-                    if let Request::Size(reply) = std::mem::replace(&mut request, Request::None) {
-                        decision.answers.push(Answer::Size(reply, Ok(what)));
+                    if let Request::Size(reply) = request.take() {
+                        decision.answer(reply, Ok(what));
                     }
                     continue;
                 }
                 Effect::Refuse(why) => {
-                    match std::mem::replace(&mut request, Request::None) {
-                        Request::Size(reply) => {
-                            decision.answers.push(Answer::Size(reply, Err(why)));
-                        }
-                        Request::Unit(reply) => {
-                            decision.answers.push(Answer::Unit(reply, Err(why)));
-                        }
-                        other => decision.answer_address(other, Err(why)),
+                    match request.take() {
+                        Request::Address(reply) => decision.answer(reply, Err(why)),
+                        Request::Unit(reply) => decision.answer(reply, Err(why)),
+                        Request::Size(reply) => decision.answer(reply, Err(why)),
+                        Request::None | Request::Close(_) => {}
                     }
                     continue;
                 }
@@ -221,25 +205,18 @@ impl FileTransfer {
         decision
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), Exit> {
-        let (input, request) = self.understand(event)?;
-        self.desk.deciding()?;
-        let Decision { commands, answers } = self.decide(input, request);
-        self.desk.hand_over(self.state.clone(), commands, answers)
+    fn record(&self) -> &State {
+        &self.state
+    }
+
+    fn is_finished(&self) -> bool {
+        self.state.is_finished()
     }
 }
 
-#[derive(Default)]
-struct Decision {
-    commands: Vec<Command>,
-    answers: Vec<Answer>,
-}
-
-impl Decision {
-    fn answer_address(&mut self, request: Request, result: Result<SocketAddress>) {
-        if let Request::Address(reply) = request {
-            self.answers.push(Answer::Address(reply, result));
-        }
+impl Request {
+    fn take(&mut self) -> Request {
+        std::mem::replace(self, Request::None)
     }
 }
 
@@ -251,33 +228,6 @@ impl From<Fact> for Input {
             Fact::Opened { offset, encrypted } => Input::Opened { offset, encrypted },
             Fact::Ended(end) => Input::Ended(end),
             Fact::SiblingFailed(what) => Input::SiblingFailed(what),
-        }
-    }
-}
-
-impl Answer {
-    /// Answers.
-    pub(crate) fn send(self) {
-        match self {
-            Answer::Address(reply, result) => reply.answer(result),
-            Answer::Unit(reply, result) => reply.answer(result),
-            Answer::Size(reply, result) => reply.answer(result),
-        }
-    }
-}
-
-impl Actor for FileTransfer {
-    type Event = Event;
-
-    async fn select(&mut self) -> Event {
-        self.desk.next().await
-    }
-
-    fn apply(&mut self, event: Event) -> Flow {
-        match self.handle(event) {
-            Err(exit) => Flow::Exit(exit),
-            Ok(()) if self.state.is_finished() => Flow::Exit(Exit::Finished),
-            Ok(()) => Flow::Continue,
         }
     }
 }

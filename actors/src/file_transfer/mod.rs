@@ -19,5 +19,5 @@ pub mod frames;
 mod message;
 pub mod state;
 
-pub(crate) use actor::{Command, Commit, Fact, FileTransfer, POINTS, TransferSeed};
+pub(crate) use actor::{Command, Fact, FileTransfer, TransferSeed};
 pub use message::FileTransferMessage;

@@ -38,6 +38,7 @@
 //! after it has reported all of the file.
 
 use crate::{
+    endpoint::Token,
     file_transfer::frames::AbortReason,
     model::{
         AccessRule, AddressType, Error, FileTransferReason, FileTransferState, MAX_URI, Resume,
@@ -45,10 +46,6 @@ use crate::{
     },
     ports::{FileTransferDescription, FileTransferSignal},
 };
-
-/// An application's socket that waits in the channel supervisor's hands for the transfer's decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub u64);
 
 /// Where the transfer stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ mod stop;
 
 pub use actor::{Actor, Exit, Failure, Flow, run};
 pub use clock::{Clock, SystemClock, Time, within};
-pub(crate) use commit::Commit;
-pub(crate) use desk::{Desk, DeskEvent, Points, Post};
+pub(crate) use commit::{Commit, Decision};
+pub(crate) use desk::{Decider, Desk, DeskEvent, Points, Post};
 #[cfg(feature = "testing")]
 pub use faults::Fault;
 pub use faults::{ActorKind, FaultPoint, Faults};

@@ -1,28 +1,21 @@
-//! The tube as an actor: waits for what may happen, lets [`State`] decide, and hands the decision
-//! on as one [`Commit`].
+//! Who decides for a stream tube: asks its [`State`], binds the socket, sends the offer, and says what is to
+//! be done.
 
-use std::sync::Arc;
-
-use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt as _;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     StreamTubeMessage,
-    state::{ConnectionEnd, Effect, Input, Phase, State, Target, Token},
+    state::{ConnectionEnd, Effect, Input, Phase, State, Target},
 };
 use crate::{
-    endpoint::{Slot, Slots},
+    endpoint::{Slot, Slots, Token},
     model::{ConnectionId, ConnectionParameter, Result, ServiceName, SocketAddress},
     ports::{IncomingBytestream, StreamTubeSignal, TubeSignalling},
-    runtime::{
-        self, Actor, BoxFuture, Exit, Failure, FaultPoint, Faults, Flow, Mailbox, Pending, Reply,
-        Stop,
-    },
+    runtime::{BoxFuture, Decider, Decision, DeskEvent, Points, Reply},
     supervisor::{ListeningSocket, LocalSockets},
 };
 
-/// What the channel supervisor tells the tube. Facts rather than messages: after a restart those
-/// that still hold are told again.
+/// What the channel supervisor tells the tube.
 #[derive(Clone, Debug)]
 pub(crate) enum Fact {
     /// An application's socket waits under this token.
@@ -35,10 +28,9 @@ pub(crate) enum Fact {
     Overdue,
     /// A sibling failed past its limit.
     SiblingFailed(String),
+    /// What came of the offer that the tube sends; this one it learns by itself.
+    OfferSent(Result<()>),
 }
-
-/// One decision, as the channel supervisor takes it.
-pub(crate) type Commit = runtime::Commit<State, Command, Answer>;
 
 /// What the channel supervisor does for the tube.
 pub(crate) enum Command {
@@ -58,12 +50,6 @@ pub(crate) enum Command {
     Finish,
 }
 
-/// An answer to a D-Bus method.
-pub(crate) enum Answer {
-    Offer(Reply<Result<()>>, Result<()>),
-    Accept(Reply<Result<SocketAddress>>, Result<SocketAddress>),
-}
-
 /// What every incarnation of a channel's tube is made from.
 #[derive(Clone)]
 pub(crate) struct TubeSeed {
@@ -71,20 +57,13 @@ pub(crate) struct TubeSeed {
     pub(crate) signalling: Arc<dyn TubeSignalling>,
     pub(crate) sockets: Arc<dyn LocalSockets>,
     pub(crate) slots: Slots,
-    pub(crate) facts: Receiver<Fact>,
-    pub(crate) commits: Sender<Commit>,
-    /// Asks the channel to close in order.
-    pub(crate) stop: Stop,
-    pub(crate) faults: Faults,
 }
 
 /// See the module's head.
 pub(crate) struct StreamTube {
     seed: TubeSeed,
-    mailbox: Mailbox<StreamTubeMessage>,
     state: State,
     offer: Option<Offer>,
-    committed: Option<Pending<()>>,
 }
 
 /// An offer on its way, and who waits for it.
@@ -93,16 +72,7 @@ struct Offer {
     reply: Reply<Result<()>>,
 }
 
-/// What the tube waits for.
-pub(crate) enum Event {
-    Message(StreamTubeMessage),
-    Fact(Fact),
-    OfferSent(Result<()>),
-    Stopped,
-    /// The channel supervisor is gone: there is nobody to work for.
-    Orphaned,
-    Fault(Failure),
-}
+type Event = DeskEvent<StreamTube>;
 
 /// The request that is being handled.
 enum Request {
@@ -114,27 +84,8 @@ enum Request {
 }
 
 impl StreamTube {
-    /// A tube that goes on from `record`, reading a mailbox that was lent to it.
-    pub(crate) fn new(
-        seed: TubeSeed,
-        mailbox: Mailbox<StreamTubeMessage>,
-        record: State,
-    ) -> StreamTube {
-        StreamTube {
-            seed,
-            mailbox,
-            state: record.recover(),
-            offer: None,
-            committed: None,
-        }
-    }
-
-    fn is_closing(&self) -> bool {
-        matches!(self.state.phase(), Phase::Closing { .. } | Phase::Closed(_))
-    }
-
-    fn understand(&self, event: Event) -> Result<(Input, Request), Exit> {
-        Ok(match event {
+    fn understand(&self, event: Event) -> (Input, Request) {
+        match event {
             Event::Message(StreamTubeMessage::Offer {
                 address,
                 access,
@@ -166,17 +117,33 @@ impl StreamTube {
             Event::Message(StreamTubeMessage::RemoteClosed) => (Input::RemoteClosed, Request::None),
             Event::Message(StreamTubeMessage::ContactGone) => (Input::ContactGone, Request::None),
             Event::Fact(fact) => (fact.into(), Request::None),
-            Event::OfferSent(result) => (Input::OfferSent(result), Request::None),
             Event::Stopped => (Input::Stopped, Request::None),
-            Event::Orphaned => return Err(Exit::Stopped),
-            Event::Fault(failure) => return Err(Exit::Failed(failure)),
-        })
+        }
+    }
+}
+
+impl Decider for StreamTube {
+    type Seed = TubeSeed;
+    type Message = StreamTubeMessage;
+    type Fact = Fact;
+    type Record = State;
+    type Command = Command;
+
+    const POINTS: Points = Points::TUBE;
+
+    fn new(seed: Self::Seed, record: State) -> Self {
+        StreamTube {
+            seed,
+            state: record.recover(),
+            offer: None,
+        }
     }
 
-    fn decide(&mut self, input: Input, mut request: Request) -> Decision {
+    fn decide(&mut self, event: Event) -> Decision<Command> {
+        let (input, mut request) = self.understand(event);
         let mut decision = Decision::default();
         let mut listening = None;
-        let mut effects: std::collections::VecDeque<Effect> = self.state.apply(input).into();
+        let mut effects: VecDeque<Effect> = self.state.apply(input).into();
         if let Request::Close(reply) = request {
             decision.commands.push(Command::AwaitClosed(reply));
             request = Request::None;
@@ -200,8 +167,8 @@ impl StreamTube {
                     continue;
                 }
                 Effect::Listen(address) => {
-                    if let Request::Accept(reply) = std::mem::replace(&mut request, Request::None) {
-                        decision.answers.push(Answer::Accept(reply, Ok(address)));
+                    if let Request::Accept(reply) = request.take() {
+                        decision.answer(reply, Ok(address));
                     }
                     match listening.take() {
                         Some(socket) => Command::Listen(socket),
@@ -209,7 +176,7 @@ impl StreamTube {
                     }
                 }
                 Effect::SendOffer(parameters) => {
-                    if let Request::Offer(reply) = std::mem::replace(&mut request, Request::None) {
+                    if let Request::Offer(reply) = request.take() {
                         let service = &self.seed.service;
                         let sending = self.seed.signalling.offer(service, &parameters);
                         self.offer = Some(Offer { sending, reply });
@@ -217,32 +184,26 @@ impl StreamTube {
                     continue;
                 }
                 Effect::AbandonOffer(why) => {
-                    let abandoned = self.offer.take();
-                    decision
-                        .answers
-                        .extend(abandoned.map(|offer| Answer::Offer(offer.reply, Err(why))));
+                    if let Some(abandoned) = self.offer.take() {
+                        decision.answer(abandoned.reply, Err(why));
+                    }
                     continue;
                 }
                 Effect::Offered(result) => {
-                    let answered = self.offer.take();
-                    decision
-                        .answers
-                        .extend(answered.map(|offer| Answer::Offer(offer.reply, result)));
+                    if let Some(answered) = self.offer.take() {
+                        decision.answer(answered.reply, result);
+                    }
                     continue;
                 }
                 Effect::Refuse(why) => {
-                    match std::mem::replace(&mut request, Request::None) {
-                        Request::Offer(reply) => {
-                            decision.answers.push(Answer::Offer(reply, Err(why)));
-                        }
-                        Request::Accept(reply) => {
-                            decision.answers.push(Answer::Accept(reply, Err(why)));
-                        }
+                    match request.take() {
+                        Request::Offer(reply) => decision.answer(reply, Err(why)),
+                        Request::Accept(reply) => decision.answer(reply, Err(why)),
                         other => request = other,
                     }
                     continue;
                 }
-                Effect::Dial(target) => match std::mem::replace(&mut request, Request::None) {
+                Effect::Dial(target) => match request.take() {
                     Request::Incoming(incoming, Some(slot)) => Command::Dial {
                         target,
                         incoming,
@@ -254,9 +215,7 @@ impl StreamTube {
                     }
                 },
                 Effect::RefuseIncoming(why) => {
-                    if let Request::Incoming(incoming, _) =
-                        std::mem::replace(&mut request, Request::None)
-                    {
+                    if let Request::Incoming(incoming, _) = request.take() {
                         incoming.refuse(why);
                     }
                     continue;
@@ -267,42 +226,30 @@ impl StreamTube {
         decision
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), Exit> {
-        let fault = |failure| Exit::Failed(failure);
-        let (input, request) = self.understand(event)?;
-        self.seed
-            .faults
-            .hit(FaultPoint::TubeDecide)
-            .map_err(fault)?;
-        let decision = self.decide(input, request);
-        self.seed
-            .faults
-            .hit(FaultPoint::TubeCommit)
-            .map_err(fault)?;
-        let (taken, committed) = Reply::new();
-        let commit = Commit {
-            record: self.state.clone(),
-            commands: decision.commands,
-            answers: decision.answers,
-            taken,
-        };
-        // There is room: the one before was taken, or `select` would not have returned.
-        self.seed
-            .commits
-            .try_send(commit)
-            .map_err(|_| Exit::Stopped)?;
-        self.committed = Some(committed);
-        self.seed
-            .faults
-            .hit(FaultPoint::TubeCommitted)
-            .map_err(fault)
+    fn record(&self) -> &State {
+        &self.state
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self.state.phase(), Phase::Closed(_))
+    }
+
+    fn is_closing(&self) -> bool {
+        matches!(self.state.phase(), Phase::Closing { .. } | Phase::Closed(_))
+    }
+
+    async fn own_fact(&mut self) -> Fact {
+        match &mut self.offer {
+            Some(offer) => Fact::OfferSent((&mut offer.sending).await),
+            None => std::future::pending().await,
+        }
     }
 }
 
-#[derive(Default)]
-struct Decision {
-    commands: Vec<Command>,
-    answers: Vec<Answer>,
+impl Request {
+    fn take(&mut self) -> Request {
+        std::mem::replace(self, Request::None)
+    }
 }
 
 impl From<Fact> for Input {
@@ -313,75 +260,7 @@ impl From<Fact> for Input {
             Fact::Ended(id, end) => Input::Ended(id, end),
             Fact::Overdue => Input::Overdue,
             Fact::SiblingFailed(what) => Input::SiblingFailed(what),
-        }
-    }
-}
-
-impl Answer {
-    /// Answers.
-    pub(crate) fn send(self) {
-        match self {
-            Answer::Offer(reply, result) => reply.answer(result),
-            Answer::Accept(reply, result) => reply.answer(result),
-        }
-    }
-}
-
-impl Actor for StreamTube {
-    type Event = Event;
-
-    /// Waits, in this order, for: the last decision to be taken, the stop token, facts, the
-    /// offer that is on its way, and messages (the priority inbox first).
-    async fn select(&mut self) -> Event {
-        if let Some(committed) = &mut self.committed {
-            // Taken or dropped, both tell that the channel supervisor has seen it.
-            committed.ready().await;
-            self.committed = None;
-        }
-        let closing = self.is_closing();
-        let stopped = async {
-            if closing {
-                std::future::pending::<()>().await;
-            }
-            self.seed.stop.stopped().await;
-            Event::Stopped
-        };
-        let fact = async {
-            match self.seed.facts.recv().await {
-                Ok(fact) => Event::Fact(fact),
-                Err(_) => Event::Orphaned,
-            }
-        };
-        let message = async {
-            match self.mailbox.next().await {
-                Some(message) => Event::Message(message),
-                // The channel supervisor holds an address, so it is gone.
-                None => Event::Orphaned,
-            }
-        };
-        let offer = async {
-            match &mut self.offer {
-                Some(offer) => Event::OfferSent((&mut offer.sending).await),
-                None => std::future::pending().await,
-            }
-        };
-        let event = stopped.or(fact).or(offer).or(message);
-        match self
-            .seed
-            .faults
-            .survive(FaultPoint::TubeWaiting, event)
-            .await
-        {
-            Ok(event) => event,
-            Err(failure) => Event::Fault(failure),
-        }
-    }
-
-    fn apply(&mut self, event: Event) -> Flow {
-        match self.handle(event) {
-            Err(exit) => Flow::Exit(exit),
-            Ok(()) if matches!(self.state.phase(), Phase::Closed(_)) => Flow::Exit(Exit::Finished),
-            Ok(()) => Flow::Continue,
+            Fact::OfferSent(result) => Input::OfferSent(result),
         }
     }
 }

@@ -11,11 +11,11 @@
 //! ```
 //!
 //! The tube holds no socket and no bytestream: sockets wait in the channel supervisor's hands under
-//! a [`state::Token`], so that none dies with the tube.
+//! a [`crate::endpoint::Token`], so that none dies with the tube.
 
 mod actor;
 mod message;
 pub mod state;
 
-pub(crate) use actor::{Command, Commit, Fact, StreamTube, TubeSeed};
+pub(crate) use actor::{Command, Fact, StreamTube, TubeSeed};
 pub use message::StreamTubeMessage;

@@ -26,16 +26,13 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    endpoint::Token,
     model::{
         AccessControl, AccessRule, AddressType, ConnectionId, ConnectionParameter, ContactHandle,
         Error, SocketAddress, TubeParameters, TubeState,
     },
     ports::{StreamTubeDescription, StreamTubeSignal},
 };
-
-/// A socket that waits in the channel supervisor's hands for the tube's decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub u64);
 
 /// The local service behind an offered tube.
 #[derive(Clone, Debug, PartialEq, Eq)]

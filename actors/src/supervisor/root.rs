@@ -16,7 +16,7 @@ use async_channel::{Receiver, Sender};
 
 use super::{
     DBusTubeRequest, FileTransferRequest, RestartCounts, StreamTubeRequest, SupervisorConfig,
-    channel,
+    channel::{self, Place},
     config::Counters,
     dbus_tube, transfer, tube,
     world::{Opening, RootMessage, World},
@@ -153,20 +153,22 @@ impl Root {
         let (stopper, stop) = self.stop.branch();
         let owner = opening.owner();
         self.channels.insert(id, Entry { owner, stopper });
-        let world = self.world.clone();
+        let place = Place {
+            world: self.world.clone(),
+            id,
+            owner,
+            stop,
+        };
         let root = self.weak_self.clone();
         match opening {
             Opening::StreamTube(request, reply) => {
-                let life = tube::live(world.clone(), id, request, stop, reply);
-                channel::start(&world, id, root, life);
+                channel::start::<tube::Channel>(place, root, request, reply);
             }
             Opening::FileTransfer(request, reply) => {
-                let life = transfer::live(world.clone(), id, request, stop, reply);
-                channel::start(&world, id, root, life);
+                channel::start::<transfer::Channel>(place, root, request, reply);
             }
             Opening::DBusTube(request, reply) => {
-                let life = dbus_tube::live(world.clone(), id, request, stop, reply);
-                channel::start(&world, id, root, life);
+                channel::start::<dbus_tube::Channel>(place, root, request, reply);
             }
         }
     }

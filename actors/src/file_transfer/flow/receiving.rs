@@ -179,18 +179,16 @@ impl Receiving {
 
     /// Moves what can be moved now.
     pub(crate) fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<Ending> {
-        match self.try_poll(wire, context) {
-            Ok(Some(end)) => {
-                if self.mismatch && self.known.framed {
-                    let mut word = Vec::new();
-                    Word::Mismatch.write(&mut word);
-                    wire.push_last(&word);
-                }
-                Poll::Ready(Ok(end))
-            }
-            Ok(None) => Poll::Pending,
-            Err(failure) => Poll::Ready(Err(failure)),
+        let ended = self.try_poll(wire, context).transpose();
+        if let Some(Ok(_)) = &ended
+            && self.mismatch
+            && self.known.framed
+        {
+            let mut word = Vec::new();
+            Word::Mismatch.write(&mut word);
+            wire.push_last(&word);
         }
+        ended.map_or(Poll::Pending, Poll::Ready)
     }
 
     fn try_poll(

@@ -107,11 +107,8 @@ impl Sending {
 
     /// Moves what can be moved now.
     pub(crate) fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<Ending> {
-        match self.try_poll(wire, context) {
-            Ok(Some(end)) => Poll::Ready(Ok(end)),
-            Ok(None) => Poll::Pending,
-            Err(failure) => Poll::Ready(Err(failure)),
-        }
+        let ended = self.try_poll(wire, context).transpose();
+        ended.map_or(Poll::Pending, Poll::Ready)
     }
 
     fn try_poll(

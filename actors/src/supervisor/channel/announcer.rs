@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// A signal to be emitted, and the slot that its connection occupies until it is.
-pub(in crate::supervisor) struct Announcement<S> {
-    pub(in crate::supervisor) signal: S,
-    pub(in crate::supervisor) _slot: Option<Slot>,
+pub(super) struct Announcement<S> {
+    pub(super) signal: S,
+    pub(super) _slot: Option<Slot>,
 }
 
 /// The signal in hand.

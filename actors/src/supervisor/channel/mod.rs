@@ -2,18 +2,20 @@
 //! restarts, the listener, the announcer, how it appears and how it is withdrawn.
 //!
 //! ```text
-//!   publish ──▶ (the type's own life) ──▶ leave: say the rest, withdraw, answer who waits ──▶ gone
+//!   publish ──▶ supervise (see `life`) ──▶ leave: say the rest, withdraw, answer who waits ──▶ gone
 //!      │ refused
 //!      ▼
 //!    gone
 //! ```
 //!
-//! A channel supervisor owns a [`Shell`] and all that is particular to its type;
+//! A channel supervisor owns a [`Shell`] and all that is particular to its [`ChannelType`];
 //! [`tube`](super::tube), [`transfer`](super::transfer) and [`dbus_tube`](super::dbus_tube) are those there are.
 
 mod announcer;
+mod life;
 mod sibling;
 mod telling;
+mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,8 +23,11 @@ use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt as _;
 
 use self::{
-    announcer::{Announcer, InHand},
+    announcer::{Announcement, Announcer, InHand},
+    life::{FactOf, RecordOf, SeedOf},
     sibling::{Life, Sibling},
+    telling::Telling,
+    waiting::Waiting,
 };
 use super::{
     AcceptedSocket, ListenJob, ListeningSocket,
@@ -31,14 +36,18 @@ use super::{
 };
 use crate::{
     endpoint::{Slot, Slots},
-    model::{ChannelId, Error, Result},
-    ports::{ChannelObject, ChannelSignal},
+    model::{ChannelId, Error, OwnerId, Result},
+    ports::{ChannelObject, Object},
     runtime::{
-        Address, BoxFuture, Exit, Failure, FaultPoint, Reply, Stop, Stopper, Time, catch, within,
+        Address, BoxFuture, Commit, Decider, Exit, Failure, FaultPoint, Mailbox, Post, Reply,
+        Snapshot, SnapshotWriter, Stop, Stopper, Time, catch, within,
     },
 };
 
-pub(super) use self::{announcer::Announcement, sibling::SiblingKind, telling::Telling};
+pub(super) use self::{
+    life::{ChannelType, Made, ObjectOf},
+    sibling::SiblingKind,
+};
 
 /// What the children tell the channel supervisor; `N` is what only the channel's type has. The
 /// commits of who decides have a queue of their own.
@@ -51,58 +60,119 @@ pub(super) enum Note<N> {
     Own(N),
 }
 
-/// What every channel supervisor owns. `S` is the type's signal, `N` its own notes.
-pub(super) struct Shell<S, N> {
+/// What every channel supervisor owns.
+pub(super) struct Shell<C: ChannelType> {
     pub(super) world: World,
     pub(super) id: ChannelId,
-    /// Asks the channel to close in order.
-    pub(super) stop: Stop,
-    pub(super) notes: (Sender<Note<N>>, Receiver<Note<N>>),
+    pub(super) notes: Queue<Note<C::Note>>,
     siblings: BTreeMap<SiblingKind, Sibling>,
-    signals: (Sender<Announcement<S>>, Receiver<Announcement<S>>),
-    in_hand: InHand<S>,
+    signals: Queue<Announcement<C::Signal>>,
+    in_hand: InHand<C::Signal>,
+
+    mailbox: Mailbox<<C::Decider as Decider>::Message>,
+    pub(super) seed: SeedOf<C>,
+    post: Post<C::Decider>,
+    /// Where who decides stands: it survives it.
+    pub(super) record: RecordOf<C>,
+    pub(super) telling: Telling<FactOf<C>>,
+    commits: Receiver<Commit<C::Decider>>,
+
+    pub(super) view: SnapshotWriter<C::View>,
+    pub(super) meters: Arc<C::Meters>,
+    /// When they are looked at.
+    pub(super) meters_due: Option<Time>,
+
+    slots: Slots,
+    listening: Option<Listening>,
+    pub(super) waiting: Waiting<C::Socket>,
+
     /// Who waits for the channel to be gone.
     pub(super) closers: Vec<Reply<()>>,
+    /// Who decides has nothing to decide any more.
+    pub(super) finished: bool,
 }
 
-/// What a channel supervisor waits for; `C` is the commit of who decides.
-pub(super) enum Event<C, N> {
-    Commit(Box<C>),
-    Note(Note<N>),
+/// Both ends of one.
+pub(super) type Queue<T> = (Sender<T>, Receiver<T>);
+
+/// Where applications connect.
+#[derive(Clone)]
+struct Listening {
+    socket: Arc<dyn ListeningSocket>,
+    /// Hears of applications that were gone before they could be let in.
+    vanished: Option<Sender<()>>,
+}
+
+/// What a [`Shell`] is made from.
+pub(super) struct Outfit<C: ChannelType> {
+    pub(super) description: C::Description,
+    pub(super) seed: SeedOf<C>,
+    pub(super) record: RecordOf<C>,
+    pub(super) meters: Arc<C::Meters>,
+    pub(super) slots: Slots,
+    pub(super) room: Room,
+}
+
+/// The most that there can be at once, by the bounds of the type's own.
+pub(super) struct Room {
+    /// What who decides is told.
+    pub(super) facts: usize,
+    /// What the children say, beside the ends of siblings.
+    pub(super) notes: usize,
+    /// What waits for the announcer.
+    pub(super) signals: usize,
+}
+
+/// What a channel supervisor waits for.
+enum Event<C: ChannelType> {
+    Commit(Box<Commit<C::Decider>>),
+    Note(Note<C::Note>),
     /// The channel is to close while who decides pauses before a restart.
     Hurry,
     Timer,
 }
 
 /// What follows the end of a sibling.
-pub(super) enum Followed {
+enum Followed {
     /// Nothing: it was told to stop, or a successor is on its way.
     Nothing,
     /// It failed past its limit; the sentence says what.
     GivenUp(String),
 }
 
+/// Where a channel is, in its tree.
+pub(super) struct Place {
+    pub(super) world: World,
+    pub(super) id: ChannelId,
+    /// Whose it is.
+    pub(super) owner: OwnerId,
+    /// Asks it to close in order.
+    pub(super) stop: Stop,
+}
+
 /// Runs a channel's life on a task of its own and tells the root when all of it is gone.
-pub(super) fn start(
-    world: &World,
-    id: ChannelId,
+pub(super) fn start<C: ChannelType>(
+    place: Place,
     root: Address<RootMessage>,
-    life: impl Future<Output = ()> + Send + 'static,
-) {
-    world
-        .spawner
-        .spawn("channel", async move {
-            // Its own failures it deals with itself; this is for what it cannot.
-            catch("channel", life).await.ok();
-            // A root that is gone waits for nobody.
-            root.tell_first(RootMessage::Ended(id)).await.ok();
-        })
-        .detach();
+    request: C::Request,
+    reply: Reply<Result<ObjectOf<C>>>,
+) where
+    ObjectOf<C>: Into<ChannelObject>,
+{
+    let (id, spawner) = (place.id, place.world.spawner.clone());
+    let life = life::live::<C>(place, request, reply);
+    let task = spawner.spawn("channel", async move {
+        // Its own failures it deals with itself; this is for what it cannot.
+        catch("channel", life).await.ok();
+        // A root that is gone waits for nobody.
+        root.tell_first(RootMessage::Ended(id)).await.ok();
+    });
+    task.detach();
 }
 
 /// Makes a channel's object visible and answers whoever asked for it. `None` when it could not be
 /// made visible; otherwise whether nobody ever got to know of it.
-pub(super) async fn publish<O: Clone + Into<ChannelObject>>(
+async fn publish<O: Clone + Into<ChannelObject>>(
     world: &World,
     stop: &Stop,
     object: O,
@@ -134,17 +204,12 @@ pub(super) async fn publish<O: Clone + Into<ChannelObject>>(
     Some(reply.send(Ok(object)).is_err())
 }
 
-/// Runs what supervises a published channel, and says why it failed, if it did. `unwanted`: nobody ever
-/// got to know of the channel, so there is nothing to supervise.
-pub(super) async fn survive(
+/// Runs what supervises a published channel, and says why it failed, if it did.
+async fn survive(
     world: &World,
     id: ChannelId,
-    unwanted: bool,
     supervising: impl Future<Output = Result<(), Failure>>,
 ) -> Option<Failure> {
-    if unwanted {
-        return None;
-    }
     let failure = match catch("channel", supervising).await {
         Ok(Ok(())) => return None,
         Ok(Err(failure)) | Err(failure) => failure,
@@ -154,46 +219,75 @@ pub(super) async fn survive(
     Some(failure)
 }
 
-impl<S, N> Shell<S, N>
-where
-    S: Clone + Into<ChannelSignal> + Send + 'static,
-    N: Send + 'static,
-{
-    /// A shell with room for so many notes, beside the ends of siblings, and so many signals.
-    pub(super) fn new(
-        world: &World,
-        id: ChannelId,
-        stop: Stop,
-        kinds: &[SiblingKind],
-        (notes, signals): (usize, usize),
-    ) -> Self {
-        let policy = world.config.restart;
-        Shell {
-            world: world.clone(),
+impl<C: ChannelType> Shell<C> {
+    /// A shell, and what is to be published.
+    pub(super) fn new(place: Place, outfit: Outfit<C>) -> (Self, ObjectOf<C>) {
+        let Place {
+            world,
             id,
+            owner,
             stop,
-            notes: async_channel::bounded(notes + kinds.len()),
-            siblings: kinds
-                .iter()
-                .map(|kind| (*kind, Sibling::new(policy)))
-                .collect(),
-            signals: async_channel::bounded(signals),
+        } = place;
+        let config = world.config.clone();
+        let room = outfit.room;
+        let (mailbox, address) = Mailbox::new(config.mailbox.max(1));
+        let (writer, view) = Snapshot::new(C::view(&outfit.record, &outfit.meters));
+        let telling = Telling::new(id, room.facts);
+        // One: who decides waits until it is taken.
+        let (commits_in, commits) = async_channel::bounded(1);
+        // A type without a dialler never starts it.
+        let siblings = [
+            SiblingKind::Announcer,
+            C::DECIDER,
+            SiblingKind::Listener,
+            SiblingKind::Dialler,
+        ];
+        let shell = Shell {
+            world,
+            id,
+            notes: async_channel::bounded(room.notes + siblings.len()),
+            siblings: siblings
+                .map(|kind| (kind, Sibling::new(config.restart)))
+                .into(),
+            signals: async_channel::bounded(room.signals),
             in_hand: InHand::default(),
+            mailbox,
+            seed: outfit.seed,
+            post: Post {
+                facts: telling.listen(),
+                commits: commits_in,
+                stop,
+                faults: config.faults.clone(),
+            },
+            record: outfit.record,
+            telling,
+            commits,
+            view: writer,
+            meters: outfit.meters,
+            meters_due: None,
+            slots: outfit.slots,
+            listening: None,
+            waiting: Waiting::new(),
             closers: Vec::new(),
-        }
+            finished: false,
+        };
+        let object = Object {
+            id,
+            owner,
+            description: outfit.description,
+            address,
+            view,
+        };
+        (shell, object)
     }
 
-    /// Waits for what the children say, and until a restart is due or this deadline is there.
-    pub(super) async fn select<C>(
-        &self,
-        decider: SiblingKind,
-        commits: &Receiver<C>,
-        deadline: Option<Time>,
-    ) -> Event<C, N> {
-        let deadline = self.next_restart().into_iter().chain(deadline).min();
-        let pausing = self.is_pausing(decider);
+    /// Waits for what the children say, and until something is due or this deadline is there.
+    async fn select(&mut self, deadline: Option<Time>) -> Event<C> {
+        let due = [self.next_restart(), self.meters_due, deadline];
+        let deadline = due.into_iter().flatten().min();
+        let pausing = self.is_pausing(C::DECIDER);
         let commit = async {
-            match commits.recv().await {
+            match self.commits.recv().await {
                 Ok(commit) => Event::Commit(Box::new(commit)),
                 Err(_) => std::future::pending().await,
             }
@@ -208,7 +302,7 @@ where
             if !pausing {
                 std::future::pending::<()>().await;
             }
-            self.stop.stopped().await;
+            self.post.stop.stopped().await;
             Event::Hurry
         };
         let timer = async {
@@ -241,8 +335,47 @@ where
         }
     }
 
+    /// Shows where it stands.
+    pub(super) fn publish(&self) {
+        self.view.publish(C::view(&self.record, &self.meters));
+    }
+
+    /// When the meters are looked at again.
+    pub(super) fn next_look(&self) -> Time {
+        self.world.clock.now() + self.world.config.meter_period
+    }
+
+    /// Keeps a socket until it is decided about.
+    pub(super) fn keep(&mut self, socket: C::Socket) {
+        let token = self.waiting.next();
+        self.telling.tell(C::waits(token, &socket));
+        self.waiting.keep(token, socket);
+    }
+
+    /// A flow has failed, and nobody restarts it.
+    pub(super) fn count_failed_flow(&self, failure: &Failure) {
+        count(&self.world.counters.flows);
+        tracing::warn!(channel = self.id.0, %failure, "a flow failed");
+    }
+
+    /// Lets applications in at a socket that is bound. `vanished` hears of those that were gone before.
+    pub(super) fn listen(
+        &mut self,
+        socket: Arc<dyn ListeningSocket>,
+        vanished: Option<Sender<()>>,
+    ) {
+        self.listening = Some(Listening { socket, vanished });
+        self.start_listener();
+    }
+
+    /// Lets nobody in any more.
+    pub(super) fn stop_listening(&mut self) {
+        self.listening = None;
+        self.stop_sibling(SiblingKind::Listener);
+    }
+
     /// Starts the announcer, the first or a successor. It ends with its queue and is told nothing.
-    pub(super) fn start_announcer(&mut self) {
+    fn start_announcer(&mut self) {
         let announcer = Announcer {
             channel: self.id,
             tree: self.world.tree.clone(),
@@ -254,14 +387,11 @@ where
         self.run_sibling(SiblingKind::Announcer, stopper, Box::pin(announcer.run()));
     }
 
-    /// Starts the listener on a socket that is there already, the first or a successor. `vanished` hears of
-    /// applications that were gone before they could be let in.
-    pub(super) fn start_listener(
-        &mut self,
-        socket: Arc<dyn ListeningSocket>,
-        slots: Slots,
-        vanished: Option<Sender<()>>,
-    ) {
+    /// Starts the listener on the socket that is there already, the first or a successor.
+    fn start_listener(&mut self) {
+        let Some(Listening { socket, vanished }) = self.listening.clone() else {
+            return;
+        };
         let (stopper, stop) = Stopper::new();
         let faults = self.world.config.faults.clone();
         let notes = self.notes.0.clone();
@@ -282,7 +412,7 @@ where
             })
         };
         let job = ListenJob {
-            slots,
+            slots: self.slots.clone(),
             deliver: Box::new(deliver),
             vanished,
             stop,
@@ -306,7 +436,7 @@ where
     }
 
     /// Whether it pauses before a restart.
-    pub(super) fn is_pausing(&self, kind: SiblingKind) -> bool {
+    fn is_pausing(&self, kind: SiblingKind) -> bool {
         self.siblings.get(&kind).is_some_and(Sibling::is_pausing)
     }
 
@@ -318,14 +448,14 @@ where
     }
 
     /// Cancels it, and waits until it is gone.
-    pub(super) async fn end_sibling(&mut self, kind: SiblingKind) {
+    async fn end_sibling(&mut self, kind: SiblingKind) {
         if let Some(sibling) = self.siblings.get_mut(&kind) {
             sibling.end().await;
         }
     }
 
     /// A sibling has ended: if it failed, when it is restarted, or that it will not be.
-    pub(super) fn sibling_ended(&mut self, kind: SiblingKind, exit: Exit, now: Time) -> Followed {
+    fn sibling_ended(&mut self, kind: SiblingKind, exit: Exit, now: Time) -> Followed {
         let Some(sibling) = self.siblings.get_mut(&kind) else {
             return Followed::Nothing;
         };
@@ -349,12 +479,12 @@ where
     }
 
     /// When the next pause is over.
-    pub(super) fn next_restart(&self) -> Option<Time> {
+    fn next_restart(&self) -> Option<Time> {
         self.siblings.values().filter_map(Sibling::due).min()
     }
 
     /// Those whose pause is over: they are to be started.
-    pub(super) fn due_for_restart(&mut self, now: Time) -> Vec<SiblingKind> {
+    fn due_for_restart(&mut self, now: Time) -> Vec<SiblingKind> {
         self.siblings
             .iter_mut()
             .filter(|(_, sibling)| sibling.due().is_some_and(|due| due <= now))
@@ -370,7 +500,7 @@ where
     /// # Errors
     /// There is no room, which cannot be while the bounds count what they should; better a closed
     /// channel than a lost signal.
-    pub(super) fn announce(&self, signal: S, slot: Option<Slot>) -> Result<(), Failure> {
+    pub(super) fn announce(&self, signal: C::Signal, slot: Option<Slot>) -> Result<(), Failure> {
         let announcement = Announcement {
             signal,
             _slot: slot,
@@ -388,7 +518,7 @@ where
 
     /// The last of a channel whose other actors are gone: says the rest, withdraws the object, and
     /// answers who waited for that.
-    pub(super) async fn leave(&mut self) {
+    async fn leave(&mut self) {
         // A tree that never answers must not keep whoever waits for the end.
         let (clock, limit) = (self.world.clock.clone(), self.world.config.tree_limit);
         let said = within(&*clock, limit, self.say_the_rest()).await;
@@ -420,9 +550,10 @@ where
             self.start_announcer();
         }
         loop {
+            let due = self.next_restart();
             let note = async { self.notes.1.recv().await.ok() };
             let timer = async {
-                match self.next_restart() {
+                match due {
                     Some(due) => self.world.clock.sleep_until(due).await,
                     None => std::future::pending().await,
                 }

@@ -13,7 +13,7 @@ pub(in crate::supervisor) struct Telling<F> {
 
 impl<F: Clone> Telling<F> {
     /// With room for every fact that can hold at once.
-    pub(in crate::supervisor) fn new(channel: ChannelId, room: usize) -> Self {
+    pub(super) fn new(channel: ChannelId, room: usize) -> Self {
         Telling {
             channel,
             facts: async_channel::bounded(room),
@@ -22,7 +22,7 @@ impl<F: Clone> Telling<F> {
     }
 
     /// Where who decides hears them.
-    pub(in crate::supervisor) fn listen(&self) -> Receiver<F> {
+    pub(super) fn listen(&self) -> Receiver<F> {
         self.facts.1.clone()
     }
 
@@ -42,7 +42,7 @@ impl<F: Clone> Telling<F> {
 
     /// Tells a successor everything that still holds, and nothing twice: what was told for good, and
     /// these.
-    pub(in crate::supervisor) fn tell_again(&self, others: impl Iterator<Item = F>) {
+    pub(super) fn tell_again(&self, others: impl Iterator<Item = F>) {
         while self.facts.1.try_recv().is_ok() {}
         for fact in self.told.iter().cloned().chain(others) {
             self.tell(fact);

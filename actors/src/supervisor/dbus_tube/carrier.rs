@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// What the flow tells the channel supervisor, in this order, each at most once.
-pub(super) enum FlowNote {
+pub(in crate::supervisor) enum FlowNote {
     /// The offer was written; the flow is over where it could not be.
     Offered(Result<()>),
     /// The bytestream is open.

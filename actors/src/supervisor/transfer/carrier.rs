@@ -49,7 +49,7 @@ use crate::{
 };
 
 /// What the flow tells the channel supervisor, in this order, each at most once.
-pub(super) enum FlowNote {
+pub(in crate::supervisor) enum FlowNote {
     /// The contact wants the file, from there.
     Agreed(Resume),
     /// The bytestream is open.

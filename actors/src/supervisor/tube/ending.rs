@@ -2,7 +2,7 @@
 
 use futures_lite::FutureExt as _;
 
-use super::{Channel, Farewell, Time, TubeNote, catch};
+use super::{Channel, Farewell, TubeNote, catch};
 use crate::{
     model::Error,
     ports::StreamTubeSignal,
@@ -14,15 +14,14 @@ impl Channel {
     /// No more applications, no more dials. What was asked and not yet dialled is refused by being
     /// dropped; sockets that wait for the tube are closed.
     pub(super) fn stop_opening(&mut self) {
-        self.listening = None;
-        self.shell.stop_sibling(SiblingKind::Listener);
+        self.shell.stop_listening();
         self.shell.stop_sibling(SiblingKind::Dialler);
         self.dial_queue.0.close();
         while self.dial_queue.1.try_recv().is_ok() {}
     }
 
     /// Begins to tell the contact that the tube is closed.
-    pub(super) fn say_farewell(&mut self, now: Time) {
+    pub(super) fn say_farewell(&mut self) {
         if !matches!(self.farewell, Farewell::NotBegun) {
             return;
         }
@@ -39,15 +38,16 @@ impl Channel {
             // A channel that has ended does not wait for it.
             notes.send(Note::Own(TubeNote::Told)).await.ok();
         });
-        let cut = Some(now + self.shell.world.config.farewell_grace);
+        let cut = Some(self.shell.world.clock.now() + self.shell.world.config.farewell_grace);
         self.farewell = Farewell::Telling { task, cut };
     }
 
     /// The contact was told, as far as it could be: from now on it is its turn to cut the
     /// connections, for a while.
-    pub(super) fn told(&mut self, now: Time) {
+    pub(super) fn told(&mut self) {
+        let limit = self.shell.world.clock.now() + self.shell.world.config.cut_grace;
         let cut = match &self.farewell {
-            Farewell::Telling { cut, .. } => cut.map(|_| now + self.shell.world.config.cut_grace),
+            Farewell::Telling { cut, .. } => cut.map(|_| limit),
             Farewell::NotBegun | Farewell::Told { .. } => return,
         };
         self.farewell = Farewell::Told { cut };
@@ -58,32 +58,9 @@ impl Channel {
         self.relays.values().for_each(|relay| relay.stopper.stop());
     }
 
-    /// Ends the channel. Afterwards nothing of it is left: no task, no descriptor, no object.
-    pub(super) async fn end(mut self, failure: Option<Failure>) {
-        self.shell.end_sibling(SiblingKind::Tube).await;
-        // A decision nobody carries out any more: who waits for its answers learns so.
-        while self.commits.try_recv().is_ok() {}
-        self.stop_opening();
-        self.shell.end_sibling(SiblingKind::Listener).await;
-        self.shell.end_sibling(SiblingKind::Dialler).await;
-        self.waiting.clear();
-        if let Some(failure) = failure {
-            self.bury(&failure).await;
-        }
-        // No relay is left: a tube that finishes has ended every connection before, a burial just has.
-        self.shell.leave().await;
-        // Whoever still asks the tube something is answered by its mailbox being gone. The contact
-        // may be told a little longer.
-        drop(self.mailbox);
-        if let Farewell::Telling { task, .. } = self.farewell {
-            // Its own limit ends it.
-            drop(task.await);
-        }
-    }
-
     /// Does for a tube that cannot any more what it would have done: cuts its connections, says
     /// how each ended, and tells the contact. Works on the recovery record alone.
-    async fn bury(&mut self, failure: &Failure) {
+    pub(super) async fn bury(&mut self, failure: &Failure) {
         let relays = std::mem::take(&mut self.relays);
         let mut slots = Vec::new();
         for relay in relays.into_values() {
@@ -92,7 +69,7 @@ impl Channel {
             }
             slots.push(relay.slot);
         }
-        for id in self.record.connections() {
+        for id in self.shell.record.connections() {
             let signal = StreamTubeSignal::ConnectionClosed {
                 id: *id,
                 why: Error::ConnectionLost(failure.to_string()),
@@ -107,9 +84,8 @@ impl Channel {
             }
         }
         drop(slots);
-        if self.record.concerns_the_contact() {
-            let now = self.shell.world.clock.now();
-            self.say_farewell(now);
+        if self.shell.record.concerns_the_contact() {
+            self.say_farewell();
         }
     }
 }

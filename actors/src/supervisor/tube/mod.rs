@@ -11,55 +11,50 @@
 //!
 //! # What it owns
 //! The tube's mailbox, the recovery record, the listening socket, the sockets that wait for the
-//! tube's decision, the relays, the queue of signals, the slots. A [`Commit`] of the tube is taken
-//! whole: record, published view, signals and commands belong together.
+//! tube's decision, the relays, the queue of signals, the slots.
 //!
 //! # What is bounded
 //! Everything below is counted by the slots ([`SupervisorConfig::max_connections`](super::SupervisorConfig)):
 //! a connection holds one from before it is accepted or dialled until its `ConnectionClosed` has been
-//! emitted. So a bus nobody reads holds up new connections, and no queue here grows beyond what
-//! [`Channel::new`] makes room for.
+//! emitted. So a bus nobody reads holds up new connections, and no queue here grows beyond its [`Room`].
 
-mod children;
 mod connection;
 mod dialler;
 mod ending;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use async_channel::{Receiver, Sender};
+use futures_lite::FutureExt as _;
 
 use self::{
-    connection::Far,
+    connection::{Connection, Far},
     dialler::{DialRequest, Dialler},
 };
 use super::{
-    AcceptedSocket, DialledSocket, ListeningSocket, StreamTubeRequest,
-    channel::{self, Note, Shell, SiblingKind, beyond_bound},
+    AcceptedSocket, DialledSocket, StreamTubeRequest,
+    channel::{
+        ChannelType, Made, Note, Outfit, Place, Queue, Room, Shell, SiblingKind, beyond_bound,
+    },
     config::count,
-    world::World,
 };
 use crate::{
-    endpoint::{Slot, Slots},
+    endpoint::{Slot, Slots, Token},
     limits::Limits,
-    model::{ChannelId, ConnectionId, ConnectionParameter, Result},
+    model::{ConnectionId, ConnectionParameter, Result},
     ports::{
-        BytestreamConnector, Duplex, IncomingBytestream, StreamTubeObject, StreamTubeSignal,
+        BytestreamConnector, Duplex, IncomingBytestream, StreamTubeDescription, StreamTubeSignal,
         StreamTubeView, TubeSignalling,
     },
     relay::Meters,
-    runtime::{
-        Failure, FaultPoint, Mailbox, Reply, Snapshot, SnapshotWriter, Stop, Stopper, Task, Time,
-        catch,
-    },
+    runtime::{Exit, Failure, Stop, Stopper, Task, Time, catch},
     stream_tube::{
-        Command, Commit, Fact, StreamTubeMessage, TubeSeed,
-        state::{ConnectionEnd, State, Token},
+        Command, Fact, StreamTube, TubeSeed,
+        state::{ConnectionEnd, State},
     },
 };
 
 /// What a tube's children tell its channel supervisor, beside what all do.
-enum TubeNote {
+pub(super) enum TubeNote {
     /// A bytestream has opened.
     BytestreamOpened,
     /// A relay has ended.
@@ -75,7 +70,7 @@ enum TubeNote {
 }
 
 /// A socket that waits for the tube's decision.
-struct Waiting {
+pub(super) struct Waiting {
     stream: Box<dyn Duplex>,
     slot: Slot,
     origin: Origin,
@@ -99,32 +94,14 @@ struct Relay {
 }
 
 /// See the module's head.
-struct Channel {
-    shell: Shell<StreamTubeSignal, TubeNote>,
+pub(super) struct Channel {
+    shell: Shell<Channel>,
     connector: Arc<dyn BytestreamConnector>,
     signalling: Arc<dyn TubeSignalling>,
-
-    mailbox: Mailbox<StreamTubeMessage>,
-    record: State,
-    view: SnapshotWriter<StreamTubeView>,
-    seed: TubeSeed,
-    facts: Sender<Fact>,
-    commits: Receiver<Commit>,
-    slots: Slots,
     limits: Limits,
-
-    listening: Option<Arc<dyn ListeningSocket>>,
-    dial_queue: (Sender<DialRequest>, Receiver<DialRequest>),
-
-    next_token: u64,
-    waiting: BTreeMap<Token, Waiting>,
+    dial_queue: Queue<DialRequest>,
     relays: BTreeMap<ConnectionId, Relay>,
-    meters: Arc<Meters>,
-    meters_due: Option<Time>,
-
     farewell: Farewell,
-    sibling_failed: Option<String>,
-    finished: bool,
 }
 
 /// Telling the contact that the tube is closed.
@@ -141,248 +118,7 @@ enum Farewell {
     },
 }
 
-/// The life of a stream tube's channel: publishes its object, answers, and runs it to its end.
-pub(super) async fn live(
-    world: World,
-    id: ChannelId,
-    request: StreamTubeRequest,
-    stop: Stop,
-    reply: Reply<Result<StreamTubeObject>>,
-) {
-    let (channel, object) = Channel::new(&world, id, request, stop.clone());
-    if let Some(unwanted) = channel::publish(&world, &stop, object, reply).await {
-        channel.run(unwanted).await;
-    }
-}
-
 impl Channel {
-    fn new(
-        world: &World,
-        id: ChannelId,
-        request: StreamTubeRequest,
-        stop: Stop,
-    ) -> (Channel, StreamTubeObject) {
-        let config = &world.config;
-        let connections = config.max_connections;
-        let (mailbox, address) = Mailbox::new(config.mailbox.max(1));
-        let record = State::new(&request.description);
-        let meters = Arc::<Meters>::default();
-        let (writer, view) = Snapshot::new(view_of(&record, &meters));
-        let slots = Slots::within(connections, request.limits.clone());
-        // Each connection: accepted or dialled, ended. Besides: told, one sibling failed.
-        let (facts, facts_out) = async_channel::bounded(2 * connections + 8);
-        // One: the tube waits until it is taken.
-        let (commits_in, commits) = async_channel::bounded(1);
-        // Notes of each connection: accepted or dialled, opened, ended. Besides: told. Signals of each
-        // connection: opened, closed. Besides: two changes of state.
-        let room = (3 * connections + 4, 2 * connections + 8);
-        let kinds = [
-            SiblingKind::Announcer,
-            SiblingKind::Tube,
-            SiblingKind::Listener,
-            SiblingKind::Dialler,
-        ];
-        let seed = TubeSeed {
-            service: request.description.service.clone(),
-            signalling: request.signalling.clone(),
-            sockets: request.sockets,
-            slots: slots.clone(),
-            facts: facts_out,
-            commits: commits_in,
-            stop: stop.clone(),
-            faults: config.faults.clone(),
-        };
-        let channel = Channel {
-            shell: Shell::new(world, id, stop, &kinds, room),
-            connector: request.connector,
-            signalling: request.signalling,
-            mailbox,
-            record,
-            view: writer,
-            seed,
-            facts,
-            commits,
-            slots,
-            limits: request.limits,
-            listening: None,
-            dial_queue: async_channel::bounded(connections.max(1)),
-            next_token: 1,
-            waiting: BTreeMap::new(),
-            relays: BTreeMap::new(),
-            meters,
-            meters_due: None,
-            farewell: Farewell::NotBegun,
-            sibling_failed: None,
-            finished: false,
-        };
-        let object = StreamTubeObject {
-            id,
-            owner: request.owner,
-            description: request.description,
-            address,
-            view,
-        };
-        (channel, object)
-    }
-
-    /// Runs a published channel to its end. `unwanted`: nobody ever got to know of it.
-    async fn run(mut self, unwanted: bool) {
-        if unwanted && self.record.concerns_the_contact() {
-            self.say_farewell(self.shell.world.clock.now());
-        }
-        let (world, id) = (self.shell.world.clone(), self.shell.id);
-        let failure = channel::survive(&world, id, unwanted, self.supervise()).await;
-        self.end(failure).await;
-    }
-
-    async fn supervise(&mut self) -> Result<(), Failure> {
-        self.start(SiblingKind::Announcer);
-        self.start(SiblingKind::Tube);
-        let faults = self.shell.world.config.faults.clone();
-        while !self.finished {
-            let event = faults
-                .survive(FaultPoint::ChannelWaiting, self.select())
-                .await?;
-            self.apply(event)?;
-        }
-        Ok(())
-    }
-
-    async fn select(&mut self) -> Event {
-        let deadline = self.next_deadline();
-        let decider = SiblingKind::Tube;
-        self.shell.select(decider, &self.commits, deadline).await
-    }
-
-    fn apply(&mut self, event: Event) -> Result<(), Failure> {
-        let now = self.shell.world.clock.now();
-        if let Event::Note(_) = &event {
-            self.shell
-                .world
-                .config
-                .faults
-                .hit(FaultPoint::ChannelNote)?;
-            // On several threads a decision may have come after `select` had looked for one, and
-            // before the note that is about it: the end of the tube that took it, for example.
-            self.take_commits(now)?;
-        }
-        match event {
-            Event::Commit(commit) => {
-                self.take(*commit, now)?;
-            }
-            Event::Note(Note::SiblingEnded(kind, exit)) => {
-                // A tube that is done ends.
-                if !self.finished {
-                    self.sibling_ended(kind, exit, now)?;
-                }
-            }
-            Event::Note(Note::Own(TubeNote::RelayEnded(id, end))) => {
-                if let ConnectionEnd::Failed(why) = &end {
-                    count(&self.shell.world.counters.relays);
-                    tracing::warn!(channel = self.shell.id.0, connection = id.0, %why, "a relay failed");
-                }
-                if let Some(relay) = self.relays.get_mut(&id) {
-                    relay.ended = Some(end.clone());
-                    relay.task = None;
-                    self.tell(Fact::Ended(id, end));
-                }
-            }
-            Event::Note(Note::Accepted(AcceptedSocket { stream, slot, .. })) => {
-                self.wait(stream, slot, Origin::Accepted);
-            }
-            Event::Note(Note::Own(TubeNote::Dialled {
-                socket,
-                incoming,
-                slot,
-            })) => {
-                let DialledSocket { stream, parameter } = socket;
-                self.wait(
-                    stream,
-                    slot,
-                    Origin::Dialled {
-                        parameter,
-                        incoming,
-                    },
-                );
-            }
-            Event::Note(Note::Own(TubeNote::Told)) => self.told(now),
-            Event::Note(Note::Own(TubeNote::BytestreamOpened)) => self.publish(),
-            Event::Hurry => self.start(SiblingKind::Tube),
-            Event::Timer => self.on_timer(now),
-        }
-        Ok(())
-    }
-
-    fn take_commits(&mut self, now: Time) -> Result<(), Failure> {
-        while let Ok(commit) = self.commits.try_recv() {
-            self.take(commit, now)?;
-        }
-        Ok(())
-    }
-
-    /// Takes a decision of the tube.
-    fn take(&mut self, commit: Commit, now: Time) -> Result<(), Failure> {
-        let Commit {
-            record,
-            commands,
-            answers,
-            taken,
-        } = commit;
-        self.shell
-            .world
-            .config
-            .faults
-            .hit(FaultPoint::ChannelCommit)?;
-        self.record = record;
-        // Before its signals: who hears one and looks sees the new state.
-        self.publish();
-        for command in commands {
-            self.carry_out(command, now)?;
-        }
-        answers.into_iter().for_each(|answer| answer.send());
-        taken.answer(());
-        self.shell
-            .world
-            .config
-            .faults
-            .hit(FaultPoint::ChannelCommitted)
-    }
-
-    fn carry_out(&mut self, command: Command, now: Time) -> Result<(), Failure> {
-        match command {
-            Command::Signal(signal) => self.announce(signal)?,
-            Command::Listen(socket) => {
-                self.listening = Some(socket);
-                self.start(SiblingKind::Listener);
-            }
-            Command::Dial {
-                target,
-                incoming,
-                slot,
-            } => {
-                let request = DialRequest {
-                    target,
-                    incoming,
-                    slot,
-                };
-                if self.dial_queue.0.try_send(request).is_err() {
-                    return Err(beyond_bound("requests to dial"));
-                }
-                if !self.shell.is_started(SiblingKind::Dialler) {
-                    self.start(SiblingKind::Dialler);
-                }
-            }
-            Command::Relay(token, id) => self.relay(token, id),
-            Command::Discard(token) => drop(self.waiting.remove(&token)),
-            Command::StopOpening => self.stop_opening(),
-            Command::Farewell => self.say_farewell(now),
-            Command::Cut => self.cut(),
-            Command::AwaitClosed(reply) => self.shell.closers.push(reply),
-            Command::Finish => self.finished = true,
-        }
-        Ok(())
-    }
-
     /// Queues a signal. `ConnectionClosed` takes what is left of the connection with it; its slot
     /// is free when the signal has been emitted.
     fn announce(&mut self, signal: StreamTubeSignal) -> Result<(), Failure> {
@@ -400,11 +136,13 @@ impl Channel {
             stream,
             slot,
             origin,
-        }) = self.waiting.remove(&token)
+        }) = self.shell.waiting.take(token)
         else {
             // The tube names only tokens it was told of, once each.
             let why = "its socket is gone".to_owned();
-            self.tell(Fact::Ended(id, ConnectionEnd::Failed(why)));
+            self.shell
+                .telling
+                .tell(Fact::Ended(id, ConnectionEnd::Failed(why)));
             return;
         };
         let far = match origin {
@@ -420,56 +158,269 @@ impl Channel {
             ended: None,
         };
         self.relays.insert(id, relay);
-        self.meters_due
-            .get_or_insert(self.shell.world.clock.now() + self.shell.world.config.meter_period);
+        let next = self.shell.next_look();
+        self.shell.meters_due.get_or_insert(next);
     }
 
-    /// Keeps a socket until the tube has decided about it.
-    fn wait(&mut self, stream: Box<dyn Duplex>, slot: Slot, origin: Origin) {
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        let waiting = Waiting {
-            stream,
-            slot,
-            origin,
+    fn spawn_relay(
+        &self,
+        id: ConnectionId,
+        local: Box<dyn Duplex>,
+        far: Far,
+        stop: Stop,
+    ) -> Task<()> {
+        let connection = Connection {
+            local,
+            far,
+            meters: self.shell.meters.clone(),
+            limits: self.limits.clone(),
+            stop,
+            clock: self.shell.world.clock.clone(),
+            opening_limit: self.shell.world.config.opening_limit,
+            faults: self.shell.world.config.faults.clone(),
+            notes: self.shell.notes.0.clone(),
         };
-        let fact = waiting.fact(token);
-        self.waiting.insert(token, waiting);
-        self.tell(fact);
-    }
-
-    /// Tells the tube a fact. If it is being restarted, its successor is told all that holds.
-    fn tell(&self, fact: Fact) {
-        if self.facts.try_send(fact).is_err() {
-            // The bound in `new` covers every fact that can hold at once.
-            tracing::error!(channel = self.shell.id.0, "more facts than there can be");
-        }
-    }
-
-    fn publish(&self) {
-        self.view.publish(view_of(&self.record, &self.meters));
+        let notes = self.shell.notes.0.clone();
+        self.shell.world.spawner.spawn("relay", async move {
+            let end = match catch("relay", connection.run()).await {
+                Ok(Ok(end)) => end,
+                Ok(Err(failure)) | Err(failure) => ConnectionEnd::Failed(failure.to_string()),
+            };
+            // A channel that is gone has closed this connection itself.
+            notes
+                .send(Note::Own(TubeNote::RelayEnded(id, end)))
+                .await
+                .ok();
+        })
     }
 }
 
-impl Waiting {
-    fn fact(&self, token: Token) -> Fact {
-        match &self.origin {
+impl ChannelType for Channel {
+    type Request = StreamTubeRequest;
+    type Description = StreamTubeDescription;
+    type Signal = StreamTubeSignal;
+    type View = StreamTubeView;
+    type Meters = Meters;
+    type Decider = StreamTube;
+    type Note = TubeNote;
+    type Socket = Waiting;
+
+    const DECIDER: SiblingKind = SiblingKind::Tube;
+
+    fn new(place: Place, request: StreamTubeRequest) -> Made<Self> {
+        let connections = place.world.config.max_connections;
+        let slots = Slots::within(connections, request.limits.clone());
+        let outfit = Outfit {
+            seed: TubeSeed {
+                service: request.description.service.clone(),
+                signalling: request.signalling.clone(),
+                sockets: request.sockets,
+                slots: slots.clone(),
+            },
+            record: State::new(&request.description),
+            description: request.description,
+            meters: Arc::default(),
+            slots,
+            room: Room {
+                // Each connection: accepted or dialled, ended. Besides: overdue, siblings failed.
+                facts: 2 * connections + 8,
+                // Each connection: accepted or dialled, opened, ended. Besides: told.
+                notes: 3 * connections + 4,
+                // Each connection: opened, closed. Besides: two changes of state.
+                signals: 2 * connections + 8,
+            },
+        };
+        let (shell, object) = Shell::new(place, outfit);
+        let channel = Channel {
+            shell,
+            connector: request.connector,
+            signalling: request.signalling,
+            limits: request.limits,
+            dial_queue: async_channel::bounded(connections.max(1)),
+            relays: BTreeMap::new(),
+            farewell: Farewell::NotBegun,
+        };
+        Ok((channel, object))
+    }
+
+    fn shell(&mut self) -> &mut Shell<Self> {
+        &mut self.shell
+    }
+
+    fn view(record: &State, meters: &Meters) -> StreamTubeView {
+        StreamTubeView {
+            state: record.tube_state(),
+            parameters: record.parameters().clone(),
+            address: record.address().cloned(),
+            connections: u32::try_from(record.connections().len()).unwrap_or(u32::MAX),
+            bytes_sent: meters.sent(),
+            bytes_received: meters.received(),
+            encrypted: meters.encrypted(),
+        }
+    }
+
+    fn waits(token: Token, socket: &Waiting) -> Fact {
+        match &socket.origin {
             Origin::Accepted => Fact::Accepted(token),
             Origin::Dialled { parameter, .. } => Fact::Dialled(token, parameter.clone()),
         }
     }
+
+    fn sibling_failed(what: String) -> Fact {
+        Fact::SiblingFailed(what)
+    }
+
+    /// The ends of connections that are announced, and that the contact has had its time.
+    fn still_holds(&self) -> Vec<Fact> {
+        let connections = self.shell.record.connections().iter();
+        let ended = connections.filter_map(|id| {
+            let end = match self.relays.get(id) {
+                Some(relay) => relay.ended.clone()?,
+                None => ConnectionEnd::Failed("its relay is gone".into()),
+            };
+            Some(Fact::Ended(*id, end))
+        });
+        let overdue = match &self.farewell {
+            Farewell::NotBegun => false,
+            Farewell::Telling { cut, .. } | Farewell::Told { cut } => cut.is_none(),
+        };
+        ended.chain(overdue.then_some(Fact::Overdue)).collect()
+    }
+
+    fn unwanted(&mut self) {
+        if self.shell.record.concerns_the_contact() {
+            self.say_farewell();
+        }
+    }
+
+    fn start_dialler(&mut self) {
+        let dialler = Dialler {
+            queue: self.dial_queue.1.clone(),
+            sockets: self.shell.seed.sockets.clone(),
+            notes: self.shell.notes.0.clone(),
+            faults: self.shell.world.config.faults.clone(),
+        };
+        let (stopper, stop) = Stopper::new();
+        let stopped = async move {
+            stop.stopped().await;
+            Exit::Stopped
+        };
+        let life = Box::pin(stopped.or(dialler.run()));
+        self.shell.run_sibling(SiblingKind::Dialler, stopper, life);
+    }
+
+    fn carry_out(&mut self, command: Command) -> Result<(), Failure> {
+        match command {
+            Command::Signal(signal) => self.announce(signal)?,
+            Command::Listen(socket) => self.shell.listen(socket, None),
+            Command::Dial {
+                target,
+                incoming,
+                slot,
+            } => {
+                let request = DialRequest {
+                    target,
+                    incoming,
+                    slot,
+                };
+                if self.dial_queue.0.try_send(request).is_err() {
+                    return Err(beyond_bound("requests to dial"));
+                }
+                if !self.shell.is_started(SiblingKind::Dialler) {
+                    self.start_dialler();
+                }
+            }
+            Command::Relay(token, id) => self.relay(token, id),
+            Command::Discard(token) => drop(self.shell.waiting.take(token)),
+            Command::StopOpening => self.stop_opening(),
+            Command::Farewell => self.say_farewell(),
+            Command::Cut => self.cut(),
+            Command::AwaitClosed(reply) => self.shell.closers.push(reply),
+            Command::Finish => self.shell.finished = true,
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, note: TubeNote) {
+        match note {
+            TubeNote::BytestreamOpened => self.shell.publish(),
+            TubeNote::RelayEnded(id, end) => {
+                if let ConnectionEnd::Failed(why) = &end {
+                    count(&self.shell.world.counters.relays);
+                    tracing::warn!(channel = self.shell.id.0, connection = id.0, %why, "a relay failed");
+                }
+                if let Some(relay) = self.relays.get_mut(&id) {
+                    relay.ended = Some(end.clone());
+                    relay.task = None;
+                    self.shell.telling.tell(Fact::Ended(id, end));
+                }
+            }
+            TubeNote::Dialled {
+                socket,
+                incoming,
+                slot,
+            } => {
+                let DialledSocket { stream, parameter } = socket;
+                self.shell.keep(Waiting {
+                    stream,
+                    slot,
+                    origin: Origin::Dialled {
+                        parameter,
+                        incoming,
+                    },
+                });
+            }
+            TubeNote::Told => self.told(),
+        }
+    }
+
+    fn look(&mut self) -> Result<bool, Failure> {
+        let (seen, meters) = (self.shell.view.get(), &self.shell.meters);
+        if (seen.bytes_sent, seen.bytes_received) != (meters.sent(), meters.received()) {
+            self.shell.publish();
+        }
+        Ok(!self.relays.is_empty())
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        match &self.farewell {
+            Farewell::Telling { cut, .. } | Farewell::Told { cut } => *cut,
+            Farewell::NotBegun => None,
+        }
+    }
+
+    fn on_time(&mut self, now: Time) {
+        if let Farewell::Telling { cut, .. } | Farewell::Told { cut } = &mut self.farewell
+            && cut.is_some_and(|cut| cut <= now)
+        {
+            *cut = None;
+            self.shell.telling.tell(Fact::Overdue);
+        }
+    }
+
+    async fn part(&mut self, failure: Option<Failure>) {
+        self.stop_opening();
+        if let Some(failure) = failure {
+            self.bury(&failure).await;
+        }
+        // No relay is left: a tube that finishes has ended every connection before, a burial just has.
+    }
+
+    fn last(self) -> Option<Task<()>> {
+        match self.farewell {
+            // Its own limit ends it.
+            Farewell::Telling { task, .. } => Some(task),
+            Farewell::NotBegun | Farewell::Told { .. } => None,
+        }
+    }
 }
 
-type Event = channel::Event<Commit, TubeNote>;
-
-fn view_of(record: &State, meters: &Meters) -> StreamTubeView {
-    StreamTubeView {
-        state: record.tube_state(),
-        parameters: record.parameters().clone(),
-        address: record.address().cloned(),
-        connections: u32::try_from(record.connections().len()).unwrap_or(u32::MAX),
-        bytes_sent: meters.sent(),
-        bytes_received: meters.received(),
-        encrypted: meters.encrypted(),
+impl From<AcceptedSocket> for Waiting {
+    fn from(AcceptedSocket { stream, slot, .. }: AcceptedSocket) -> Self {
+        Waiting {
+            stream,
+            slot,
+            origin: Origin::Accepted,
+        }
     }
 }
