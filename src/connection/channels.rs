@@ -193,13 +193,8 @@ impl Connection {
         waiters: Vec<Waiter>,
     ) {
         let ports = self.session().tube(peer, tube);
-        let place = Place {
-            contact: description.parties.target,
-            kind: Kind::StreamTube,
-            tube: Some(tube),
-            service: description.service.clone(),
-            requested: description.parties.requested,
-        };
+        let service = description.service.clone();
+        let place = Place::of(&description.parties, Kind::StreamTube, Some(tube), service);
         let limits = self.limits(&place);
         let opening = self.parts.opener.open_stream_tube(StreamTubeRequest {
             owner: self.parts.handle.id,
@@ -209,8 +204,7 @@ impl Connection {
             sockets: self.parts.handle.sockets.clone(),
             limits,
         });
-        let opening = async move { opening.await.map(ChannelObject::from) };
-        self.open(place, waiters, Box::pin(opening));
+        self.open(place, waiters, opening);
     }
 
     /// Asks the supervisor for a file transfer.
@@ -220,13 +214,8 @@ impl Connection {
         way: FileWay,
         waiters: Vec<Waiter>,
     ) {
-        let place = Place {
-            contact: description.parties.target,
-            kind: Kind::File,
-            tube: None,
-            service: ServiceName::of_files(),
-            requested: description.parties.requested,
-        };
+        let service = ServiceName::of_files();
+        let place = Place::of(&description.parties, Kind::File, None, service);
         let limits = self.limits(&place);
         let opening = self.parts.opener.open_file_transfer(FileTransferRequest {
             owner: self.parts.handle.id,
@@ -235,8 +224,7 @@ impl Connection {
             sockets: self.parts.handle.sockets.clone(),
             limits,
         });
-        let opening = async move { opening.await.map(ChannelObject::from) };
-        self.open(place, waiters, Box::pin(opening));
+        self.open(place, waiters, opening);
     }
 
     /// Asks the supervisor for a D-Bus tube.
@@ -247,13 +235,8 @@ impl Connection {
         way: DBusTubeWay,
         waiters: Vec<Waiter>,
     ) {
-        let place = Place {
-            contact: description.parties.target,
-            kind: Kind::DBusTube,
-            tube: Some(tube),
-            service: description.service.clone(),
-            requested: description.parties.requested,
-        };
+        let service = description.service.clone();
+        let place = Place::of(&description.parties, Kind::DBusTube, Some(tube), service);
         let limits = self.limits(&place);
         let opening = self.parts.opener.open_dbus_tube(DBusTubeRequest {
             owner: self.parts.handle.id,
@@ -262,8 +245,7 @@ impl Connection {
             sockets: self.parts.handle.sockets.clone(),
             limits,
         });
-        let opening = async move { opening.await.map(ChannelObject::from) };
-        self.open(place, waiters, Box::pin(opening));
+        self.open(place, waiters, opening);
     }
 
     fn limits(&mut self, place: &Place) -> Limits {
@@ -280,11 +262,11 @@ impl Connection {
     }
 
     /// Waits for the supervisor's answer, which arrives as [`ConnectionMessage::Opened`].
-    fn open(
+    fn open<O: Into<ChannelObject> + 'static>(
         &mut self,
         place: Place,
         waiters: Vec<Waiter>,
-        opening: BoxFuture<'static, Result<ChannelObject>>,
+        opening: BoxFuture<'static, Result<O>>,
     ) {
         let ticket = self.table.begin(place, waiters);
         let address = self.parts.handle.address.clone();
@@ -298,7 +280,8 @@ impl Connection {
                     .unwrap_or_else(|payload| {
                         let failure = Failure::from_panic(&*payload);
                         Err(Error::Confused(format!("the supervisor {failure}")))
-                    });
+                    })
+                    .map(O::into);
                 // If the connection is gone, its channels are being closed.
                 address
                     .tell_first(ConnectionMessage::Opened { ticket, outcome })

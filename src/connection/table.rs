@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use actors::{
     model::{ChannelId, ContactHandle, Error, FileTransferState, Result, ServiceName, TubeState},
-    ports::ChannelObject,
+    ports::{ChannelObject, Parties},
     runtime::{Reply, Task},
 };
 
@@ -59,6 +59,17 @@ pub struct Place {
 }
 
 impl Place {
+    /// Of a channel between these.
+    pub fn of(parties: &Parties, kind: Kind, tube: Option<TubeId>, service: ServiceName) -> Self {
+        Place {
+            contact: parties.target,
+            kind,
+            tube,
+            service,
+            requested: parties.requested,
+        }
+    }
+
     fn is_on_wire(&self, wire: WireId) -> bool {
         (self.contact, self.tube) == (wire.0, Some(wire.1))
     }

@@ -19,7 +19,7 @@ use actors::{
     },
     ports::{
         DBusTubeObject, DBusTubeOffering, DBusTubeView, FileSending, FileTransferDescription,
-        FileTransferObject, FileTransferView, StreamTubeObject, StreamTubeView,
+        FileTransferObject, FileTransferView, Parties, StreamTubeObject, StreamTubeView,
     },
     runtime::{BoxFuture, Clock, Faults, Pending, Reply, Snapshot, SnapshotWriter, Stop, Stopper},
     stream_tube::StreamTubeMessage,
@@ -134,7 +134,7 @@ impl ConnectionTree for TreeHandle {
 /// Opens channels when the test lets it.
 #[derive(Default)]
 pub struct TestOpener {
-    pub held: Mutex<Vec<Opening>>,
+    pub held: Mutex<Vec<Opening<StreamTubeObject>>>,
     /// Otherwise channels open at once, and these are their tubes.
     pub hold: Mutex<bool>,
     pub tubes: Mutex<Vec<Probe<StreamTubeMessage>>>,
@@ -143,7 +143,7 @@ pub struct TestOpener {
     /// The same of D-Bus tubes, which open at once.
     pub dbus_tubes: Mutex<Vec<OpenedDBusTube>>,
     /// File transfers open when the test lets them.
-    pub held_files: Mutex<Vec<(FileTransferObject, Reply<Result<FileTransferObject>>)>>,
+    pub held_files: Mutex<Vec<Opening<FileTransferObject>>>,
     pub objects: Mutex<Vec<StreamTubeObject>>,
     pub views: Mutex<Vec<SnapshotWriter<StreamTubeView>>>,
     pub limits: Mutex<Vec<Limits>>,
@@ -187,15 +187,50 @@ impl Default for Alive {
     }
 }
 
-pub struct Opening {
-    pub object: StreamTubeObject,
-    pub answer: Reply<Result<StreamTubeObject>>,
+pub struct Opening<T> {
+    pub object: T,
+    pub answer: Reply<Result<T>>,
 }
 
 pub struct OpenedDBusTube {
     pub told: Probe<DBusTubeMessage>,
     pub object: DBusTubeObject,
     pub way: DBusTubeWay,
+}
+
+impl TestOpener {
+    fn next_id(&self) -> ChannelId {
+        let mut next = self.next.lock().unwrap();
+        *next += 1;
+        ChannelId(*next)
+    }
+
+    /// At once, or when the test lets it.
+    fn answer<T: Send + 'static>(
+        &self,
+        object: T,
+        held: &Mutex<Vec<Opening<T>>>,
+    ) -> BoxFuture<'static, Result<T>> {
+        if !*self.hold.lock().unwrap() {
+            return Box::pin(async move { Ok(object) });
+        }
+        let (answer, pending) = Reply::new();
+        held.lock().unwrap().push(Opening { object, answer });
+        Box::pin(async move {
+            pending
+                .wait()
+                .await
+                .unwrap_or_else(|_| Err(Error::unanswered()))
+        })
+    }
+}
+
+fn begins(parties: &Parties) -> TubeState {
+    if parties.requested {
+        TubeState::NotOffered
+    } else {
+        TubeState::LocalPending
+    }
 }
 
 pub struct OpenerHandle(Arc<TestOpener>);
@@ -205,17 +240,10 @@ impl ChannelOpener for OpenerHandle {
         &self,
         request: StreamTubeRequest,
     ) -> BoxFuture<'static, Result<StreamTubeObject>> {
-        let mut next = self.0.next.lock().unwrap();
-        *next += 1;
         let (probe, address) = Probe::new(4);
         self.0.tubes.lock().unwrap().push(probe);
-        let state = if request.description.parties.requested {
-            TubeState::NotOffered
-        } else {
-            TubeState::LocalPending
-        };
         let (writer, view) = Snapshot::new(StreamTubeView {
-            state,
+            state: begins(&request.description.parties),
             parameters: TubeParameters::default(),
             address: None,
             connections: 0,
@@ -225,7 +253,7 @@ impl ChannelOpener for OpenerHandle {
         });
         self.0.views.lock().unwrap().push(writer);
         let object = StreamTubeObject {
-            id: ChannelId(*next),
+            id: self.0.next_id(),
             owner: request.owner,
             description: request.description,
             address,
@@ -233,25 +261,13 @@ impl ChannelOpener for OpenerHandle {
         };
         self.0.objects.lock().unwrap().push(object.clone());
         self.0.limits.lock().unwrap().push(request.limits);
-        if !*self.0.hold.lock().unwrap() {
-            return Box::pin(async move { Ok(object) });
-        }
-        let (answer, pending) = Reply::new();
-        self.0.held.lock().unwrap().push(Opening { object, answer });
-        Box::pin(async move {
-            pending
-                .wait()
-                .await
-                .unwrap_or_else(|_| Err(Error::unanswered()))
-        })
+        self.0.answer(object, &self.0.held)
     }
 
     fn open_file_transfer(
         &self,
         request: FileTransferRequest,
     ) -> BoxFuture<'static, Result<FileTransferObject>> {
-        let mut next = self.0.next.lock().unwrap();
-        *next += 1;
         let (told, address) = Probe::new(4);
         let (writer, view) = Snapshot::new(FileTransferView {
             state: FileTransferState::Pending,
@@ -273,39 +289,22 @@ impl ChannelOpener for OpenerHandle {
             view: writer,
         });
         let object = FileTransferObject {
-            id: ChannelId(*next),
+            id: self.0.next_id(),
             owner: request.owner,
             description: request.description,
             address,
             view,
         };
-        if !*self.0.hold.lock().unwrap() {
-            return Box::pin(async move { Ok(object) });
-        }
-        let (answer, pending) = Reply::new();
-        self.0.held_files.lock().unwrap().push((object, answer));
-        Box::pin(async move {
-            pending
-                .wait()
-                .await
-                .unwrap_or_else(|_| Err(Error::unanswered()))
-        })
+        self.0.answer(object, &self.0.held_files)
     }
 
     fn open_dbus_tube(
         &self,
         request: DBusTubeRequest,
     ) -> BoxFuture<'static, Result<DBusTubeObject>> {
-        let mut next = self.0.next.lock().unwrap();
-        *next += 1;
         let (told, address) = Probe::new(4);
-        let state = if request.description.parties.requested {
-            TubeState::NotOffered
-        } else {
-            TubeState::LocalPending
-        };
         let (_, view) = Snapshot::new(DBusTubeView {
-            state,
+            state: begins(&request.description.parties),
             parameters: request.description.parameters.clone(),
             error: None,
             address: None,
@@ -315,7 +314,7 @@ impl ChannelOpener for OpenerHandle {
             encrypted: None,
         });
         let object = DBusTubeObject {
-            id: ChannelId(*next),
+            id: self.0.next_id(),
             owner: request.owner,
             description: request.description,
             address,

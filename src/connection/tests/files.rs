@@ -17,7 +17,7 @@ use actors::{
 };
 
 use super::{
-    fakes::{World, bob, offered},
+    fakes::{Opening, World, bob, offered},
     offers::contact,
 };
 use crate::{
@@ -373,7 +373,7 @@ fn a_contact_that_is_lost_is_told_to_its_transfers_those_that_are_opening_too() 
         world.told(0)[..],
         [FileTransferMessage::ContactGone]
     ));
-    let (object, answer) = world.opener.held_files.lock().unwrap().remove(0);
+    let Opening { object, answer } = world.opener.held_files.lock().unwrap().remove(0);
     answer.answer(Ok(object));
     world.sim.settle();
     assert!(matches!(
@@ -408,7 +408,7 @@ fn a_deny_closes_what_goes_on_and_nothing_that_is_over() {
     };
     world.happens(offered(1));
     world.decide(&connection, Decision::Deny);
-    held.1.answer(Ok(held.0));
+    held.answer.answer(Ok(held.object));
     world.sim.settle();
     let told_to_close = |file| {
         let told = world.told(file);

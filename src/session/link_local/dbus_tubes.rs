@@ -10,7 +10,7 @@ use actors::{
 
 use super::{
     actor::Message,
-    handle::{ATTEMPTS, link, takes_tubes},
+    handle::{Links, takes_tubes},
 };
 use crate::{
     session::{ContactId, TubeId, bytestreams::Bytestreams},
@@ -39,21 +39,13 @@ impl DBusTubeOffering for DBusTube {
             parameters: parameters.clone(),
         };
         Box::pin(async move {
-            let mut attempts = 0;
-            let mut gone = None;
+            let mut links = Links::to(&address, &contact);
             loop {
-                attempts += 1;
-                let linked = link(&address, &contact, gone.take()).await?;
+                let linked = links.next().await?;
                 takes_tubes(&contact, &linked)?;
-                let offered = bytestreams.offer_dbus_tube(linked.link.clone(), offer.clone());
-                match offered.await? {
-                    Some(opening) => return Ok(opening),
-                    None if attempts < ATTEMPTS => gone = Some(linked.link),
-                    None => {
-                        return Err(Error::Offline(format!(
-                            "{contact} cannot be kept on the line"
-                        )));
-                    }
+                let offered = bytestreams.offer_dbus_tube(linked.link, offer.clone());
+                if let Some(opening) = offered.await? {
+                    return Ok(opening);
                 }
             }
         })

@@ -10,7 +10,7 @@ use actors::{
 
 use super::{
     actor::{Linked, Message},
-    handle::{ATTEMPTS, link},
+    handle::Links,
 };
 use crate::{
     session::{ContactId, bytestreams::Bytestreams, link::Link as _},
@@ -33,20 +33,12 @@ impl FileSending for File {
         let (address, contact) = (self.address.clone(), self.contact.clone());
         let (bytestreams, file) = (self.bytestreams.clone(), self.file.clone());
         Box::pin(async move {
-            let mut attempts = 0;
-            let mut gone = None;
+            let mut links = Links::to(&address, &contact);
             loop {
-                attempts += 1;
-                let linked = link(&address, &contact, gone.take()).await?;
+                let linked = links.next().await?;
                 capable(&contact, &linked, &file)?;
-                match bytestreams.offer_file(linked.link.clone(), &file).await? {
-                    Some(agreed) => return Ok(agreed),
-                    None if attempts < ATTEMPTS => gone = Some(linked.link),
-                    None => {
-                        return Err(Error::Offline(format!(
-                            "{contact} cannot be kept on the line"
-                        )));
-                    }
+                if let Some(agreed) = bytestreams.offer_file(linked.link, &file).await? {
+                    return Ok(agreed);
                 }
             }
         })

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How many streams are tried, each after the one before turned out to be gone.
-pub(super) const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 3;
 /// How long the closing of a tube may take to be told.
 const CLOSE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -181,20 +181,46 @@ struct Tube {
     tube: TubeId,
 }
 
-/// A stream to the contact; another one than `gone`.
-pub(super) async fn link(
-    address: &Address<Message>,
-    contact: &ContactId,
+/// Links to a contact: another if the one before has ended meanwhile.
+pub(super) struct Links<'a> {
+    address: &'a Address<Message>,
+    contact: &'a ContactId,
     gone: Option<Arc<StreamLink>>,
-) -> Result<Linked, Error> {
-    let contact = contact.clone();
-    address
-        .ask(|reply| Message::Link {
+    left: u32,
+}
+
+impl<'a> Links<'a> {
+    pub(super) fn to(address: &'a Address<Message>, contact: &'a ContactId) -> Self {
+        Links {
+            address,
+            contact,
+            gone: None,
+            left: ATTEMPTS,
+        }
+    }
+
+    /// Whether it is worth while to ask for another.
+    fn are_left(&self) -> bool {
+        self.left > 0
+    }
+
+    /// The first, or another than the one before.
+    pub(super) async fn next(&mut self) -> Result<Linked, Error> {
+        let contact = self.contact.clone();
+        self.left = self.left.checked_sub(1).ok_or_else(|| {
+            let why = format!("{contact} cannot be kept on the line");
+            Error::Offline(why)
+        })?;
+        let gone = self.gone.take();
+        let asked = self.address.ask(|reply| Message::Link {
             contact,
             gone,
             reply,
-        })
-        .await?
+        });
+        let linked = asked.await??;
+        self.gone = Some(linked.link.clone());
+        Ok(linked)
+    }
 }
 
 /// Whether the contact can take tubes. Others that know them expect the form of Salut, whose connections
@@ -215,15 +241,13 @@ async fn send(
     payload: Element,
     check: impl Fn(&Linked) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut attempts = 0;
-    let mut gone = None;
+    let mut links = Links::to(address, contact);
     loop {
-        attempts += 1;
-        let linked = link(address, contact, gone.take()).await?;
+        let linked = links.next().await?;
         check(&linked)?;
         match linked.link.message(vec![payload.clone()]).await {
             Ok(()) => return Ok(()),
-            Err(RequestError::Gone) if attempts < ATTEMPTS => gone = Some(linked.link),
+            Err(RequestError::Gone) if links.are_left() => {}
             Err(error @ RequestError::Refused { .. }) => {
                 return Err(Error::InvalidArgument(error.to_string()));
             }
@@ -271,15 +295,13 @@ impl BytestreamConnector for Tube {
         let (address, contact) = (self.address.clone(), self.contact.clone());
         let (bytestreams, tube) = (self.bytestreams.clone(), self.tube.0);
         Box::pin(async move {
-            let mut attempts = 0;
-            let mut gone = None;
+            let mut links = Links::to(&address, &contact);
             loop {
-                attempts += 1;
-                let link = link(&address, &contact, gone.take()).await?.link;
+                let link = links.next().await?.link;
                 let purpose = tube::stream(tube);
-                match bytestreams.open(link.clone(), id, ns::TUBES, purpose).await {
+                match bytestreams.open(link, id, ns::TUBES, purpose).await {
                     // The stream ended before anything came of it.
-                    Err(Error::Offline(_)) if attempts < ATTEMPTS => gone = Some(link),
+                    Err(Error::Offline(_)) if links.are_left() => {}
                     outcome => return outcome,
                 }
             }

@@ -14,10 +14,11 @@ use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
 
 use super::{
     files::now,
-    lan::{Lan, Person},
+    in_band,
+    lan::{Lan, Person, gone, lan_in_band, two},
     support::{Side, in_time, mdns_port, peer, run},
 };
-use crate::session::{PeerId, SessionEvent, TubeId, bytestreams::Methods};
+use crate::session::{PeerId, SessionEvent, TubeId};
 
 const TUBE: TubeId = TubeId(491_048_017);
 
@@ -53,29 +54,12 @@ async fn offer(from: &Side, to: &PeerId) -> Result<Opening, Error> {
 }
 
 /// Bytes both ways, and the end.
-async fn carry(mut one: Bytestream, mut other: Bytestream) {
-    let said: Vec<u8> = (0..300_000).map(|n| (n % 251) as u8).collect();
-    for (from, to) in [(0, 1), (1, 0)] {
-        let mut ends = [&mut one.io, &mut other.io];
-        let (mut came, mut written) = (vec![0; said.len()], Ok(()));
-        let [first, second] = &mut ends;
-        let (writer, reader) = if (from, to) == (0, 1) {
-            (first, second)
-        } else {
-            (second, first)
-        };
-        let write = async {
-            written = writer.write_all(&said).await;
-            writer.flush().await
-        };
-        let (flushed, read) = future::zip(write, reader.read_exact(&mut came)).await;
-        read.unwrap();
-        flushed.unwrap();
-        written.unwrap();
-        assert!(came == said);
-    }
-    one.io.close().await.unwrap();
-    assert_eq!(other.io.read(&mut [0]).await.unwrap(), 0);
+async fn carry(one: Bytestream, other: Bytestream) {
+    let (mut one, mut other) = (one.io, other.io);
+    in_band::carry(&mut one, &mut other, 300_000).await;
+    in_band::carry(&mut other, &mut one, 300_000).await;
+    one.close().await.unwrap();
+    assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[test]
@@ -101,21 +85,6 @@ fn two_meet_and_speak_through_a_tube() {
     });
 }
 
-/// Two on a network in memory, whose bytestreams go in-band.
-fn two() -> (Lan, [Person; 2]) {
-    let mut lan = Lan::new();
-    lan.methods = Methods {
-        socks5: false,
-        in_band: true,
-    };
-    let people = ["romeo", "juliet"].map(|name| lan.person(name));
-    for (here, there) in [(0, 1), (1, 0)] {
-        let id = people[there].id.clone();
-        people[here].sees(&lan, &id, |contact| contact.features.is_some());
-    }
-    (lan, people)
-}
-
 /// One has offered a tube, which is written, and the other has it before it.
 fn offered(lan: &Lan, from: &Person, to: &Person) -> (Opening, Box<dyn IncomingDBusTube>) {
     let opening = lan.sim.run(offer(&from.side, &peer(&to.id))).unwrap();
@@ -125,18 +94,10 @@ fn offered(lan: &Lan, from: &Person, to: &Person) -> (Opening, Box<dyn IncomingD
     (opening, incoming)
 }
 
-fn gone(lan: &Lan, people: [Person; 2]) {
-    for person in &people {
-        lan.sim.run(person.side.session.disconnect());
-    }
-    drop(people);
-    lan.advance(120);
-    assert_eq!((lan.open.open(), lan.sim.spawner.running()), (0, 0));
-}
-
 #[test]
 fn a_person_may_think_about_a_tube_for_a_day() {
-    let (lan, [romeo, juliet]) = two();
+    let lan = lan_in_band();
+    let [romeo, juliet] = two(&lan);
     let (mut opening, incoming) = offered(&lan, &romeo, &juliet);
     let mut withdrawn = incoming.withdrawn();
     lan.advance(24 * 3600);
@@ -154,7 +115,8 @@ fn a_person_may_think_about_a_tube_for_a_day() {
 
 #[test]
 fn who_declines_a_tube_says_so() {
-    let (lan, [romeo, juliet]) = two();
+    let lan = lan_in_band();
+    let [romeo, juliet] = two(&lan);
     let (opening, incoming) = offered(&lan, &romeo, &juliet);
     drop(incoming);
     let declined = lan.sim.run(opening);
@@ -166,7 +128,8 @@ fn who_declines_a_tube_says_so() {
 
 #[test]
 fn a_tube_that_is_taken_back_is_withdrawn() {
-    let (lan, [romeo, juliet]) = two();
+    let lan = lan_in_band();
+    let [romeo, juliet] = two(&lan);
     let (opening, incoming) = offered(&lan, &romeo, &juliet);
     let mut withdrawn = incoming.withdrawn();
     assert!(now(&lan, &mut withdrawn).is_none());
@@ -188,7 +151,8 @@ fn a_tube_that_is_taken_back_is_withdrawn() {
 
 #[test]
 fn the_end_of_the_stream_is_the_end_of_the_tubes_that_wait() {
-    let (lan, [romeo, juliet]) = two();
+    let lan = lan_in_band();
+    let [romeo, juliet] = two(&lan);
     let (opening, incoming) = offered(&lan, &romeo, &juliet);
     let withdrawn = incoming.withdrawn();
     lan.break_all();
@@ -202,7 +166,8 @@ fn the_end_of_the_stream_is_the_end_of_the_tubes_that_wait() {
 
 #[test]
 fn no_more_tubes_wait_than_may() {
-    let (lan, [romeo, juliet]) = two();
+    let lan = lan_in_band();
+    let [romeo, juliet] = two(&lan);
     let to = peer(&juliet.id);
     let mut openings: Vec<_> = (0..32)
         .map(|_| lan.sim.run(offer(&romeo.side, &to)).unwrap())

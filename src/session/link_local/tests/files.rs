@@ -13,11 +13,11 @@ use actors::{
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
 
 use super::{
-    lan::{Lan, Person},
+    lan::{Lan, Person, gone, lan_in_band},
     support::{Side, in_time, mdns_port, peer, run},
 };
 use crate::{
-    session::{Contact, ContactId, PeerId, SessionEvent, bytestreams::Methods},
+    session::{Contact, ContactId, PeerId, SessionEvent},
     xmpp::ns,
 };
 
@@ -126,11 +126,6 @@ fn two_meet_and_a_file_goes_from_one_to_the_other() {
     });
 }
 
-const IN_BAND: Methods = Methods {
-    socks5: false,
-    in_band: true,
-};
-
 /// Two who take files, on a network in memory.
 fn two(lan: &Lan) -> [Person; 2] {
     let people = ["romeo", "juliet"].map(|name| lan.person(name));
@@ -142,12 +137,6 @@ fn two(lan: &Lan) -> [Person; 2] {
         people[here].sees(lan, &id, takes_files);
     }
     people
-}
-
-fn lan_in_band() -> Lan {
-    let mut lan = Lan::new();
-    lan.methods = IN_BAND;
-    lan
 }
 
 type Offering = std::pin::Pin<Box<dyn Future<Output = Result<AgreedFile, Error>> + Send>>;
@@ -166,15 +155,6 @@ fn offered(lan: &Lan, from: &Person, to: &Person) -> (Offering, Box<dyn Incoming
 pub(super) fn now<T>(lan: &Lan, future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
     lan.sim.settle();
     lan.sim.run(future::poll_once(future))
-}
-
-fn gone(lan: &Lan, people: [Person; 2]) {
-    for person in &people {
-        lan.sim.run(person.side.session.disconnect());
-    }
-    drop(people);
-    lan.advance(120);
-    assert_eq!((lan.open.open(), lan.sim.spawner.running()), (0, 0));
 }
 
 #[test]

@@ -18,36 +18,16 @@ use minidom::Element;
 
 use super::{
     hostile::header,
-    lan::{Lan, Person},
+    lan::{Lan, Person, gone, lan_in_band, two},
     support::peer,
 };
 use crate::{
-    session::{ContactId, SessionEvent, TubeId, bytestreams::Methods, link_local::fault::Point},
+    session::{ContactId, SessionEvent, TubeId, link_local::fault::Point},
     xmpp::{
         ns,
         payload::{ibb, si, tube},
     },
 };
-
-const IN_BAND: Methods = Methods {
-    socks5: false,
-    in_band: true,
-};
-
-fn lan_in_band() -> Lan {
-    let mut lan = Lan::new();
-    lan.methods = IN_BAND;
-    lan
-}
-
-fn two(lan: &Lan) -> [Person; 2] {
-    let people = ["romeo", "juliet"].map(|name| lan.person(name));
-    for (here, there) in [(0, 1), (1, 0)] {
-        let id = people[there].id.clone();
-        people[here].sees(lan, &id, |contact| contact.features.is_some());
-    }
-    people
-}
 
 async fn offered(person: &Person, id: BytestreamId) -> Box<dyn IncomingBytestream> {
     person
@@ -100,7 +80,7 @@ fn fill(lan: &Lan, from: &mut Box<dyn Duplex>) -> usize {
     }
 }
 
-async fn carry(from: &mut Box<dyn Duplex>, to: &mut Box<dyn Duplex>, count: usize) {
+pub(super) async fn carry(from: &mut Box<dyn Duplex>, to: &mut Box<dyn Duplex>, count: usize) {
     let sent: Vec<u8> = (0..count).map(|n| (n % 251) as u8).collect();
     let mut came = vec![0; count];
     let write = async {
@@ -111,15 +91,6 @@ async fn carry(from: &mut Box<dyn Duplex>, to: &mut Box<dyn Duplex>, count: usiz
     wrote.unwrap();
     read.unwrap();
     assert!(sent == came);
-}
-
-fn gone(lan: &Lan, people: [Person; 2]) {
-    for person in &people {
-        lan.sim.run(person.side.session.disconnect());
-    }
-    drop(people);
-    lan.advance(120);
-    assert_eq!((lan.open.open(), lan.sim.spawner.running()), (0, 0));
 }
 
 #[test]

@@ -265,6 +265,35 @@ impl Lan {
     }
 }
 
+/// One whose bytestreams go in-band.
+pub fn lan_in_band() -> Lan {
+    let mut lan = Lan::new();
+    lan.methods = Methods {
+        socks5: false,
+        in_band: true,
+    };
+    lan
+}
+
+/// Two who know what the other can do.
+pub fn two(lan: &Lan) -> [Person; 2] {
+    let people = ["romeo", "juliet"].map(|name| lan.person(name));
+    for (here, there) in [(0, 1), (1, 0)] {
+        people[here].discovers(lan, &people[there].id);
+    }
+    people
+}
+
+/// They disconnect, and nothing is left of them.
+pub fn gone(lan: &Lan, people: [Person; 2]) {
+    for person in &people {
+        lan.sim.run(person.side.session.disconnect());
+    }
+    drop(people);
+    lan.advance(120);
+    assert_eq!((lan.open.open(), lan.sim.spawner.running()), (0, 0));
+}
+
 impl Person {
     /// The contact's state, past or to come, that fits.
     pub fn sees(&self, lan: &Lan, id: &ContactId, test: impl Fn(&Contact) -> bool) -> Contact {
