@@ -6,16 +6,11 @@ mod messages;
 mod opening;
 mod trouble;
 
-use support::{Person, World, service};
+use support::{Person, service};
 
 /// Two people who are online and see each other.
 fn alice_and_bob() -> (Person, Person) {
-    let world = World::new();
-    let alice = Person::online(&world, "alice", service!());
-    let bob = Person::online(&world, "bob", service!());
-    alice.sees(&bob);
-    bob.sees(&alice);
-    (alice, bob)
+    Person::alice_and_bob(service!())
 }
 
 /// Where the applications have their object.

@@ -186,9 +186,16 @@ class Client:
 
     def announce(self, service):
         """Registers a service as a Handler would through Mission Control."""
-        fixed = {CHANNEL + ".ChannelType": GLib.Variant("s", STREAM_TUBE),
-                 CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
-                 STREAM_TUBE + ".Service": GLib.Variant("s", service)}
+        self._register(STREAM_TUBE, {"Service": GLib.Variant("s", service)})
+
+    def _fixed(self, kind, own):
+        """What is fixed about channels of this type, with contacts and with these of its own properties."""
+        return {CHANNEL + ".ChannelType": GLib.Variant("s", kind),
+                CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
+                **{f"{kind}.{name}": value for name, value in own.items()}}
+
+    def _register(self, kind, own):
+        fixed = self._fixed(kind, own)
         self.call(self.bus_name, self.path, CONNECTION + ".Interface.ContactCapabilities",
                   "UpdateCapabilities",
                   GLib.Variant("(a(saa{sv}as))", ([("org.freedesktop.Telepathy.Client.Test", [fixed], [])],)),
@@ -246,19 +253,32 @@ class Client:
         rows.append(GLib.Variant.new_dict_entry(GLib.Variant("s", name), GLib.Variant.new_variant(kept)))
         return GLib.Variant.new_array(GLib.VariantType("{sv}"), rows)
 
-    def offer(self, identifier, service):
-        """Offers a tube; telepathy-glib chooses the socket and listens on it. (Parameters are a GHashTable
-        of GValues whose types introspection does not know: none can be given from here.)"""
-        handle = self.contact(identifier).get_handle()
-        request = {CHANNEL + ".ChannelType": GLib.Variant("s", STREAM_TUBE),
-                   CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
-                   CHANNEL + ".TargetHandle": GLib.Variant("u", handle),
-                   STREAM_TUBE + ".Service": GLib.Variant("s", service)}
+    def _create(self, identifier, kind, own):
+        """Requests a channel with a contact; from now on it is the channel. Gives its path."""
+        request = self._fixed(kind, own)
+        request[CHANNEL + ".TargetHandle"] = GLib.Variant("u", self.contact(identifier).get_handle())
         made = self.call(
             self.bus_name, self.path, CONNECTION + ".Interface.Requests", "CreateChannel",
             GLib.Variant("(a{sv})", (request,)), "(oa{sv})")
         path = made.get_child_value(0).get_string()
         self.channel = self._channel(path, made.get_child_value(1))
+        return path
+
+    def _take(self, name, text):
+        """Waits until a channel is offered whose property `name` is this text; from now on it is the channel.
+        Gives its path."""
+        def found():
+            return next((each for each in self.offered
+                         if (said := each[1].lookup_value(name, None)) and said.get_string() == text),
+                        None)
+        path, properties = until(f"{text} is offered", found)
+        self.channel = self._channel(path, properties)
+        return path
+
+    def offer(self, identifier, service):
+        """Offers a tube; telepathy-glib chooses the socket and listens on it. (Parameters are a GHashTable
+        of GValues whose types introspection does not know: none can be given from here.)"""
+        path = self._create(identifier, STREAM_TUBE, {"Service": GLib.Variant("s", service)})
         assert self.channel.get_service() == service
         self.channel.connect("incoming", self._incoming)
         finished(self.channel.offer_async, self.channel.offer_finish, None)
@@ -281,12 +301,7 @@ class Client:
 
     def accept(self, service):
         """Accepts the tube that is offered for `service`; gives its parameters."""
-        def found():
-            return next((each for each in self.offered
-                         if each[1].lookup_value(STREAM_TUBE + ".Service", None).get_string() == service),
-                        None)
-        path, properties = until(f"{service} is offered", found)
-        self.channel = self._channel(path, properties)
+        path = self._take(STREAM_TUBE + ".Service", service)
         self.tube = finished(self.channel.accept_async, self.channel.accept_finish)
         assert isinstance(self.tube, Tp.StreamTubeConnection), type(self.tube)
         self.accepted = path

@@ -1,6 +1,6 @@
 """One side's client for D-Bus tubes: TpDBusTubeChannel, which chooses the access control, waits for the tube
 to open and connects to its address by its own rules. Mission Control's part is glib_client.py's."""
-from glib_client import CHANNEL, CONNECTION, Client, Gio, GLib, Tp, finished, until
+from glib_client import CHANNEL, Client, Gio, GLib, Tp, finished, until
 
 DBUS_TUBE = CHANNEL + ".Type.DBusTube"
 BOARD = "/com/example/Chess/Board"
@@ -18,13 +18,7 @@ class DBusClient(Client):
 
     def announce_dbus(self, service):
         """Registers a service as a Handler would through Mission Control."""
-        fixed = {CHANNEL + ".ChannelType": GLib.Variant("s", DBUS_TUBE),
-                 CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
-                 DBUS_TUBE + ".ServiceName": GLib.Variant("s", service)}
-        self.call(self.bus_name, self.path, CONNECTION + ".Interface.ContactCapabilities",
-                  "UpdateCapabilities",
-                  GLib.Variant("(a(saa{sv}as))", ([("org.freedesktop.Telepathy.Client.Test", [fixed], [])],)),
-                  "()")
+        self._register(DBUS_TUBE, {"ServiceName": GLib.Variant("s", service)})
 
     def takes_dbus(self, identifier, service):
         """Waits for a contact whose capabilities telepathy-glib reads as able to take `service`."""
@@ -37,15 +31,7 @@ class DBusClient(Client):
         return bool(until(f"{identifier} takes {service}", able))
 
     def create_dbus(self, identifier, service):
-        handle = self.contact(identifier).get_handle()
-        request = {CHANNEL + ".ChannelType": GLib.Variant("s", DBUS_TUBE),
-                   CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
-                   CHANNEL + ".TargetHandle": GLib.Variant("u", handle),
-                   DBUS_TUBE + ".ServiceName": GLib.Variant("s", service)}
-        made = self.call(
-            self.bus_name, self.path, CONNECTION + ".Interface.Requests", "CreateChannel",
-            GLib.Variant("(a{sv})", (request,)), "(oa{sv})")
-        self.channel = self._channel(made.get_child_value(0).get_string(), made.get_child_value(1))
+        self._create(identifier, DBUS_TUBE, {"ServiceName": GLib.Variant("s", service)})
         assert self.channel.get_service_name() == service
 
     def offer_dbus(self):
@@ -55,23 +41,13 @@ class DBusClient(Client):
 
     def accept_dbus(self, service):
         """Accepts the tube that is offered for `service`; telepathy-glib connects to it."""
-        def found():
-            return next((each for each in self.offered
-                         if (name := each[1].lookup_value(DBUS_TUBE + ".ServiceName", None))
-                         and name.get_string() == service), None)
-        path, properties = until(f"{service} is offered", found)
-        self.channel = self._channel(path, properties)
+        self._take(DBUS_TUBE + ".ServiceName", service)
         self.tube = finished(self.channel.accept_async, self.channel.accept_finish)
         self._opened()
 
     def decline_dbus(self, service):
         """Closes what is offered for `service`."""
-        def found():
-            return next((each for each in self.offered
-                         if (name := each[1].lookup_value(DBUS_TUBE + ".ServiceName", None))
-                         and name.get_string() == service), None)
-        path, properties = until(f"{service} is offered", found)
-        self.channel = self._channel(path, properties)
+        self._take(DBUS_TUBE + ".ServiceName", service)
         return self.close()
 
     def _opened(self):

@@ -3,7 +3,7 @@ writes the file and follows the states by its own rules. Mission Control's part 
 import os
 import socket
 
-from glib_client import CHANNEL, CONNECTION, Client, Gio, GLib, Tp, until
+from glib_client import CHANNEL, Client, Gio, GLib, Tp, until
 
 FILE_TRANSFER = CHANNEL + ".Type.FileTransfer"
 
@@ -14,12 +14,7 @@ class FileClient(Client):
 
     def announce_files(self):
         """Registers files as a Handler would through Mission Control."""
-        fixed = {CHANNEL + ".ChannelType": GLib.Variant("s", FILE_TRANSFER),
-                 CHANNEL + ".TargetHandleType": GLib.Variant("u", 1)}
-        self.call(self.bus_name, self.path, CONNECTION + ".Interface.ContactCapabilities",
-                  "UpdateCapabilities",
-                  GLib.Variant("(a(saa{sv}as))", ([("org.freedesktop.Telepathy.Client.Test", [fixed], [])],)),
-                  "()")
+        self._register(FILE_TRANSFER, {})
 
     def takes_files(self, identifier):
         """Waits for a contact whose capabilities telepathy-glib reads as able to take files."""
@@ -45,18 +40,9 @@ class FileClient(Client):
 
     def send(self, identifier, path, name, size, provide=None):
         """Offers a file and provides it; telepathy-glib reads it."""
-        handle = self.contact(identifier).get_handle()
-        request = {CHANNEL + ".ChannelType": GLib.Variant("s", FILE_TRANSFER),
-                   CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
-                   CHANNEL + ".TargetHandle": GLib.Variant("u", handle),
-                   FILE_TRANSFER + ".Filename": GLib.Variant("s", name),
-                   FILE_TRANSFER + ".Size": GLib.Variant("t", size),
-                   FILE_TRANSFER + ".ContentType": GLib.Variant("s", "text/plain"),
-                   FILE_TRANSFER + ".Description": GLib.Variant("s", "said of it")}
-        made = self.call(
-            self.bus_name, self.path, CONNECTION + ".Interface.Requests", "CreateChannel",
-            GLib.Variant("(a{sv})", (request,)), "(oa{sv})")
-        self.channel = self._channel(made.get_child_value(0).get_string(), made.get_child_value(1))
+        self._create(identifier, FILE_TRANSFER, {
+            "Filename": GLib.Variant("s", name), "Size": GLib.Variant("t", size),
+            "ContentType": GLib.Variant("s", "text/plain"), "Description": GLib.Variant("s", "said of it")})
         assert self.channel.get_filename() == name and self.channel.get_size() == size
         file = Gio.File.new_for_path(path)
         self.failed = []
@@ -84,12 +70,7 @@ class FileClient(Client):
     def receive(self, name, path, offset):
         """Accepts the file that is offered under this name; telepathy-glib writes it. Gives what it
         knows of it, once it is there."""
-        def found():
-            return next((each for each in self.offered
-                         if each[1].lookup_value(FILE_TRANSFER + ".Filename", None).get_string() == name),
-                        None)
-        offered, properties = until(f"{name} is offered", found)
-        self.channel = self._channel(offered, properties)
+        self._take(FILE_TRANSFER + ".Filename", name)
         self._works(self.channel.accept_file_async, Gio.File.new_for_path(path), offset)
         state = self.over()
         if state[0] == Tp.FileTransferState.COMPLETED:
@@ -112,10 +93,5 @@ class FileClient(Client):
 
     def decline(self, name):
         """Closes what is offered under this name."""
-        def found():
-            return next((each for each in self.offered
-                         if each[1].lookup_value(FILE_TRANSFER + ".Filename", None).get_string() == name),
-                        None)
-        offered, properties = until(f"{name} is offered", found)
-        self.channel = self._channel(offered, properties)
+        self._take(FILE_TRANSFER + ".Filename", name)
         return self.close()

@@ -9,14 +9,9 @@ mod pressure;
 mod service;
 mod sockets;
 
-use support::{Person, World, service};
+use support::{Person, service};
 
 /// Two people who are online and see each other.
 fn alice_and_bob() -> (Person, Person) {
-    let world = World::new();
-    let alice = Person::online(&world, "alice", service!());
-    let bob = Person::online(&world, "bob", service!());
-    alice.sees(&bob);
-    bob.sees(&alice);
-    (alice, bob)
+    Person::alice_and_bob(service!())
 }

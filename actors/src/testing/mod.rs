@@ -16,6 +16,8 @@
 //! | [`FakeSockets`] | the operating system's sockets |
 //! | [`Faults`] | fate: kills an actor at a named point |
 //! | [`Probe`] | an actor: what was sent to its address |
+//!
+//! [`Stage`] is a supervisor among them.
 
 mod clock;
 mod dbus_tubes;
@@ -25,6 +27,7 @@ mod probe;
 mod session;
 mod sim;
 mod sockets;
+mod stage;
 mod tree;
 
 pub use clock::VirtualClock;
@@ -37,6 +40,7 @@ pub use session::{
 };
 pub use sim::Sim;
 pub use sockets::{FAKE_USER, FakeService, FakeSockets};
+pub use stage::Stage;
 pub use tree::{FakeTree, TreeEvent};
 
 pub use crate::runtime::{Fault, FaultPoint, Faults};

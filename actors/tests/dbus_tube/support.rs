@@ -1,83 +1,49 @@
 //! A world around one supervisor, and the checks every scenario ends with.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use actors::{
     dbus_tube::DBusTubeMessage,
-    limits::Limits,
-    model::{
-        AccessControl, ContactHandle, Error, OwnerId, ServiceName, SocketAddress, TubeParameters,
-        TubeState,
-    },
-    ports::{DBusTubeDescription, DBusTubeObject, Parties},
+    model::{AccessControl, Error, ServiceName, SocketAddress, TubeParameters, TubeState},
+    ports::{DBusTubeDescription, DBusTubeObject},
     runtime::Clock,
-    supervisor::{DBusTubeRequest, DBusTubeWay, Supervisor, SupervisorConfig, SupervisorHandle},
-    testing::{
-        FakeDBusOffer, FakeDBusOffering, FakeIncomingDBusTube, FakeSockets, FakeStream, FakeTree,
-        Faults, Offered, Sim, StreamCounter,
-    },
+    supervisor::{DBusTubeRequest, DBusTubeWay},
+    testing::{FakeDBusOffer, FakeDBusOffering, FakeIncomingDBusTube, FakeStream, Offered, Stage},
 };
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 
 pub struct World {
-    pub sim: Sim,
-    pub tree: Arc<FakeTree>,
-    pub counter: StreamCounter,
-    pub sockets: FakeSockets,
-    pub faults: Faults,
-    pub supervisor: SupervisorHandle,
+    stage: Stage,
+}
+
+impl Deref for World {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
 }
 
 impl World {
     pub fn new() -> World {
-        let sim = Sim::new();
-        let tree = FakeTree::new();
-        let counter = StreamCounter::default();
-        let faults = Faults::counting();
-        let config = SupervisorConfig {
-            faults: faults.clone(),
-            ..SupervisorConfig::default()
-        };
-        let supervisor = Supervisor::start(
-            sim.spawner.clone(),
-            sim.clock.clone(),
-            Arc::new(tree.clone()),
-            config,
-        );
         World {
-            tree,
-            sockets: FakeSockets::new(&counter).with_faults(faults.clone()),
-            faults,
-            supervisor,
-            counter,
-            sim,
+            stage: Stage::with(|_| {}),
         }
     }
 
     async fn open(&self, way: DBusTubeWay) -> DBusTubeObject {
         let requested = matches!(way, DBusTubeWay::Offer(_));
-        let (us, them) = (
-            (ContactHandle(1), "self"),
-            (ContactHandle(7), "juliet@capulet"),
-        );
-        let initiator = if requested { us } else { them };
         let request = DBusTubeRequest {
-            owner: OwnerId(1),
+            owner: Stage::OWNER,
             description: DBusTubeDescription {
-                parties: Parties {
-                    target: them.0,
-                    target_id: them.1.to_owned(),
-                    initiator: initiator.0,
-                    initiator_id: initiator.1.to_owned(),
-                    requested,
-                },
+                parties: self.parties(requested),
                 service: service(),
                 accesses: vec![AccessControl::Localhost, AccessControl::Credentials],
                 parameters: TubeParameters::default(),
             },
             way,
             sockets: Arc::new(self.sockets.clone()),
-            limits: Limits::new(&(self.sim.clock.clone() as Arc<dyn Clock>)),
+            limits: self.limits.clone(),
         };
         self.supervisor.open_dbus_tube(request).await.unwrap()
     }
@@ -130,12 +96,7 @@ impl World {
 
     /// Shuts down, and checks that nothing is left. The test has dropped its own streams by now.
     pub fn finish(self) {
-        self.sim.run(self.supervisor.shutdown());
-        self.sim.advance(Duration::from_secs(60));
-        assert_eq!(self.sim.spawner.running(), 0, "tasks are left");
-        assert_eq!(self.tree.present(), [], "objects are left");
-        assert_eq!(self.sockets.listeners(), 0, "listening sockets are left");
-        assert_eq!(self.tree.nonsense(), Vec::<String>::new());
+        self.shut_down();
         assert_eq!(self.counter.open(), 0, "streams are left");
     }
 }

@@ -1,49 +1,45 @@
 //! A world around one supervisor, and the checks every scenario ends with.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::Deref, sync::Arc, time::Duration};
 
 use actors::{
     file_transfer::{
         FileTransferMessage,
         frames::{self, AbortReason, Frame, FrameReader, Word, WordReader},
     },
-    limits::Limits,
     model::{
-        AccessRule, AddressType, ChannelId, ContactHandle, Error, FileOffer, FileTransferReason,
+        AccessRule, AddressType, ChannelId, Error, FileOffer, FileTransferReason,
         FileTransferState, OwnerId, Resume, Sha256Digest, SocketAddress,
     },
     ports::{
         AgreedFile, ChannelSignal, FileTransferDescription, FileTransferObject, FileTransferSignal,
-        IncomingFile, Parties,
+        IncomingFile,
     },
     runtime::Clock,
-    supervisor::{
-        FileTransferRequest, FileWay, LocalSockets as _, Supervisor, SupervisorConfig,
-        SupervisorHandle,
-    },
+    supervisor::{FileTransferRequest, FileWay, LocalSockets as _, SupervisorConfig},
     testing::{
-        FakeIncomingFile, FakeOffer, FakeSending, FakeSockets, FakeStream, FakeTree, Faults, Sim,
-        StreamCounter, TreeEvent, agreed, file_stream,
+        FakeIncomingFile, FakeOffer, FakeSending, FakeStream, Stage, TreeEvent, agreed, file_stream,
     },
 };
 use async_channel::Sender;
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 
-pub const CONTACT: ContactHandle = ContactHandle(7);
-pub const OWNER: OwnerId = OwnerId(1);
+pub const OWNER: OwnerId = Stage::OWNER;
 /// What a bytestream holds each way.
 pub const CAPACITY: usize = 64 * 1024;
 
 pub type Answers = Sender<Result<AgreedFile, Error>>;
 
 pub struct World {
-    pub sim: Sim,
-    pub tree: Arc<FakeTree>,
-    pub counter: StreamCounter,
-    pub sockets: FakeSockets,
-    pub faults: Faults,
-    pub limits: Limits,
-    pub supervisor: SupervisorHandle,
+    stage: Stage,
+}
+
+impl Deref for World {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
 }
 
 impl World {
@@ -52,46 +48,17 @@ impl World {
     }
 
     pub fn with(adjust: impl FnOnce(&mut SupervisorConfig)) -> World {
-        let sim = Sim::new();
-        let tree = FakeTree::new();
-        let counter = StreamCounter::default();
-        let faults = Faults::counting();
-        let mut config = SupervisorConfig {
-            faults: faults.clone(),
-            ..SupervisorConfig::default()
-        };
-        adjust(&mut config);
-        let supervisor = Supervisor::start(
-            sim.spawner.clone(),
-            sim.clock.clone(),
-            Arc::new(tree.clone()),
-            config,
-        );
         World {
-            tree,
-            limits: Limits::new(&(sim.clock.clone() as Arc<dyn Clock>)),
-            sockets: FakeSockets::new(&counter).with_faults(faults.clone()),
-            faults,
-            supervisor,
-            counter,
-            sim,
+            stage: Stage::with(adjust),
         }
     }
 
     pub fn request(&self, file: FileOffer, way: FileWay) -> FileTransferRequest {
         let requested = matches!(way, FileWay::Send(_));
-        let (us, them) = ((ContactHandle(1), "self"), (CONTACT, "juliet@capulet"));
-        let initiator = if requested { us } else { them };
         FileTransferRequest {
             owner: OWNER,
             description: FileTransferDescription {
-                parties: Parties {
-                    target: them.0,
-                    target_id: them.1.to_owned(),
-                    initiator: initiator.0,
-                    initiator_id: initiator.1.to_owned(),
-                    requested,
-                },
+                parties: self.parties(requested),
                 file: file.into(),
                 sockets: self.sockets.supported(),
                 uri: String::new(),
@@ -186,18 +153,13 @@ impl World {
     /// Shuts down, and checks that nothing is left and that the signals made sense. The test has
     /// dropped its own streams by now.
     pub fn finish(self) {
-        self.sim.run(self.supervisor.shutdown());
-        self.sim.settle();
-        assert_eq!(self.sim.spawner.running(), 0, "tasks are left");
-        assert_eq!(self.tree.present(), [], "objects are left");
-        assert_eq!(self.sockets.listeners(), 0, "listening sockets are left");
+        self.shut_down();
         self.check_signals();
         assert_eq!(self.counter.open(), 0, "streams are left");
     }
 
     /// Each transfer: states only go on, one of them is final, the offset comes before Open and once.
     pub fn check_signals(&self) {
-        assert_eq!(self.tree.nonsense(), Vec::<String>::new());
         let mut channels = BTreeSet::new();
         for event in self.tree.log() {
             if let TreeEvent::Published(object) = event {

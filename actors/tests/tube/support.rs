@@ -3,40 +3,42 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
+    ops::Deref,
     sync::Arc,
 };
 
 use actors::{
-    limits::Limits,
     model::{
         AccessControl, AccessRule, AddressType, ChannelId, ConnectionId, ConnectionParameter,
         ContactHandle, Error, OwnerId, ParameterValue, ServiceName, SocketAddress, TubeParameters,
         TubeState,
     },
-    ports::{ChannelSignal, Parties, StreamTubeDescription, StreamTubeObject, StreamTubeSignal},
-    runtime::{Clock, Pending},
+    ports::{ChannelSignal, StreamTubeDescription, StreamTubeObject, StreamTubeSignal},
+    runtime::Pending,
     stream_tube::StreamTubeMessage,
-    supervisor::{StreamTubeRequest, Supervisor, SupervisorConfig, SupervisorHandle},
+    supervisor::{StreamTubeRequest, SupervisorConfig},
     testing::{
-        Answer, FakeConnector, FakeIncoming, FakeSignalling, FakeSockets, FakeStream, FakeTree,
-        Faults, IncomingOutcome, Sim, StreamCounter, TreeEvent,
+        Answer, FakeConnector, FakeIncoming, FakeSignalling, FakeStream, FakeTree, IncomingOutcome,
+        Stage, TreeEvent,
     },
 };
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 
-pub const CONTACT: ContactHandle = ContactHandle(7);
-pub const OWNER: OwnerId = OwnerId(1);
+pub const CONTACT: ContactHandle = Stage::CONTACT;
+pub const OWNER: OwnerId = Stage::OWNER;
 
 pub struct World {
-    pub sim: Sim,
-    pub tree: Arc<FakeTree>,
-    pub counter: StreamCounter,
-    pub sockets: FakeSockets,
+    stage: Stage,
     pub connector: Arc<FakeConnector>,
     pub signalling: Arc<FakeSignalling>,
-    pub faults: Faults,
-    pub limits: Limits,
-    pub supervisor: SupervisorHandle,
+}
+
+impl Deref for World {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
 }
 
 /// Where the offered service of every test listens.
@@ -55,52 +57,20 @@ impl World {
     }
 
     pub fn with(adjust: impl FnOnce(&mut SupervisorConfig)) -> World {
-        let sim = Sim::new();
-        let tree = FakeTree::new();
-        let counter = StreamCounter::default();
-        let faults = Faults::counting();
-        let mut config = SupervisorConfig {
-            faults: faults.clone(),
-            ..SupervisorConfig::default()
-        };
-        adjust(&mut config);
-        let supervisor = Supervisor::start(
-            sim.spawner.clone(),
-            sim.clock.clone(),
-            Arc::new(tree.clone()),
-            config,
-        );
+        let stage = Stage::with(adjust);
         World {
-            tree,
-            limits: Limits::new(&(sim.clock.clone() as Arc<dyn Clock>)),
-            sockets: FakeSockets::new(&counter).with_faults(faults.clone()),
-            connector: FakeConnector::new(&counter),
+            connector: FakeConnector::new(&stage.counter),
             signalling: FakeSignalling::new(),
-            faults,
-            supervisor,
-            counter,
-            sim,
+            stage,
         }
     }
 
     pub fn request(&self, requested: bool) -> StreamTubeRequest {
         use actors::supervisor::LocalSockets as _;
-        let name = |handle: &str| handle.to_owned();
-        let (initiator, initiator_id) = if requested {
-            (ContactHandle(1), name("self"))
-        } else {
-            (CONTACT, name("juliet@capulet"))
-        };
         StreamTubeRequest {
             owner: OWNER,
             description: StreamTubeDescription {
-                parties: Parties {
-                    target: CONTACT,
-                    target_id: name("juliet@capulet"),
-                    initiator,
-                    initiator_id,
-                    requested,
-                },
+                parties: self.parties(requested),
                 service: ServiceName::new("rfb").unwrap(),
                 sockets: self.sockets.supported(),
                 parameters: if requested {
@@ -164,20 +134,15 @@ impl World {
     /// Shuts down, and checks that nothing is left and that the signals made sense. The test has
     /// dropped its own streams by now.
     pub fn finish(self) {
-        self.sim.run(self.supervisor.shutdown());
-        self.sim.settle();
-        assert_eq!(self.sim.spawner.running(), 0, "tasks are left");
-        assert_eq!(self.tree.present(), [], "objects are left");
-        assert_eq!(self.sockets.listeners(), 0, "listening sockets are left");
+        self.shut_down();
         self.check_signals();
         // Ends that opened and that no test looked at wait in the fakes.
         drop(self.connector);
-        assert_eq!(self.counter.open(), 0, "streams are left");
+        assert_eq!(self.stage.counter.open(), 0, "streams are left");
     }
 
     /// Every id once, in order; each opened, closed; nothing before an object is there or after.
     pub fn check_signals(&self) {
-        assert_eq!(self.tree.nonsense(), Vec::<String>::new());
         let mut channels = BTreeSet::new();
         for event in self.tree.log() {
             if let TreeEvent::Published(object) = event {

@@ -3,22 +3,13 @@
 use std::collections::HashMap;
 
 use futures_lite::future::block_on;
-use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+use zbus::Variant;
 
-use crate::{Access, CallError, PATIENCE, Person, name};
+use crate::{Access, CallError, PATIENCE, Person, name, tube::tube_request};
 
 /// What a request for a D-Bus tube says.
-pub fn dbus_tube_request(contact: u32, service: &str) -> HashMap<String, Variant<'static>> {
-    let channel = |property: &str| format!("{}.{property}", name::CHANNEL);
-    HashMap::from([
-        (channel("ChannelType"), Variant::new(name::DBUS_TUBE)),
-        (channel("TargetHandleType"), Variant::new(1_u32)),
-        (channel("TargetHandle"), Variant::new(contact)),
-        (
-            format!("{}.ServiceName", name::DBUS_TUBE),
-            Variant::new(service.to_owned()),
-        ),
-    ])
+pub fn dbus_tube_request(contact: u32, service: &str) -> HashMap<String, Variant<'_>> {
+    tube_request(name::DBUS_TUBE, "ServiceName", contact, service)
 }
 
 impl Person {
@@ -30,13 +21,7 @@ impl Person {
     /// # Panics
     /// When the answer is not what the specification says.
     pub fn create_dbus_tube(&self, contact: u32, service: &str) -> Result<String, CallError> {
-        let request = dbus_tube_request(contact, service);
-        let answer = self.on_connection(name::REQUESTS, "CreateChannel", &(request,))?;
-        let made: (OwnedObjectPath, HashMap<String, OwnedVariant>) = answer
-            .body()
-            .deserialize()
-            .expect("an object path and properties");
-        Ok(made.0.to_string())
+        self.create_channel(&dbus_tube_request(contact, service))
     }
 
     /// Offers a D-Bus tube. Gives the address where our application connects.

@@ -138,6 +138,19 @@ impl Person {
         person
     }
 
+    /// Two people who are online and see each other.
+    ///
+    /// # Panics
+    /// When they do not come to that.
+    pub fn alice_and_bob(service: &Path) -> (Self, Self) {
+        let world = World::new();
+        let alice = Person::online(&world, "alice", service);
+        let bob = Person::online(&world, "bob", service);
+        alice.sees(&bob);
+        bob.sees(&alice);
+        (alice, bob)
+    }
+
     /// Starts the connection manager and waits for its name.
     ///
     /// # Panics

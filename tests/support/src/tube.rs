@@ -138,6 +138,22 @@ impl Address {
     }
 }
 
+/// What a request for a tube of this type says, whose service has this name.
+pub fn tube_request<'a>(
+    kind: &'a str,
+    named: &str,
+    contact: u32,
+    service: &'a str,
+) -> HashMap<String, Variant<'a>> {
+    let channel = |property: &str| format!("{}.{property}", name::CHANNEL);
+    HashMap::from([
+        (channel("ChannelType"), Variant::from(kind)),
+        (channel("TargetHandleType"), Variant::from(1u32)),
+        (channel("TargetHandle"), Variant::from(contact)),
+        (format!("{kind}.{named}"), Variant::from(service)),
+    ])
+}
+
 impl Person {
     /// Requests a stream tube to a contact; not offered yet. Gives its object path.
     ///
@@ -147,24 +163,25 @@ impl Person {
     /// # Panics
     /// When the answer is not what the specification says.
     pub fn create_tube(&self, contact: u32, service: &str) -> Result<String, CallError> {
-        let request: HashMap<String, Variant<'_>> = HashMap::from([
-            (
-                format!("{}.ChannelType", name::CHANNEL),
-                Variant::from(name::STREAM_TUBE),
-            ),
-            (
-                format!("{}.TargetHandleType", name::CHANNEL),
-                Variant::from(1u32),
-            ),
-            (
-                format!("{}.TargetHandle", name::CHANNEL),
-                Variant::from(contact),
-            ),
-            (
-                format!("{}.Service", name::STREAM_TUBE),
-                Variant::from(service),
-            ),
-        ]);
+        self.create_channel(&tube_request(
+            name::STREAM_TUBE,
+            "Service",
+            contact,
+            service,
+        ))
+    }
+
+    /// Requests a channel. Gives its object path.
+    ///
+    /// # Errors
+    /// What CreateChannel answers.
+    ///
+    /// # Panics
+    /// When the answer is not what the specification says.
+    pub fn create_channel(
+        &self,
+        request: &HashMap<String, Variant<'_>>,
+    ) -> Result<String, CallError> {
         let answer = self.on_connection(name::REQUESTS, "CreateChannel", &(request,))?;
         let made: (OwnedObjectPath, HashMap<String, OwnedVariant>) = answer
             .body()
