@@ -12,6 +12,7 @@ from home import scenario  # noqa: E402
 import telepathy_glib  # noqa: E402,F401  (each adds its scenarios)
 import files  # noqa: E402,F401
 import dbus_tubes  # noqa: E402,F401
+import sharing  # noqa: E402,F401
 import sockets  # noqa: E402,F401
 import introspection  # noqa: E402,F401
 import debug  # noqa: E402,F401

@@ -1,10 +1,6 @@
 """A person whose account Mission Control manages: the bus starts Mission Control, Mission Control has
 the bus start the connection manager, and every Handler that is installed on this machine is there."""
-import json
 import os
-import signal
-import subprocess
-import time
 
 from gi.repository import GLib
 
@@ -58,15 +54,6 @@ class Managed(Person):
         # What the bus starts writes where the bus does.
         return super().seen() + self.daemon.output()
 
-    def run(self, *command, check=True, text=True, patience=PATIENCE, **more):
-        """Runs a program as this person on this person's machine, to its end."""
-        done = subprocess.run(self.machine.prefix(self.uid) + list(command), env=self.env(), text=text,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=patience,
-                              cwd=self.dir, **{"stdin": subprocess.DEVNULL, **more})
-        if check and done.returncode != 0:
-            raise Failure(f"{command} ended with {done.returncode}: {done.stdout} {done.stderr}\n{self.seen()}")
-        return done.stdout if check else done
-
     def mc_tool(self, *arguments):
         return self.run("mc-tool", *arguments).strip()
 
@@ -109,54 +96,3 @@ class Managed(Person):
         self.create_account()
         self.request_presence("available")
         self.connected()
-
-    def pneuma(self, *arguments):
-        """Our command line, running: its lines of JSON are events."""
-        return Command(self, arguments)
-
-
-class Command(Process):
-    """A command of ours that goes on. The file for its output is the person's."""
-
-    def __init__(self, person, arguments):
-        self.person, self.seen = person, 0
-        log = os.path.join(person.dir, f"pneuma-{len(person.agents)}-{time.monotonic_ns()}.log")
-        super().__init__(f"pneuma {' '.join(arguments)}", person.machine.prefix(person.uid) + [
-            public(binary("pneuma")), "--json", "--yes", *arguments], person.env(), log, cwd=person.dir)
-        to_close.append(self)
-
-    def event(self, name, patience=PATIENCE):
-        """Waits for the next event of this name; gives it."""
-        def attempt():
-            lines = self.lines()
-            for number, line in enumerate(lines[self.seen:], self.seen):
-                if line.get("event") == name:
-                    self.seen = number + 1
-                    return line
-            if self.child.poll() is not None:
-                raise Failure(f"{self.label} ended with {self.child.poll()} before it said {name}\n"
-                              + self.output() + self.person.seen())
-            return None
-        return until(f"{self.label} says {name}", attempt, patience,
-                     lambda: self.output() + self.person.seen())
-
-    def lines(self):
-        with open(self.log, errors="replace") as log:
-            rows = [row for row in log if row.startswith("{") and row.endswith("\n")]
-        return [json.loads(row) for row in rows]
-
-    def ends(self, patience=PATIENCE):
-        """Waits for its end; gives its exit code."""
-        until(f"{self.label} ends", lambda: self.child.poll() is not None, patience,
-              lambda: self.output() + self.person.seen())
-        return self.child.wait()
-
-    def interrupt(self):
-        """Ctrl-C; gives the exit code."""
-        self.child.send_signal(signal.SIGINT)
-        return self.ends()
-
-    def close(self):
-        self.kill()
-        if self in to_close:
-            to_close.remove(self)

@@ -1,7 +1,11 @@
 """A person: a user with a bus, a connection manager and a client's view of it by plain D-Bus."""
+import json
 import os
 import shutil
+import signal
+import subprocess
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
 
 from gi.repository import Gio, GLib
@@ -224,6 +228,19 @@ class Person:
         self.agents.append(made)
         return made
 
+    def run(self, *command, check=True, text=True, patience=PATIENCE, env=None, **more):
+        """Runs a program as this person on this person's machine, to its end."""
+        done = subprocess.run(self.machine.prefix(self.uid) + list(command), env={**self.env(), **(env or {})},
+                              text=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=patience,
+                              cwd=self.dir, **{"stdin": subprocess.DEVNULL, **more})
+        if check and done.returncode != 0:
+            raise Failure(f"{command} ended with {done.returncode}: {done.stdout} {done.stderr}\n{self.seen()}")
+        return done.stdout if check else done
+
+    def pneuma(self, *arguments):
+        """Our command line, running: its lines of JSON are events."""
+        return Command(self, arguments)
+
     def objects(self):
         """Every object path the connection manager has."""
         root = ElementTree.fromstring(
@@ -243,6 +260,53 @@ class Person:
             if process:
                 process.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
+        if self in to_close:
+            to_close.remove(self)
+
+
+class Command(Process):
+    """A command of ours that goes on. The file for its output is the person's."""
+
+    def __init__(self, person, arguments):
+        self.person, self.seen = person, 0
+        log = os.path.join(person.dir, f"pneuma-{len(person.agents)}-{time.monotonic_ns()}.log")
+        super().__init__(f"pneuma {' '.join(arguments)}", person.machine.prefix(person.uid) + [
+            public(binary("pneuma")), "--json", "--yes", *arguments], person.env(), log, cwd=person.dir)
+        to_close.append(self)
+
+    def event(self, name, patience=PATIENCE):
+        """Waits for the next event of this name; gives it."""
+        def attempt():
+            lines = self.lines()
+            for number, line in enumerate(lines[self.seen:], self.seen):
+                if line.get("event") == name:
+                    self.seen = number + 1
+                    return line
+            if self.child.poll() is not None:
+                raise Failure(f"{self.label} ended with {self.child.poll()} before it said {name}\n"
+                              + self.output() + self.person.seen())
+            return None
+        return until(f"{self.label} says {name}", attempt, patience,
+                     lambda: self.output() + self.person.seen())
+
+    def lines(self):
+        with open(self.log, errors="replace") as log:
+            rows = [row for row in log if row.startswith("{") and row.endswith("\n")]
+        return [json.loads(row) for row in rows]
+
+    def ends(self, patience=PATIENCE):
+        """Waits for its end; gives its exit code."""
+        until(f"{self.label} ends", lambda: self.child.poll() is not None, patience,
+              lambda: self.output() + self.person.seen())
+        return self.child.wait()
+
+    def interrupt(self):
+        """Ctrl-C; gives the exit code."""
+        self.child.send_signal(signal.SIGINT)
+        return self.ends()
+
+    def close(self):
+        self.kill()
         if self in to_close:
             to_close.remove(self)
 
