@@ -88,3 +88,60 @@ class DBusClient(Client):
         """Waits until the tube's connection is closed."""
         until("the connection is closed", lambda: self.tube.is_closed())
         return True
+
+
+class ManagedClient(DBusClient):
+    """The same where it is Mission Control that makes channels and hands them out."""
+
+    def __init__(self):
+        self.daemon = Tp.DBusDaemon.dup()
+        self.handled = []
+        self.manager = Tp.AccountManager.dup()
+        finished(self.manager.prepare_async, self.manager.prepare_finish,
+                 [Tp.AccountManager.get_feature_quark_core()])
+        self.account, = self.manager.dup_valid_accounts()
+
+    def handle_dbus(self, service):
+        """Waits for tubes of a service, as a Handler that says so."""
+        self.handler = Tp.SimpleHandler.new(self.daemon, True, False, "Chess", False, self._handle, None)
+        self.handler.add_handler_filter_vardict(GLib.Variant("a{sv}", {
+            **self._fixed(DBUS_TUBE, {"ServiceName": GLib.Variant("s", service)}), CHANNEL + ".Requested": GLib.Variant("b", False)}))
+        self.handler.register()
+
+    def take_dbus(self, service):
+        """Accepts what Mission Control hands to the Handler."""
+        until("Mission Control hands a tube to the Handler", lambda: self.handled)
+        self.channel = self.handled.pop()
+        assert isinstance(self.channel, self.CHANNELS) and self.channel.get_service_name() == service, self.channel
+        self.tube = finished(self.channel.accept_async, self.channel.accept_finish)
+        self._opened()
+
+    def _request(self, contact, service):
+        request = Tp.AccountChannelRequest.new_dbus_tube(self.account, service, 0)
+        request.set_target_id(Tp.HandleType.CONTACT, contact)
+        return request
+
+    def create_dbus(self, contact, service):
+        """Has Mission Control make a channel for us to handle."""
+        request = self._request(contact, service)
+        self.channel, _ = finished(request.create_and_handle_channel_async, request.create_and_handle_channel_finish, None)
+        assert isinstance(self.channel, self.CHANNELS) and self.channel.get_service_name() == service, self.channel
+
+    def ensure_dbus(self, contact, service):
+        """Has Mission Control make one unless there is one; gives its path, or why it is not ours."""
+        request = self._request(contact, service)
+        try:
+            channel, _ = finished(
+                request.ensure_and_handle_channel_async, request.ensure_and_handle_channel_finish, None)
+        except GLib.Error as error:
+            return error.message
+        assert isinstance(channel, self.CHANNELS), channel
+        self.channel, self.asked = channel, []
+        request.connect("re-handled", lambda _request, again, *_: self.asked.append(again.get_object_path()))
+        self.request = request
+        return channel.get_object_path()
+
+    def asked_again(self):
+        """Waits until somebody else has asked for the channel that we have; gives its path."""
+        until("somebody asks for our channel", lambda: self.asked)
+        return self.asked.pop()

@@ -19,6 +19,7 @@ import debug  # noqa: E402,F401
 import no_bus  # noqa: E402,F401
 import command_line  # noqa: E402,F401
 import managed_files  # noqa: E402,F401
+import managed_dbus  # noqa: E402,F401
 import mission_control  # noqa: E402,F401
 import kept  # noqa: E402,F401
 import ssh_contact  # noqa: E402,F401
