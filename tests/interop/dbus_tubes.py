@@ -208,14 +208,18 @@ def pair():
     return alice, bob
 
 
-@scenario
-def telepathy_glib_speaks_through_a_dbus_tube():
-    """TpDBusTubeChannel on both sides: capabilities, offer, accept, calls and signals both ways, close."""
-    alice, bob = pair()
+def opened(alice, bob):
     # offer_async waits for the other side: both main loops must run.
     alice.agent.start(do, "offer_dbus")
     bob.accept_dbus(SERVICE)
     alice.agent.answer()
+
+
+@scenario
+def telepathy_glib_speaks_through_a_dbus_tube():
+    """TpDBusTubeChannel on both sides: capabilities, offer, accept, calls and signals both ways, close."""
+    alice, bob = pair()
+    opened(alice, bob)
     for asks, answers in ((alice, bob), (bob, alice)):
         # Whoever answers needs its main loop for that.
         answers.agent.start(do, "moved", 100)
@@ -228,16 +232,69 @@ def telepathy_glib_speaks_through_a_dbus_tube():
     assert alice.hung_up()
 
 
-@scenario
-def telepathy_glib_hears_that_a_dbus_tube_is_declined():
-    """The contact closes what it is offered."""
-    alice, bob = pair()
-    alice.agent.start(do, "offer_dbus")
-    assert bob.decline_dbus(SERVICE)
+def fails(side):
+    """What was offered did not open: telepathy-glib says so to its caller, and the channel is gone."""
     try:
-        alice.agent.answer()
+        side.agent.answer()
     except Failure:
         pass
     else:
-        raise Failure("a declined tube was open")
-    assert alice.invalidated()
+        raise Failure("it was open")
+    return side.invalidated()
+
+
+@scenario
+def telepathy_glib_hears_that_a_dbus_tube_is_declined():
+    """The contact closes what it is offered; and is offered it again."""
+    alice, bob = pair()
+    for _ in range(2):
+        alice.agent.start(do, "offer_dbus")
+        assert bob.decline_dbus(SERVICE)
+        assert fails(alice) == "Channel was closed"
+        alice.create_dbus(bob.id, SERVICE)
+
+
+@scenario
+def telepathy_glib_takes_back_a_dbus_tube():
+    """Who offers it closes it before the contact has answered: it is gone there, and cannot be accepted."""
+    alice, bob = pair()
+    alice.begin_offer_dbus()
+    bob.look_at_dbus(SERVICE)
+    bob.agent.start(do, "accept_what_is_gone")
+    assert alice.take_back_dbus() == "Channel was closed"
+    assert bob.agent.answer() == "Channel was closed"
+    # The next one is another.
+    alice.create_dbus(bob.id, SERVICE)
+    opened(alice, bob)
+
+
+@scenario
+def telepathy_glib_closes_a_dbus_tube_at_the_offering_side():
+    """The accepting side's channel goes with it, and both connections."""
+    alice, bob = pair()
+    opened(alice, bob)
+    assert alice.close()
+    assert bob.invalidated() == "Channel was closed"
+    assert bob.hung_up() and alice.hung_up()
+
+
+@scenario
+def telepathy_glib_loses_a_dbus_tube_to_a_service_that_is_killed():
+    """A connection manager is killed with -9: at the other side the channel is closed, on its own bus
+    telepathy-glib hears that the service is gone; no call is left hanging."""
+    for dies in ("alice", "bob"):
+        sides = dict(zip(("alice", "bob"), pair()))
+        opened(sides["alice"], sides["bob"])
+        left = sides.pop(dies)
+        other, = sides.values()
+        # A call that nobody answers, on either side of the break.
+        for side in (left, other):
+            side.agent.start(do, "play_to_nobody")
+        left.person.manager.kill()
+        for side in (left, other):
+            assert side.agent.answer() in ("Closed", "NoReply"), side
+            assert side.hung_up()
+        assert other.invalidated() == "Channel was closed"
+        assert left.invalidated() and left.connection_invalidated()
+        for side in (left, other):
+            side.person.close()

@@ -6,7 +6,7 @@ DBUS_TUBE = CHANNEL + ".Type.DBusTube"
 BOARD = "/com/example/Chess/Board"
 INTERFACE = "com.example.Chess.Board"
 NODE = ('<node><interface name="com.example.Chess.Board"><method name="Play"><arg type="s" direction="in"/>'
-        '<arg type="s" direction="out"/></method><signal name="Moved"><arg type="s"/></signal></interface></node>')
+        '<arg type="s" direction="out"/></method><method name="Think"/><signal name="Moved"><arg type="s"/></signal></interface></node>')
 
 
 def supports(capabilities, service):
@@ -50,6 +50,61 @@ class DBusClient(Client):
         self._take(DBUS_TUBE + ".ServiceName", service)
         return self.close()
 
+    def look_at_dbus(self, service):
+        """Takes what is offered for `service`, and does nothing with it yet."""
+        self._take(DBUS_TUBE + ".ServiceName", service)
+
+    def accept_what_is_gone(self):
+        """Waits until what is offered is gone, and accepts it nevertheless; gives telepathy-glib's word for why not."""
+        gone = self.invalidated()
+        try:
+            finished(self.channel.accept_async, self.channel.accept_finish)
+        except GLib.Error:
+            return gone
+        raise AssertionError("what is gone was accepted")
+
+    def begin_offer_dbus(self):
+        """Offers it, and does not wait for the answer."""
+        self.answers = []
+        self.channel.offer_async(None, lambda channel, result: self.answers.append(result))
+        until("it is on offer", lambda: self._state() == Tp.TubeChannelState.REMOTE_PENDING)
+
+    def take_back_dbus(self):
+        """Closes what was offered; gives telepathy-glib's word for why it is gone."""
+        assert self.close()
+        until("offer_async finishes", lambda: self.answers)
+        try:
+            self.channel.offer_finish(self.answers.pop())
+        except GLib.Error:
+            return self.invalidated()
+        raise AssertionError("what was closed was open")
+
+    def _state(self):
+        return self.call(self.bus_name, self.channel.get_object_path(), "org.freedesktop.DBus.Properties", "Get",
+                         GLib.Variant("(ss)", (CHANNEL + ".Interface.Tube", "State")), "(v)").unpack()[0]
+
+    def play_to_nobody(self):
+        """A call whose answer will not come; gives the error's last word."""
+        box = []
+
+        def answered(tube, result):
+            try:
+                box.append(tube.call_finish(result))
+            except GLib.Error as error:
+                box.append(error)
+        self.tube.call(None, BOARD, INTERFACE, "Think", None, None, Gio.DBusCallFlags.NONE, 60000, None, answered)
+        until("the call has failed", lambda: box)
+        error, = box
+        assert isinstance(error, GLib.Error), error
+        remote = Gio.DBusError.get_remote_error(error)
+        return remote.rsplit(".", 1)[-1] if remote else "Closed" if error.matches(
+            Gio.io_error_quark(), Gio.IOErrorEnum.CLOSED) else error.message
+
+    def connection_invalidated(self):
+        """Waits until telepathy-glib has heard that the connection is gone; gives its word for why."""
+        until("the connection is gone", lambda: self.connection.get_invalidated() is not None)
+        return self.connection.get_invalidated().message
+
     def _opened(self):
         assert isinstance(self.tube, Gio.DBusConnection), type(self.tube)
         assert not self.tube.get_capabilities() & Gio.DBusCapabilityFlags.UNIX_FD_PASSING
@@ -59,7 +114,10 @@ class DBusClient(Client):
         node = Gio.DBusNodeInfo.new_for_xml(NODE)
         self.tube.register_object(BOARD, node.interfaces[0], self._play, None, None)
 
-    def _play(self, _bus, _sender, _path, _interface, _method, arguments, invocation):
+    def _play(self, _bus, _sender, _path, _interface, method, arguments, invocation):
+        if method == "Think":
+            self.thinking = invocation
+            return
         said = arguments.unpack()[0]
         invocation.return_value(GLib.Variant("(s)", (said[::-1],)))
 

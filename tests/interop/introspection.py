@@ -5,7 +5,7 @@ import subprocess
 from gi.repository import GLib
 
 from home import *  # noqa: F403  (the tests' own vocabulary)
-from dbus_tubes import DBUS_TUBE, create
+from dbus_tubes import DBUS_TUBE, create, made
 
 FILE_TRANSFER = CHANNEL + ".Type.FileTransfer"
 REQUIRED = {
@@ -64,6 +64,15 @@ def a_file(alice, bob):
     return sent, row[3][0][0][0]
 
 
+def a_dbus_tube(alice, bob):
+    """Both objects of an open D-Bus tube, and one that is not offered yet."""
+    made(alice, bob)
+    rows = [(person, "dbus", path) for person in (alice, bob) for path, fixed in person.property(
+        person.path, REQUESTS, "Channels") if fixed[CHANNEL + ".ChannelType"] == DBUS_TUBE]
+    assert len(rows) == 2, rows
+    return [*rows, (alice, "dbus", create(alice, alice.handle_of("bob")))]
+
+
 @scenario
 def objects_are_what_the_specification_says():
     """check-introspection finds no difference on any object, where the checker is beside the tree."""
@@ -77,8 +86,8 @@ def objects_are_what_the_specification_says():
     sent, received = a_file(alice, bob)
     objects = [(alice, "manager", CM_PATH), (alice, "protocol", CM_PATH + "/local_xmpp"),
                (alice, "connection", alice.path), (alice, "channel", requested),
-               (bob, "channel", incoming), (alice, "file", sent), (bob, "file", received), 
-               (alice, "dbus", create(alice, alice.handle_of("bob"))), (alice, "debug", "/org/freedesktop/Telepathy/debug")]
+               (bob, "channel", incoming), (alice, "file", sent), (bob, "file", received),
+               *a_dbus_tube(alice, bob), (alice, "debug", "/org/freedesktop/Telepathy/debug")]
     for person, kind, path in objects:
         others = REQUIRED[kind][1:]
         listed = others and person.property(path, REQUIRED[kind][0], "Interfaces")
