@@ -3,7 +3,6 @@
 from home import *  # noqa: F403  (the tests' own vocabulary)
 from telepathy_glib import Side, do
 
-DBUS_TUBE = CHANNEL + ".Type.DBusTube"
 SERVICE = "com.example.Chess"
 
 
@@ -128,26 +127,14 @@ def load(folder):
 
 # Here.
 
-def create(person, handle, service=SERVICE):
-    request = {CHANNEL + ".ChannelType": GLib.Variant("s", DBUS_TUBE),
-               CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
-               CHANNEL + ".TargetHandle": GLib.Variant("u", handle),
-               DBUS_TUBE + ".ServiceName": GLib.Variant("s", service)}
-    return person.on(person.path, REQUESTS, "CreateChannel", GLib.Variant("(a{sv})", (request,)))[0]
-
-
 def made(alice, bob, access=CREDENTIALS):
     """An open tube; both addresses."""
-    ours = create(alice, alice.handle_of("bob"))
-    here = alice.on(ours, DBUS_TUBE, "Offer", GLib.Variant("(a{sv}u)", ({}, access)))
-    row = bob.take("Bob is offered a tube", lambda _path, interface, member, arguments: (
-        interface == REQUESTS and member == "NewChannels"
-        and arguments[0][0][1].get(DBUS_TUBE + ".ServiceName") == SERVICE))
-    theirs = row[3][0][0][0]
-    there = bob.on(theirs, DBUS_TUBE, "Accept", GLib.Variant("(u)", (access,)))
-    for person, tube in ((alice, ours), (bob, theirs)):
-        person.take(f"{person.name}'s tube is open", lambda path, interface, member, arguments: (
-            path == tube and interface == TUBE and member == "TubeChannelStateChanged" and arguments == (2,)))
+    ours = alice.create_tube(alice.handle_of("bob"), SERVICE, DBUS_TUBE)
+    here = alice.offer_dbus(ours, access)
+    theirs = bob.offered(SERVICE)
+    there = bob.accept_dbus(theirs, access)
+    alice.opens(ours)
+    bob.opens(theirs)
     return here, there
 
 

@@ -5,7 +5,7 @@ import subprocess
 from gi.repository import GLib
 
 from home import *  # noqa: F403  (the tests' own vocabulary)
-from dbus_tubes import DBUS_TUBE, create, made
+from dbus_tubes import SERVICE, made
 
 FILE_TRANSFER = CHANNEL + ".Type.FileTransfer"
 REQUIRED = {
@@ -70,7 +70,7 @@ def a_dbus_tube(alice, bob):
     rows = [(person, "dbus", path) for person in (alice, bob) for path, fixed in person.property(
         person.path, REQUESTS, "Channels") if fixed[CHANNEL + ".ChannelType"] == DBUS_TUBE]
     assert len(rows) == 2, rows
-    return [*rows, (alice, "dbus", create(alice, alice.handle_of("bob")))]
+    return [*rows, (alice, "dbus", alice.create_tube(alice.handle_of("bob"), SERVICE, DBUS_TUBE))]
 
 
 @scenario

@@ -1,7 +1,7 @@
 """D-Bus tubes where Mission Control manages the accounts: it makes the channels and hands them to Handlers,
 telepathy-glib's (glib_dbus.py) and the commands'."""
 from command_line import OFFLINE, handlers, pair
-from dbus_tubes import DBUS_TUBE, SERVICE
+from dbus_tubes import SERVICE
 from home import *  # noqa: F403
 from managed import Managed
 from sharing import MPV, ROOT_INTERFACE, Playing, here, small_bus, tool

@@ -237,3 +237,23 @@ def pidgins_bonjour_receives_a_file_and_declines_one():
     transfer = scene.finch.hears("FileRecvRequest")
     scene.finch.ask("PurpleXferRequestDenied", "i", transfer)
     assert scene.becomes(channel, CANCELLED) == REMOTE_STOPPED
+
+
+@scenario
+def pidgins_bonjour_is_offered_no_tubes():
+    """finch knows of neither type: it is not shown as one who takes them, and nothing of them is sent to it."""
+    scene = Scene()
+
+    def types():
+        classes = scene.romeo.on(scene.romeo.path, CAPABILITIES, "GetContactCapabilities",
+                                 GLib.Variant("(au)", ([scene.handle],))).get(scene.handle, [])
+        return {fixed[CHANNEL + ".ChannelType"] for fixed, _ in classes}
+    until("it is known what finch takes", lambda: FILE_TRANSFER in types(), detail=scene.romeo.seen)
+    assert not types() & {STREAM_TUBE, DBUS_TUBE}, types()
+    for service, kind in (("http", STREAM_TUBE), ("com.example.Chess", DBUS_TUBE)):
+        try:
+            scene.romeo.create_tube(scene.handle, service, kind)
+        except Error as error:
+            assert error.short == "NotCapable", error
+        else:
+            raise Failure(f"finch was offered a tube\n{scene.romeo.seen()}")

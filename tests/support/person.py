@@ -180,11 +180,12 @@ class Person:
     def handle_of(self, name):
         return self.sees(name)[1]
 
-    def create_tube(self, handle, service):
-        request = {CHANNEL + ".ChannelType": GLib.Variant("s", STREAM_TUBE),
+    def create_tube(self, handle, service, kind=STREAM_TUBE):
+        name = STREAM_TUBE + ".Service" if kind == STREAM_TUBE else DBUS_TUBE + ".ServiceName"
+        request = {CHANNEL + ".ChannelType": GLib.Variant("s", kind),
                    CHANNEL + ".TargetHandleType": GLib.Variant("u", 1),
                    CHANNEL + ".TargetHandle": GLib.Variant("u", handle),
-                   STREAM_TUBE + ".Service": GLib.Variant("s", service)}
+                   name: GLib.Variant("s", service)}
         return self.on(self.path, REQUESTS, "CreateChannel", GLib.Variant("(a{sv})", (request,)))[0]
 
     def offer(self, channel, address, parameters=None, access=LOCALHOST):
@@ -193,10 +194,11 @@ class Person:
                 GLib.Variant("(uvua{sv})", (kind, variant, access, parameters or {})))
 
     def offered(self, service, patience=PATIENCE):
+        """The tube of either type that is offered for a service."""
         def matches(_path, interface, member, arguments):
             return interface == REQUESTS and member == "NewChannels" and any(
-                properties.get(STREAM_TUBE + ".Service") == service and not properties[CHANNEL + ".Requested"]
-                for _, properties in arguments[0])
+                service in (properties.get(STREAM_TUBE + ".Service"), properties.get(DBUS_TUBE + ".ServiceName"))
+                and not properties[CHANNEL + ".Requested"] for _, properties in arguments[0])
         row = self.take(f"{self.name} is offered {service}", matches, patience)
         return row[3][0][0][0]
 
@@ -207,6 +209,19 @@ class Person:
         if kind in (UNIX, ABSTRACT):
             return ["unix", bytes(value).rstrip(b"\0").decode(), "7f" if access == CREDENTIALS else ""]
         return ["tcp", value[0], value[1]]
+
+    def offer_dbus(self, channel, access=CREDENTIALS):
+        """The address of our end."""
+        return self.on(channel, DBUS_TUBE, "Offer", GLib.Variant("(a{sv}u)", ({}, access)))
+
+    def accept_dbus(self, channel, access=CREDENTIALS):
+        """The address of our end."""
+        return self.on(channel, DBUS_TUBE, "Accept", GLib.Variant("(u)", (access,)))
+
+    def opens(self, channel):
+        """Waits until a tube is open."""
+        self.take(f"{self.name}'s tube is open", lambda path, interface, member, arguments: (
+            path == channel and interface == TUBE and member == "TubeChannelStateChanged" and arguments == (2,)))
 
     def close_channel(self, channel):
         self.on(channel, CHANNEL, "Close")

@@ -43,6 +43,7 @@ TRUST = CONNECTION + ".Interface.Pneuma.Trust1"
 CHANNEL = TP + "Channel"
 TUBE = CHANNEL + ".Interface.Tube"
 STREAM_TUBE = CHANNEL + ".Type.StreamTube"
+DBUS_TUBE = CHANNEL + ".Type.DBusTube"
 STATISTICS = CHANNEL + ".Interface.Pneuma.Statistics1"
 PATIENCE = 40  # seconds; waited out only by a test that fails
 UNIX, ABSTRACT, IPV4, IPV6 = 0, 1, 2, 3
