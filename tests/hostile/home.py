@@ -9,7 +9,7 @@ from network import Lan, Machine  # noqa: E402,F401
 from person import *  # noqa: E402,F403  (the tests' own vocabulary)
 
 # What agents import.
-MODULES = ("mdns.py", "middle.py")
+MODULES = ("mdns.py", "middle.py", "bad_peer.py")
 
 scenario = Runner()
 

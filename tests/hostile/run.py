@@ -16,6 +16,7 @@ import filtered  # noqa: E402,F401
 import link_local  # noqa: E402,F401
 import strangers  # noqa: E402,F401
 import floods  # noqa: E402,F401
+import dbus_tubes  # noqa: E402,F401
 
 if __name__ == "__main__":
     if os.getuid() != 0:
