@@ -77,8 +77,8 @@ class BadPeer:
         """Sends so many blocks; gives how many bytes were taken before one was refused or not answered."""
         for at in range(0, len(data), BLOCK):
             block = base64.b64encode(data[at:at + BLOCK]).decode()
-            answer = self.ask(f"<data xmlns='{IBB}' sid='{self.sid}' seq='{self.sequence % 65536}'>{block}</data>", wait)
-            if answer != "result":
+            number = self.sequence % 65536
+            if self.ask(f"<data xmlns='{IBB}' sid='{self.sid}' seq='{number}'>{block}</data>", wait) != "result":
                 return at
             self.sequence += 1
         return len(data)

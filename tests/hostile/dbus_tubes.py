@@ -16,14 +16,25 @@ def path_of(address):
 def signal_of(body, serial=1, version=1, kind=4, endian=b"l", fields=None, length=None):
     """A signal as D-Bus's specification has it, or as it has it not."""
     if fields is None:
-        text = lambda code, kind, value: struct.pack("<BB", code, 1) + kind + b"\0" + struct.pack(
-            "<I", len(value)) + value + b"\0"
-        pad = lambda data: data + b"\0" * (-len(data) % 8)
-        fields = pad(text(1, b"o", b"/")) + pad(text(2, b"s", b"com.example.Chess")) + text(3, b"s", b"Said")
-        fields += b"" if not body else b"\0" * (-len(fields) % 8) + struct.pack("<BB", 8, 1) + b"g\0\2ay\0"
+        fields = [field(1, b"o", text("/")), field(2, b"s", text(SERVICE)), field(3, b"s", text("Said")),
+                  *([field(8, b"g", b"\2ay\0")] if body else [])]
+    # The padding behind the last one is not counted.
+    fields = b"".join(map(padded, fields[:-1])) + fields[-1]
     body = struct.pack("<I", len(body)) + body if body else b""
-    header = endian + struct.pack("<BBBIII", kind, 1, version, len(body) if length is None else length, serial, len(fields))
-    return header + fields + b"\0" * (-len(header + fields) % 8) + body
+    length = len(body) if length is None else length
+    return endian + struct.pack("<BBBIII", kind, 1, version, length, serial, len(fields)) + padded(fields) + body
+
+
+def field(code, signature, value):
+    return struct.pack("<BB", code, 1) + signature + b"\0" + value
+
+
+def padded(data):
+    return data + b"\0" * (-len(data) % 8)
+
+
+def text(value):
+    return struct.pack("<I", len(value)) + value.encode() + b"\0"
 
 
 GOOD = signal_of(b"e4")
@@ -38,8 +49,8 @@ BAD = {
     "more than 128 MiB": signal_of(b"", length=128 * MIB),
     "4 GiB": signal_of(b"", length=0xFFFFFFFF),
     "fields of 65 MiB": GOOD[:12] + struct.pack("<I", 65 * MIB) + GOOD[16:],
-    "fields that are none": signal_of(b"", fields=b"\xff" * 64),
-    "descriptors": signal_of(b"", fields=GOOD[16:16 + 11] + b"\0" * 5 + struct.pack("<BB", 9, 1) + b"u\0" + struct.pack("<I", 1)),
+    "fields that are none": signal_of(b"", fields=[b"\xff" * 64]),
+    "descriptors": signal_of(b"", fields=[field(1, b"o", text("/")), field(9, b"u", struct.pack("<I", 1))]),
 }
 
 

@@ -6,7 +6,8 @@ DBUS_TUBE = CHANNEL + ".Type.DBusTube"
 BOARD = "/com/example/Chess/Board"
 INTERFACE = "com.example.Chess.Board"
 NODE = ('<node><interface name="com.example.Chess.Board"><method name="Play"><arg type="s" direction="in"/>'
-        '<arg type="s" direction="out"/></method><method name="Think"/><signal name="Moved"><arg type="s"/></signal></interface></node>')
+        '<arg type="s" direction="out"/></method><method name="Think"/><signal name="Moved"><arg type="s"/></signal></interface>'
+        '</node>')
 
 
 def supports(capabilities, service):
@@ -182,7 +183,8 @@ class ManagedClient(DBusClient):
     def create_dbus(self, contact, service):
         """Has Mission Control make a channel for us to handle."""
         request = self._request(contact, service)
-        self.channel, _ = finished(request.create_and_handle_channel_async, request.create_and_handle_channel_finish, None)
+        self.channel, _ = finished(
+            request.create_and_handle_channel_async, request.create_and_handle_channel_finish, None)
         assert isinstance(self.channel, self.CHANNELS) and self.channel.get_service_name() == service, self.channel
 
     def ensure_dbus(self, contact, service):

@@ -62,7 +62,8 @@ class Playing:
 
     def __init__(self, person):
         self.person = person
-        self.mpv = Follower(person, person.bus_address, "mpv", "--ao=null", "--no-video", "--pause", "--loop", song(person))
+        self.mpv = Follower(person, person.bus_address, "mpv", "--ao=null", "--no-video", "--pause", "--loop",
+                            song(person))
         here(person, person.bus_address, MPV)
         until("mpv knows what it plays", lambda: TITLE in str(self.has("Metadata")), detail=self.mpv.output)
 
@@ -295,7 +296,8 @@ def mpv_that_is_only_shown_is_not_controlled():
     here(bob, address, MPV)
     assert "s \"Paused\"" in tool(bob, address, *get(PLAYER, "PlaybackStatus"))
     call = ("busctl", f"--address={address}", "call", MPV)
-    for command in (get(ROOT_INTERFACE, "Identity"), (*call, PATH, ROOT_INTERFACE, "Quit"), (*call, "/", PLAYER, "Play")):
+    for command in (get(ROOT_INTERFACE, "Identity"), (*call, PATH, ROOT_INTERFACE, "Quit"),
+                    (*call, "/", PLAYER, "Play")):
         refused(bob, address, *command, saying="Access denied")
     tool(bob, address, *call, PATH, PLAYER, "Play")
     playing.becomes("PlaybackStatus", "Playing")
