@@ -225,7 +225,7 @@ async fn use_once(
     let tube = offered(app, connection, &mut events, &contact.id, wanted).await?;
     if !tube.is_share().await? {
         // It stays on offer, for the program that it is for.
-        tube.release().await.unwrap_or_default();
+        tube.leave().await.unwrap_or_default();
         return Err(not_a_share(&id, name));
     }
     let mut opening = connection.events().await?;

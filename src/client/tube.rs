@@ -169,7 +169,7 @@ pub struct Tube {
     description: TubeDescription,
     /// Keeps our Handler on the bus, so that Mission Control knows whose the channel is even after a
     /// crash of its own.
-    _handler: Option<Arc<Handler>>,
+    handler: Option<Arc<Handler>>,
 }
 
 impl Tube {
@@ -177,14 +177,14 @@ impl Tube {
         Tube {
             remote,
             description,
-            _handler: None,
+            handler: None,
         }
     }
 
     /// The same tube, with the Handler that Mission Control gave it to.
     pub(super) fn handled_by(self, handler: Arc<Handler>) -> Self {
         Tube {
-            _handler: Some(handler),
+            handler: Some(handler),
             ..self
         }
     }
@@ -259,6 +259,20 @@ impl Tube {
     /// What the service answers.
     pub async fn release(&self) -> Result<()> {
         self.remote.call(names::CLAIM, "Release", &()).await
+    }
+
+    /// Leaves what the contact offers to the program that it is for: takes the claim back and, where Mission
+    /// Control handed it to us, has it hand the tube to another Handler. Where none takes it, it is closed
+    /// when this program ends.
+    ///
+    /// # Errors
+    /// What the service and Mission Control answer.
+    pub async fn leave(&self) -> Result<()> {
+        self.release().await?;
+        match &self.handler {
+            Some(handler) => handler.hand_on(self.path()).await,
+            None => Ok(()),
+        }
     }
 
     /// What went through it.

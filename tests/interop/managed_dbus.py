@@ -135,3 +135,21 @@ def pneuma_shares_a_service_by_mission_control():
             assert person.of_account("RequestedPresence")[0] == OFFLINE
         playing.mpv.close()
     until("no Handler is left", lambda: handlers(alice) == handlers(bob) == [], detail=bob.seen)
+
+
+@scenario
+def pneuma_leaves_a_tube_that_shares_no_service_to_its_program():
+    """`pneuma accept` says more of what it waits for than another Handler, so it is handed the other's tube first."""
+    port = free_port()
+    alice, bob = Managed("alice", port=port), Managed("bob", port=port)
+    hers, his = client(alice), client(bob)
+    accepting = bob.pneuma("accept", bob.sees(alice)[0], f"dbus:{SERVICE}")
+    until("the command has a Handler", lambda: handlers(bob), detail=bob.seen)
+    waits(his)
+    hers.call(do, "create_dbus", takes(alice, bob, SERVICE), SERVICE)
+    opened(hers, his)
+    assert accepting.ends() == 4, accepting.output()
+    # Its end is not the tube's.
+    his.start(do, "moved", 11)
+    hers.call(do, "move", ["still there"])
+    assert his.answer()[-1] == "still there"

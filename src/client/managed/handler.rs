@@ -37,6 +37,14 @@ use crate::{
 
 /// Most files that wait for the program to look at them; Mission Control closes further ones.
 const MOST_FILES: usize = 64;
+/// `User_Action_Time` of what the user did not do just now.
+const NOT_NOW: i64 = 0;
+
+/// The channels that another Handler has taken, and those that are still ours, with an error each.
+type Delegated = (
+    Vec<OwnedObjectPath>,
+    HashMap<OwnedObjectPath, (String, String)>,
+);
 
 /// The channels a Handler is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -371,6 +379,23 @@ impl Handler {
             // Never: the desk, which sends, is ours.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Has Mission Control hand a channel of ours to another Handler, if there is one that takes it.
+    ///
+    /// # Errors
+    /// What it answers; [`Kind::NotYours`] when we do not hold the channel.
+    pub async fn hand_on(&self, channel: &OwnedObjectPath) -> Result<()> {
+        let dispatcher = names::CHANNEL_DISPATCHER;
+        let object = path(names::CHANNEL_DISPATCHER_PATH)?;
+        let remote = self.account.bus().remote(dispatcher, object);
+        let asked = (vec![channel], NOT_NOW, "");
+        let (went, _): Delegated = remote.call(dispatcher, "DelegateChannels", &asked).await?;
+        let mut handled = self.desk.handled();
+        for channel in went {
+            handled.remove(&channel);
+        }
+        Ok(())
     }
 
     fn handed(self: &Arc<Self>, (connection, seen): Taken) -> Handed {
