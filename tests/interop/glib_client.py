@@ -271,7 +271,9 @@ class Client:
             return next((each for each in self.offered
                          if (said := each[1].lookup_value(name, None)) and said.get_string() == text),
                         None)
-        path, properties = until(f"{text} is offered", found)
+        path, properties = row = until(f"{text} is offered", found)
+        # The next that is offered is another.
+        self.offered.remove(row)
         self.channel = self._channel(path, properties)
         return path
 

@@ -164,7 +164,8 @@ class ManagedClient(DBusClient):
         """Waits for tubes of a service, as a Handler that says so."""
         self.handler = Tp.SimpleHandler.new(self.daemon, True, False, "Chess", False, self._handle, None)
         self.handler.add_handler_filter_vardict(GLib.Variant("a{sv}", {
-            **self._fixed(DBUS_TUBE, {"ServiceName": GLib.Variant("s", service)}), CHANNEL + ".Requested": GLib.Variant("b", False)}))
+            **self._fixed(DBUS_TUBE, {"ServiceName": GLib.Variant("s", service)}),
+            CHANNEL + ".Requested": GLib.Variant("b", False)}))
         self.handler.register()
 
     def take_dbus(self, service):
