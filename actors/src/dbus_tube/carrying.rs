@@ -162,6 +162,14 @@ struct Incoming {
 /// Whether anything moved.
 type Moved = bool;
 
+/// Who had nothing more to read since we were woken, and wakes us for what comes: to ask again before that is a
+/// system call for nothing.
+#[derive(Default)]
+struct Quiet {
+    application: bool,
+    contact: bool,
+}
+
 impl Carrying {
     /// For the applications that come from there, one after the other.
     pub fn new(
@@ -213,14 +221,18 @@ impl Carrying {
         wire: &mut Wire,
         context: &mut Context<'_>,
     ) -> Result<Option<End>, Failure> {
+        let mut quiet = Quiet::default();
         for _ in 0..TURNS {
             let mut moved = self.seat_somebody(context);
             moved |= self.greet(context);
-            match self.send(wire, context)? {
+            if moved {
+                quiet.application = false;
+            }
+            match self.send(wire, context, &mut quiet)? {
                 Ok(went) => moved |= went,
                 Err(end) => return Ok(Some(end)),
             }
-            match self.receive(wire, context)? {
+            match self.receive(wire, context, &mut quiet)? {
                 Ok(went) => moved |= went,
                 Err(end) => return Ok(Some(end)),
             }
@@ -370,10 +382,12 @@ impl Carrying {
         true
     }
 
+    /// Writes what is on the wire; then reads, unless whole messages are left; and writes what is whole.
     fn send(
         &mut self,
         wire: &mut Wire,
         context: &mut Context<'_>,
+        quiet: &mut Quiet,
     ) -> Result<Result<Moved, End>, Failure> {
         if !wire.is_empty() {
             self.faults.hit(FaultPoint::FlowWrite)?;
@@ -383,46 +397,63 @@ impl Carrying {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Ok(Err(lost(&error))),
         }
-        if self.put(wire) {
-            return Ok(Ok(true));
-        }
-        let read = match &mut self.seat {
-            Some(guest) if guest.greeting.is_none() => {
-                match self.outgoing.share.poll_turn(context) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(turn) => {
-                        self.faults.hit(FaultPoint::FlowRead)?;
-                        let room = &mut self.scratch[..turn.min(READ)];
-                        let stream = Pin::new(&mut guest.accepted.stream);
-                        let read = stream.poll_read(context, room);
-                        let count = match &read {
-                            Poll::Ready(Ok(count)) => *count,
-                            _ => 0,
-                        };
-                        self.outgoing.share.spent(count);
-                        read
-                    }
-                }
-            }
-            _ => Poll::Pending,
+        let nothing_left = self.outgoing.taken == self.outgoing.whole;
+        let mut moved = nothing_left && self.read_application(context, quiet)?;
+        let written = if self.put(wire) {
+            moved = true;
+            self.faults.hit(FaultPoint::FlowWrite)?;
+            wire.poll_empty(context)
+        } else if moved {
+            // More may follow at once.
+            Poll::Pending
+        } else {
+            wire.poll_flush(context)
         };
+        Ok(match written {
+            Poll::Ready(Err(error)) => Err(lost(&error)),
+            _ => Ok(moved),
+        })
+    }
+
+    /// Reads from the application that is there.
+    fn read_application(
+        &mut self,
+        context: &mut Context<'_>,
+        quiet: &mut Quiet,
+    ) -> Result<Moved, Failure> {
+        let Some(guest) = &mut self.seat else {
+            return Ok(false);
+        };
+        if guest.greeting.is_some() || quiet.application {
+            return Ok(false);
+        }
+        let share = &mut self.outgoing.share;
+        let Poll::Ready(turn) = share.poll_turn(context) else {
+            return Ok(false);
+        };
+        self.faults.hit(FaultPoint::FlowRead)?;
+        let room = &mut self.scratch[..turn.min(READ)];
+        let read = Pin::new(&mut guest.accepted.stream).poll_read(context, room);
+        share.spent(match &read {
+            Poll::Ready(Ok(count)) => *count,
+            _ => 0,
+        });
         match read {
             Poll::Ready(Ok(count)) if count > 0 => self.hold(0..count),
             Poll::Ready(_) => self.dismiss(),
             Poll::Pending => {
-                return Ok(match wire.poll_flush(context) {
-                    Poll::Ready(Err(error)) => Err(lost(&error)),
-                    _ => Ok(false),
-                });
+                quiet.application = true;
+                return Ok(false);
             }
         }
-        Ok(Ok(true))
+        Ok(true)
     }
 
     fn receive(
         &mut self,
         wire: &mut Wire,
         context: &mut Context<'_>,
+        quiet: &mut Quiet,
     ) -> Result<Result<Moved, End>, Failure> {
         let moved = self.hand_over(context)?;
         let incoming = &mut self.incoming;
@@ -435,7 +466,7 @@ impl Carrying {
             return Ok(Ok(moved));
         }
         let room = QUEUE.saturating_sub(incoming.queue.len()).min(READ);
-        if room == 0 {
+        if room == 0 || quiet.contact {
             return Ok(Ok(moved));
         }
         let Poll::Ready(turn) = incoming.share.poll_turn(context) else {
@@ -449,7 +480,10 @@ impl Carrying {
             _ => 0,
         });
         let end = match read {
-            Poll::Pending => return Ok(Ok(moved)),
+            Poll::Pending => {
+                quiet.contact = true;
+                return Ok(Ok(moved));
+            }
             Poll::Ready(Ok(0)) if incoming.arriving.is_between() => End::Closed,
             Poll::Ready(Ok(0)) => End::Lost("the contact closed it within a message".into()),
             Poll::Ready(Ok(count)) => {

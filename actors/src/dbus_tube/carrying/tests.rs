@@ -5,13 +5,14 @@ use std::{future::poll_fn, os::unix::net::UnixStream};
 use async_channel::Sender;
 use async_io::Async;
 use futures_lite::{
-    AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, future::block_on,
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, FutureExt as _, future::block_on,
 };
 
 use super::*;
 use crate::{
     dbus_tube::splitter::tests::call,
     endpoint::{LocalStream, Slots},
+    ports::Duplex,
     runtime::{SystemClock, Task},
     testing::{FAKE_USER, FakeStream, Sim, pipe},
 };
@@ -38,6 +39,12 @@ type Ended = Task<Result<End, Failure>>;
 impl Tube {
     fn open(sim: &Sim) -> (Tube, FakeStream, Ended) {
         let (near, contact) = pipe(CAPACITY);
+        let (tube, ended) = Tube::over(sim, near, Count::default());
+        (tube, contact, ended)
+    }
+
+    /// Over this bytestream; it counts how often it is woken.
+    fn over(sim: &Sim, near: impl Duplex, woken: Count) -> (Tube, Ended) {
         let (lobby, coming) = async_channel::bounded(1);
         let clock: Arc<dyn Clock> = sim.clock.clone();
         let traffic = Arc::<Traffic>::default();
@@ -51,7 +58,11 @@ impl Tube {
         );
         let mut wire = Wire::for_chunks(Box::new(near));
         let ended = sim.spawner.spawn("carrying", async move {
-            poll_fn(|context| carrying.poll(&mut wire, context)).await
+            poll_fn(|context| {
+                woken.one_more();
+                carrying.poll(&mut wire, context)
+            })
+            .await
         });
         let tube = Tube {
             clock,
@@ -59,15 +70,20 @@ impl Tube {
             slots: Slots::new(1),
             traffic,
         };
-        (tube, contact, ended)
+        (tube, ended)
     }
 
     /// Connects, once whoever was there before is gone.
     async fn connect(&self) -> FakeStream {
+        self.connect_counted(Count::default()).await
+    }
+
+    /// The same, and counts how often its end here had nothing to read.
+    async fn connect_counted(&self, empty: Count) -> FakeStream {
         let (near, far) = pipe(CAPACITY);
         let slot = self.slots.reserve().await;
         let accepted = AcceptedSocket {
-            stream: Box::new(near.like_a_socket()),
+            stream: Box::new(Counted(near.like_a_socket(), empty)),
             slot,
             user: Some(FAKE_USER),
         };
@@ -75,14 +91,67 @@ impl Tube {
         far.like_a_socket()
     }
 
-    /// The same, and begins.
+    /// Connects, and begins.
     async fn application(&self) -> FakeStream {
-        let mut stream = self.connect().await;
-        stream.write_all(HELLO).await.unwrap();
-        expect(&mut stream, WELCOME).await;
-        stream
+        begin(self.connect().await).await
     }
 }
+
+async fn begin(mut stream: FakeStream) -> FakeStream {
+    stream.write_all(HELLO).await.unwrap();
+    expect(&mut stream, WELCOME).await;
+    stream
+}
+
+#[derive(Clone, Default)]
+struct Count(Arc<AtomicU64>);
+
+impl Count {
+    fn one_more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A stream, and how often it was read when it had nothing.
+struct Counted(FakeStream, Count);
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = Pin::new(&mut self.0).poll_read(context, into);
+        if read.is_pending() {
+            self.1.one_more();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(context)
+    }
+}
+
+impl Duplex for Counted {}
 
 async fn expect(stream: &mut FakeStream, wanted: &[u8]) {
     expect_of(stream, wanted).await;
@@ -123,6 +192,30 @@ fn messages_go_both_ways() {
         assert_eq!(application.read(&mut [0]).await.unwrap(), 0);
     });
     assert_eq!(end, End::Closed);
+}
+
+#[test]
+fn who_has_nothing_to_read_is_not_asked_again_before_it_wakes_us() {
+    let sim = Sim::new();
+    let [woken, here, there] = [(); 3].map(|()| Count::default());
+    let (near, mut contact) = pipe(CAPACITY);
+    let (tube, _ended) = Tube::over(&sim, Counted(near, there.clone()), woken.clone());
+    sim.run(async {
+        let mut application = begin(tube.connect_counted(here.clone()).await).await;
+        for number in 0..100 {
+            let (ping, pong) = (
+                call(false, "Ping", &[number]),
+                call(true, "Pong", &[number]),
+            );
+            application.write_all(&ping).await.unwrap();
+            expect(&mut contact, &ping).await;
+            contact.write_all(&pong).await.unwrap();
+            expect(&mut application, &pong).await;
+        }
+    });
+    for empty in [here, there] {
+        assert!((1..=woken.get()).contains(&empty.get()));
+    }
 }
 
 #[test]
