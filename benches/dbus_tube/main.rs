@@ -13,7 +13,8 @@
 //! woken; and the same round trip over what a tube is made of, one piece more at a time ([`pieces`]).
 //!
 //! `PNEUMA_BENCH_ROUNDS` changes how many rounds there are, `PNEUMA_BENCH_MIB` how large the largest message is:
-//! 64 MiB at most, as an array in D-Bus.
+//! 64 MiB at most, as an array in D-Bus. `PNEUMA_BENCH_SERVICE` names a `telepathy-pneuma` of another build, which
+//! is measured as one more way.
 
 mod library;
 mod pieces;
@@ -21,7 +22,12 @@ mod raw;
 mod usage;
 
 use std::{
-    env, io, io::Write as _, os::unix::net::UnixListener, path::Path, process::Command, thread,
+    env,
+    io::{self, Write as _},
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
     time::Duration,
 };
 
@@ -54,13 +60,24 @@ fn main() -> io::Result<()> {
     let dir = tempfile::tempdir()?;
     let at = |name: &str| dir.path().join(name).display().to_string();
 
-    let (direct, _answering) = Way::direct(&at("direct"))?;
+    let (answering, target) = start(&format!("listen {}", at("direct")))?;
+    let direct = Way::direct(&answering, &target)?;
     let daemon = Daemon::start(&at("bus"));
     let world = World::new();
     let alice = Person::online(&world, "alice", service!());
     let bob = Person::online(&world, "bob", service!());
     bob.sees(&alice);
-    let mut ways = [direct, Way::bus(&daemon)?, Way::tube(&alice, &bob)?];
+    let mut ways = vec![direct, Way::bus(&daemon)?];
+    let other_build = env::var_os("PNEUMA_BENCH_SERVICE").map(PathBuf::from);
+    let others = other_build.map(|service| {
+        let [one, other] = ["carol", "dave"].map(|name| Person::online(&world, name, &service));
+        other.sees(&one);
+        [one, other]
+    });
+    if let Some([carol, dave]) = &others {
+        ways.push(Way::tube("other build", carol, dave)?);
+    }
+    ways.push(Way::tube("tube", &alice, &bob)?);
     let sizes = [1 << 20, mib << 20];
     println!(
         "{rounds} rounds of {ROUND_TRIPS} round trips of {} bytes each way, {CALLS} with {IN_FLIGHT} in flight, {ONE_WAY} one way, \
@@ -88,7 +105,7 @@ fn main() -> io::Result<()> {
     drop(ways);
 
     print_library(&daemon, (&alice, &bob), &at("library"), rounds)?;
-    print_pieces((&alice, &bob), dir.path(), rounds)
+    print_pieces((&alice, &bob), &target, dir.path(), rounds)
 }
 
 /// A program that is told what to be.
@@ -171,7 +188,7 @@ struct Way {
     watched: Vec<(&'static str, Watched, [Used; 2])>,
     /// By column.
     figures: Vec<Vec<f64>>,
-    /// Lives as long.
+    /// Who answers, where it is this way's alone.
     _answering: Option<Process>,
 }
 
@@ -182,9 +199,9 @@ impl Way {
         answering: u32,
         between: &[(&'static str, u32)],
     ) -> Self {
-        let mut watched = vec![("who asks", Watched::ourselves(), Default::default())];
+        let mut watched = vec![("who asks", Watched::Ourselves, Default::default())];
         for (name, id) in between.iter().copied().chain([("who answers", answering)]) {
-            watched.push((name, Watched::process(id), Default::default()));
+            watched.push((name, Watched::Process(id), Default::default()));
         }
         Way {
             name,
@@ -195,12 +212,10 @@ impl Way {
         }
     }
 
-    /// A socket between the two. Gives who answers too.
-    fn direct(path: &str) -> io::Result<(Self, Process)> {
-        let (answering, _) = start(&format!("listen {path}"))?;
+    /// A socket between the two, where somebody listens already.
+    fn direct(answering: &Process, path: &str) -> io::Result<Self> {
         let connection = raw::Connection::connect(path)?;
-        let way = Way::new("direct", connection, answering.id(), &[]);
-        Ok((way, answering))
+        Ok(Way::new("direct", connection, answering.id(), &[]))
     }
 
     fn bus(daemon: &Daemon) -> io::Result<Self> {
@@ -213,7 +228,7 @@ impl Way {
         Ok(way.keeping(answering))
     }
 
-    fn tube(alice: &Person, bob: &Person) -> io::Result<Self> {
+    fn tube(name: &'static str, alice: &Person, bob: &Person) -> io::Result<Self> {
         let [(_, here), (_, there)] = alice.dbus_tube_to(bob, raw::ANSWERING);
         let (answering, _) = start(&format!("connect {}", path(&there)))?;
         let connection = raw::Connection::connect(path(&here))?;
@@ -221,7 +236,7 @@ impl Way {
             ("the one service", alice.manager_id()),
             ("the other service", bob.manager_id()),
         ];
-        let way = Way::new("tube", connection, answering.id(), &between);
+        let way = Way::new(name, connection, answering.id(), &between);
         Ok(way.keeping(answering))
     }
 
@@ -410,26 +425,25 @@ fn print_library(
 }
 
 /// The same round trips over growing pieces of a tube.
-fn print_pieces((alice, bob): (&Person, &Person), dir: &Path, rounds: usize) -> io::Result<()> {
+fn print_pieces(
+    (alice, bob): (&Person, &Person),
+    target: &str,
+    dir: &Path,
+    rounds: usize,
+) -> io::Result<()> {
     let at = |name: &str| dir.join(name).display().to_string();
-    let target = at("direct");
     let mut kept = Vec::new();
     let mut relay = |from: &str, to: &str, with: &str| -> io::Result<String> {
         let (process, place) = start(&format!("relay {from} {to} {with}"))?;
         kept.push(process);
         Ok(place)
     };
-    let one = relay(&at("one"), &target, "plain")?;
-    let port = relay("0", &target, "plain")?;
+    let one = relay(&at("one"), target, "plain")?;
+    let port = relay("0", target, "plain")?;
     let two = relay(&at("two"), &port, "plain")?;
-    let port = relay("0", &target, "tls")?;
+    let port = relay("0", target, "tls")?;
     let tls = relay(&at("tls"), &port, "tls")?;
-    let (_, _, door) = alice.tube_to(
-        bob,
-        "x-bench-pieces",
-        &Address::Unix(target.clone().into()),
-        0,
-    );
+    let (_, _, door) = alice.tube_to(bob, "x-bench-pieces", &Address::Unix(target.into()), 0);
     let Address::Unix(door) = door else {
         return Err(io::Error::other("no Unix socket was given"));
     };
@@ -438,7 +452,7 @@ fn print_pieces((alice, bob): (&Person, &Person), dir: &Path, rounds: usize) -> 
     let _other_end = start(&format!("connect {}", path(&there)))?;
     let mut rows = Vec::new();
     for (name, path) in [
-        ("direct", target.as_str()),
+        ("direct", target),
         ("a relay between", &one),
         ("two relays, TCP between", &two),
         ("two relays, TLS between", &tls),

@@ -1,42 +1,54 @@
 //! What a process uses while something is measured, as the kernel counts it (proc(5)).
 
-use std::{fs, io, ops::AddAssign, time::Duration};
+use std::{
+    fs, io,
+    ops::AddAssign,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-/// A process, or a thread of ours.
-#[derive(Clone, Debug)]
-pub struct Watched(String);
+/// Who is watched.
+#[derive(Clone, Copy, Debug)]
+pub enum Watched {
+    /// All threads of a process.
+    Process(u32),
+    /// The thread that asks.
+    Ourselves,
+}
 
 impl Watched {
-    /// All threads of a process.
-    pub fn process(id: u32) -> Self {
-        Watched(format!("/proc/{id}/task"))
-    }
-
-    /// The first thread of this process alone.
-    pub fn ourselves() -> Self {
-        Watched("/proc/self/task".to_owned())
-    }
-
-    /// What it has used since it began.
-    pub fn used(&self) -> io::Result<Used> {
+    /// What it has used since it began. Of a process, without the threads that are gone.
+    pub fn used(self) -> io::Result<Used> {
+        let threads: Vec<PathBuf> = match self {
+            Watched::Ourselves => vec!["/proc/thread-self".into()],
+            Watched::Process(id) => fs::read_dir(format!("/proc/{id}/task"))?
+                .map(|entry| Ok(entry?.path()))
+                .collect::<io::Result<_>>()?,
+        };
         let mut used = Used::default();
-        for thread in fs::read_dir(&self.0)? {
-            let thread = thread?.path();
-            let first = thread.ends_with(std::process::id().to_string());
-            if self.0.contains("self") && !first {
-                continue;
+        for thread in threads {
+            match used_by(&thread) {
+                Ok(this) => used += this,
+                // It has ended since.
+                Err(_) if !thread.exists() => {}
+                Err(error) => return Err(error),
             }
-            let computed = fs::read_to_string(thread.join("schedstat"))?;
-            let computed = computed.split_whitespace().next();
-            used.computed += Duration::from_nanos(number(computed)?);
-            let status = fs::read_to_string(thread.join("status"))?;
-            let sleeps = status
-                .lines()
-                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-            used.sleeps += number(sleeps)?;
         }
         Ok(used)
     }
+}
+
+fn used_by(thread: &Path) -> io::Result<Used> {
+    let computed = fs::read_to_string(thread.join("schedstat"))?;
+    let computed = number(computed.split_whitespace().next())?;
+    let status = fs::read_to_string(thread.join("status"))?;
+    let sleeps = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    Ok(Used {
+        computed: Duration::from_nanos(computed),
+        sleeps: number(sleeps)?,
+    })
 }
 
 fn number(text: Option<&str>) -> io::Result<u64> {
