@@ -13,7 +13,15 @@
 //! | [`socks5_client`], [`socks5_server`] | any chunks give the same; nothing after the handshake is swallowed; who gets in is who a second reading of RFC 1928 lets in |
 //! | [`ibb`] | bytes come out as they went in, blocks are numbered and as large as agreed, nothing beyond its bounds waits |
 //! | [`txt`] | what is shown is short and harmless; what was read is written and read back |
+//! | [`dbus_messages`] | any chunks give the same; what goes through is by a second reading whole messages without descriptors; an error is for good |
+//! | [`dbus_handshake`] | any chunks give the same; who gets in is who a second reading lets in; descriptors are not agreed to, nothing after BEGIN is swallowed |
+//! | [`dbus_carrying`] | whole messages of applications that come and go arrive in order, each application begins with one; nothing beyond its bounds waits |
 //! | [`sharing`] | what goes on to a bus or a client is by a second reading what was let through, word for word |
+
+pub use actors::dbus_tube::{
+    carrying::fuzzing::dbus_carrying, handshake::fuzzing::dbus_handshake,
+    splitter::fuzzing::dbus_messages,
+};
 
 pub use crate::{
     client::sharing::fuzzing::sharing,
@@ -31,7 +39,7 @@ pub use crate::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which its file in `fuzz/fuzz_targets` and its corpus have too.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("xml", xml),
     ("stream", stream),
     ("stanza", stanza),
@@ -40,6 +48,9 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("ibb", ibb),
     ("txt", txt),
     ("sharing", sharing),
+    ("dbus_messages", dbus_messages),
+    ("dbus_handshake", dbus_handshake),
+    ("dbus_carrying", dbus_carrying),
 ];
 
 #[cfg(test)]

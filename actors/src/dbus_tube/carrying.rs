@@ -311,7 +311,11 @@ impl Carrying {
             match Pin::new(stream).poll_write(context, &guest.answer) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(written)) if written > 0 => drop(guest.answer.drain(..written)),
-                Poll::Ready(_) => self.dismiss(),
+                Poll::Ready(_) => {
+                    // It did not wait for answers, and is gone. What it wrote before is still there to be read.
+                    guest.deaf = true;
+                    guest.answer.clear();
+                }
             }
             return true;
         }
@@ -560,5 +564,7 @@ fn lost(error: &io::Error) -> End {
     End::Lost("the connection to the contact is lost".into())
 }
 
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

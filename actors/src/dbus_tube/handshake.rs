@@ -62,6 +62,7 @@ pub struct Handshake {
     step: Step,
     line: Vec<u8>,
     lines: usize,
+    refused: Option<Refused>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,7 @@ impl Handshake {
             },
             line: Vec::new(),
             lines: 0,
+            refused: None,
         }
     }
 
@@ -99,8 +101,17 @@ impl Handshake {
     /// is its first message. Answers are added to `answer`.
     ///
     /// # Errors
-    /// It is not let in.
+    /// It is not let in, whatever else it writes.
     pub fn feed(&mut self, input: &[u8], answer: &mut Vec<u8>) -> Result<usize, Refused> {
+        match self.refused {
+            Some(why) => Err(why),
+            None => self
+                .read(input, answer)
+                .inspect_err(|why| self.refused = Some(*why)),
+        }
+    }
+
+    fn read(&mut self, input: &[u8], answer: &mut Vec<u8>) -> Result<usize, Refused> {
         for (place, byte) in input.iter().enumerate() {
             match self.step {
                 Step::Done => return Ok(place),
@@ -199,5 +210,7 @@ fn hexadecimal(text: &str) -> String {
     written
 }
 
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

@@ -49,7 +49,7 @@ pub enum Malformed {
     Descriptors,
 }
 
-/// See the module's head. What is malformed once stays so: [`Splitter::feed`] is not asked again.
+/// See the module's head. What is malformed once stays so.
 #[derive(Clone, Debug, Default)]
 pub struct Splitter {
     /// Bytes of the current message so far.
@@ -60,6 +60,7 @@ pub struct Splitter {
     fields_end: u32,
     end: u32,
     step: Step,
+    malformed: Option<Malformed>,
 }
 
 /// What the next byte of the header fields is.
@@ -110,8 +111,18 @@ impl Splitter {
     /// are where the message ends. One at least, if there is one.
     ///
     /// # Errors
-    /// This is no message that may go through a tube. The bytes before the error are not counted.
+    /// This is no message that may go through a tube. The bytes before the error are not counted, and
+    /// nothing is taken after it.
     pub fn feed(&mut self, input: &[u8]) -> Result<usize, Malformed> {
+        match self.malformed {
+            Some(why) => Err(why),
+            None => self
+                .take(input)
+                .inspect_err(|why| self.malformed = Some(*why)),
+        }
+    }
+
+    fn take(&mut self, input: &[u8]) -> Result<usize, Malformed> {
         let mut taken = 0;
         while taken < input.len() {
             let rest = &input[taken..];
@@ -325,5 +336,7 @@ fn alignment(letter: u8) -> Result<u32, Malformed> {
     }
 }
 
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 #[cfg(test)]
 pub(in crate::dbus_tube) mod tests;

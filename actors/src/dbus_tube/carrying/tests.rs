@@ -7,6 +7,7 @@ use async_io::Async;
 use futures_lite::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, FutureExt as _, future::block_on,
 };
+use proptest::prelude::*;
 
 use super::*;
 use crate::{
@@ -75,12 +76,12 @@ impl Tube {
 
     /// Connects, once whoever was there before is gone.
     async fn connect(&self) -> FakeStream {
-        self.connect_counted(Count::default()).await
+        self.connect_by(CAPACITY, Count::default()).await
     }
 
-    /// The same, and counts how often its end here had nothing to read.
-    async fn connect_counted(&self, empty: Count) -> FakeStream {
-        let (near, far) = pipe(CAPACITY);
+    /// The same at a socket that buffers so much, and counts how often its end here had nothing to read.
+    async fn connect_by(&self, capacity: usize, empty: Count) -> FakeStream {
+        let (near, far) = pipe(capacity);
         let slot = self.slots.reserve().await;
         let accepted = AcceptedSocket {
             stream: Box::new(Counted(near.like_a_socket(), empty)),
@@ -201,7 +202,7 @@ fn who_has_nothing_to_read_is_not_asked_again_before_it_wakes_us() {
     let (near, mut contact) = pipe(CAPACITY);
     let (tube, _ended) = Tube::over(&sim, Counted(near, there.clone()), woken.clone());
     sim.run(async {
-        let mut application = begin(tube.connect_counted(here.clone()).await).await;
+        let mut application = begin(tube.connect_by(CAPACITY, here.clone()).await).await;
         for number in 0..100 {
             let (ping, pong) = (
                 call(false, "Ping", &[number]),
@@ -405,6 +406,22 @@ fn who_is_somebody_else_is_refused_and_may_try_again() {
 }
 
 #[test]
+fn who_does_not_stay_for_the_answers_is_sent_all_the_same() {
+    with_tube(async |tube, contact| {
+        // More than is read at once, and all of it is there before any of it is.
+        let signals = call(false, "Signal", &[1; 1000]).repeat(3 * READ / 1000);
+        let mut eager = tube.connect_by(4 * READ, Count::default()).await;
+        let all = [HELLO, &signals].concat();
+        eager.write_all(&all).await.unwrap();
+        drop(eager);
+        expect(contact, &signals).await;
+        let next = call(false, "Next", b"");
+        tube.application().await.write_all(&next).await.unwrap();
+        expect(contact, &next).await;
+    });
+}
+
+#[test]
 fn large_messages_go_through_the_kernel_s_sockets() {
     let pair = || {
         let (near, far) = UnixStream::pair().unwrap();
@@ -456,4 +473,29 @@ fn large_messages_go_through_the_kernel_s_sockets() {
     };
     let carried = poll_fn(|context| carrying.poll(&mut wire, context));
     assert_eq!(block_on(both.or(carried)), Ok(End::Closed));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    // The fuzzing target, for a moment: what happens, and with which bytes.
+    #[test]
+    fn whatever_happens_whole_messages_arrive_in_order(
+        steps in prop::collection::vec((0u8..11, any::<u8>(), prop::option::of(0usize..40)), 0..40),
+    ) {
+        let message = call(false, "Ping", b"body");
+        let mut input = Vec::new();
+        for (what, number, cut) in steps {
+            match (what, cut) {
+                // Bytes as they are: whole messages, or what somebody broke off.
+                (0 | 3, cut) => {
+                    let bytes = &message[..message.len() - cut.unwrap_or(0)];
+                    input.extend([what, bytes.len() as u8]);
+                    input.extend(bytes);
+                }
+                _ => input.extend([what, number]),
+            }
+        }
+        fuzzing::dbus_carrying(&input);
+    }
 }

@@ -145,6 +145,33 @@ fn what_never_ends_is_ended() {
 }
 
 #[test]
+fn the_longest_line_and_the_last_one_are_taken() {
+    let line = |length: usize| format!("\0{}\r\n", "A".repeat(length));
+    let heard = answers(of(Some(1000), false), &line(MAX_LINE));
+    assert_eq!(heard, (Ok(false), "ERROR\r\n".into(), String::new()));
+    let heard = answers(of(Some(1000), false), &line(MAX_LINE + 1));
+    assert_eq!(heard.0, Err(Refused::LongLine));
+    let lines = |many: usize| {
+        let idle = "HELLO\r\n".repeat(many - 2);
+        format!("\0{idle}AUTH EXTERNAL 31303030\r\nBEGIN\r\n")
+    };
+    let heard = answers(of(Some(1000), false), &lines(MAX_LINES));
+    assert_eq!(heard.0, Ok(true));
+    let heard = answers(of(Some(1000), false), &lines(MAX_LINES + 1));
+    assert_eq!(heard.0, Err(Refused::ManyLines));
+}
+
+#[test]
+fn who_is_refused_stays_so() {
+    let (mut handshake, mut answer) = (of(Some(1000), false), Vec::new());
+    let refused = Err(Refused::Unauthenticated);
+    assert_eq!(handshake.feed(b"\0BEGIN\r\n", &mut answer), refused);
+    let better = b"AUTH EXTERNAL 31303030\r\nBEGIN\r\n";
+    assert_eq!(handshake.feed(better, &mut answer), refused);
+    assert!(!handshake.is_done() && answer.is_empty());
+}
+
+#[test]
 fn the_zero_may_have_been_taken() {
     let admittance = Admittance {
         user: Some(1000),

@@ -183,6 +183,19 @@ fn what_is_no_message_is_said_at_once() {
 fn the_largest_message_goes_through() {
     let mut largest = message(false, b"", |_| {});
     largest[4..8].copy_from_slice(&(MAX_MESSAGE - PREFIX as u32).to_le_bytes());
+    // One byte more is too many, however it is made up.
+    for (fields, body) in [
+        (0, MAX_MESSAGE - 15),
+        (MAX_FIELDS, MAX_MESSAGE - MAX_FIELDS - 15),
+    ] {
+        let mut larger = largest.clone();
+        larger[4..8].copy_from_slice(&body.to_le_bytes());
+        larger[12..16].copy_from_slice(&fields.to_le_bytes());
+        let mut splitter = Splitter::default();
+        assert_eq!(splitter.feed(&larger), Err(Malformed::TooLarge));
+        // And stays so.
+        assert_eq!(splitter.feed(&largest), Err(Malformed::TooLarge));
+    }
     let mut splitter = Splitter::default();
     assert_eq!(splitter.feed(&largest), Ok(PREFIX));
     assert_eq!(splitter.length(), Some(MAX_MESSAGE));
