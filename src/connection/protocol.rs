@@ -68,7 +68,7 @@ pub const FILE_TRANSFER_INTERFACES: &[&str] =
     &[names::FILE_TRANSFER_METADATA, names::TRANSFER, names::CLAIM];
 
 /// `Channel.Interfaces` of a D-Bus tube.
-pub const DBUS_TUBE_INTERFACES: &[&str] = &[names::TUBE, names::CLAIM];
+pub const DBUS_TUBE_INTERFACES: &[&str] = &[names::TUBE, names::STATISTICS, names::CLAIM];
 
 /// Names of channel properties, as requests and channel classes carry them.
 pub mod property {

@@ -253,6 +253,7 @@ impl Tree {
                 }
                 ChannelKind::DBusTube => {
                     take::<DBusTube>(server, &path).await;
+                    take::<Statistics>(server, &path).await;
                     take::<Tube>(server, &path).await;
                 }
                 ChannelKind::FileTransfer => {
@@ -316,12 +317,10 @@ async fn put_channel(
         }
         ChannelObject::DBusTube(tube) => {
             put(server, path, Tube::new(tube.clone())).await?;
-            put(
-                server,
-                path,
-                DBusTube::new(tube.clone(), connection.clone()),
-            )
-            .await
+            let statistics = Statistics::new(tube.clone(), connection.clone());
+            put(server, path, statistics).await?;
+            let dbus_tube = DBusTube::new(tube.clone(), connection.clone());
+            put(server, path, dbus_tube).await
         }
     }
 }

@@ -4,7 +4,7 @@ use futures_lite::{
     StreamExt as _,
     future::{block_on, poll_once},
 };
-use support::{CallError, application};
+use support::{CallError, Person, application, name};
 use zbus::{MatchRule, MessageStream, object_server::SignalEmitter};
 
 use crate::{BOARD, Board, alice_and_bob};
@@ -87,6 +87,52 @@ fn what_is_large_arrives_whole_and_many_are_in_flight() {
         for call in under_way {
             call.await;
         }
+    });
+}
+
+#[test]
+fn what_went_through_is_counted() {
+    let (alice, bob) = alice_and_bob();
+    let [(ours, here), (theirs, there)] = alice.dbus_tube_to(&bob, SERVICE);
+    let count = |person: &Person, tube: &str, property: &str| {
+        let value = person.property(tube, name::STATISTICS, property);
+        u64::try_from(value.expect("a property")).expect("a number of bytes")
+    };
+    let connections = |person: &Person, tube: &str| {
+        let value = person.property(tube, name::STATISTICS, "Connections");
+        u32::try_from(value.expect("a property")).expect("a number")
+    };
+    assert_eq!(connections(&alice, &ours), 0);
+    let hers = application(&here, BOARD, Board { of: "alice" }).expect("alice's application");
+    let his = application(&there, BOARD, Board { of: "bob" }).expect("bob's application");
+    let sent = vec![7_u8; 100_000];
+    let back: Vec<u8> = block_on(call(&hers, "Echo", &sent)).expect("Echo");
+    assert_eq!(back.len(), sent.len());
+    for (person, tube) in [(&alice, &ours), (&bob, &theirs)] {
+        person.until("all of it is counted", || {
+            let there = |property| count(person, tube, property) > 100_000;
+            let all = there("BytesSent") && there("BytesReceived");
+            (all && connections(person, tube) == 1).then_some(())
+        });
+    }
+    let of = |person: &Person, tube: &str| {
+        [
+            count(person, tube, "BytesSent"),
+            count(person, tube, "BytesReceived"),
+        ]
+    };
+    let [sent, received] = of(&alice, &ours);
+    assert_eq!(of(&bob, &theirs), [received, sent]);
+    let address = alice.property(&ours, name::STATISTICS, "Address");
+    assert_eq!(
+        String::try_from(address.expect("Address")).expect("a text"),
+        here
+    );
+    let encrypted = alice.property(&ours, name::STATISTICS, "Encrypted");
+    assert_eq!(encrypted.expect("Encrypted").try_into(), Ok(true));
+    drop((hers, his));
+    alice.until("nobody is there", || {
+        (connections(&alice, &ours) == 0).then_some(())
     });
 }
 
