@@ -10,8 +10,8 @@ use actors::{
     testing::VirtualClock,
 };
 use pneuma::client::{
-    Result,
-    sharing::{Filter, MESSAGES_PER_SECOND, MOST_BYTES, PRESENT, Standing, join},
+    Bus, Result,
+    sharing::{Filter, MESSAGES_PER_SECOND, MOST_BYTES, PRESENT, Standing, join, share},
 };
 use smol::{
     future::{block_on, yield_now},
@@ -358,6 +358,29 @@ fn a_flood_is_taken_at_a_pace() {
     sending.join().expect("sent");
     drop(contact);
     ends_well(sharing.shared);
+}
+
+#[test]
+fn the_bus_is_read_a_few_messages_ahead() {
+    let ground = Ground::new();
+    let bus = ground.bus("offering");
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    let contact = std::thread::spawn(move || Hostile::serve(there));
+    let (address, inner, clock) = (bus.address(), ground.spawner.clone(), ground.clock.clone());
+    let ours = soon(Bus::at(address, inner.clone(), clock.clone())).expect("a bus");
+    let seen = ours.connection().clone();
+    let shared = ground.spawner.spawn("share", async move {
+        let contact = join(here, &inner, &clock).await?;
+        share(&ours, contact, Filter::of(NAME)?).await
+    });
+    let contact = contact.join().expect("a contact");
+    soon(async {
+        while seen.max_queued().get() != 4 {
+            yield_now().await;
+        }
+    });
+    drop(contact);
+    ends_well(shared);
 }
 
 #[test]

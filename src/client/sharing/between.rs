@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Who does not read what it is sent is waited for, and only what comes from the other side waits with it.
-//! A contact that does not read leaves what is for it with the bus, up to the bus's own limits.
+//! A contact that does not read leaves what is for it with the bus, up to the bus's own limits; here wait
+//! [`READ_AHEAD`] messages of it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -18,7 +19,10 @@ use actors::runtime::Time;
 use futures_lite::{FutureExt as _, StreamExt as _};
 use zbus::{Message, MessageStream, connection::Connection as Wire};
 
-use super::{offering::Out, wire::Contact};
+use super::{
+    offering::Out,
+    wire::{Contact, READ_AHEAD},
+};
 use crate::client::{
     bus::Bus,
     error::{Error, Kind, Result},
@@ -56,6 +60,8 @@ pub(super) async fn carry(
         bus: bus.connection().clone(),
         contact: Wire::from(&contact),
     };
+    // The contact has the service answer, and the answers may be large. Nothing that matters is there yet.
+    bus.connection().clone().set_max_queued(READ_AHEAD);
     // Heard from before anything is asked.
     let mut from_bus = MessageStream::from(bus.connection());
     let mut from_contact = Contact::new(contact, clock.clone());

@@ -28,8 +28,9 @@ pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 pub const MESSAGES_PER_SECOND: u32 = 5000;
 /// How long the greeting may take.
 const GREETING: std::time::Duration = std::time::Duration::from_secs(10);
-/// Messages that are read ahead.
-const READ_AHEAD: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+/// Messages that are read ahead, of the contact, of a client and of the bus. Each may have as many bytes as may
+/// be said there.
+pub(super) const READ_AHEAD: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// What the contact says, at the pace that we take it.
 pub(super) struct Contact {
