@@ -187,7 +187,11 @@ impl<'a> Ready<'a> {
             Place::Small(None) => Ready::Small(Serving::bind_in(place::runtime_directory())?),
             Place::Small(Some(address)) => {
                 let address = address.resolve().await.map_err(Failure::usage)?;
-                Ready::Small(Serving::bind(&address)?)
+                let serving = Serving::bind(&address);
+                Ready::Small(serving.map_err(|error| match error.kind {
+                    Kind::InvalidArgument => Failure::usage(error.message),
+                    _ => error.into(),
+                })?)
             }
             Place::Named(name) => {
                 sharing::Owning::new(shared, name)

@@ -16,6 +16,7 @@ mod people;
 mod pneuma;
 mod policy;
 mod share;
+mod share_broken;
 mod stdio;
 mod terminal;
 mod tubes;

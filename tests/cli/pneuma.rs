@@ -190,6 +190,18 @@ impl Running {
         }
     }
 
+    /// The same among the lines that are there already.
+    pub fn has_said<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+        while let Ok(line) = self.lines.try_recv() {
+            self.shown.push_str(&line);
+            self.shown.push('\n');
+            if let Some(found) = find(&line) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
     /// The next JSON record with this event.
     pub fn event(&mut self, event: &str) -> Value {
         self.wait_for(event, |line| {
