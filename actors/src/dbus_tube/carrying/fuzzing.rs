@@ -14,7 +14,7 @@ use super::{
     Pin, Poll, QUEUE, READ, Traffic, Wire,
 };
 use crate::{
-    dbus_tube::splitter::fuzzing::ends,
+    dbus_tube::splitter::fuzzing::{ends, is_refused},
     endpoint::Slots,
     supervisor::AcceptedSocket,
     testing::{FAKE_USER, FakeStream, VirtualClock, pipe},
@@ -208,8 +208,8 @@ impl World {
             return false;
         };
         let Some(bytes) = read(&mut application.stream, most) else {
-            let (_, bad) = ends(&application.wrote);
-            let right = bad || !application.greets || self.ended.is_some();
+            let right =
+                is_refused(&application.wrote) || !application.greets || self.ended.is_some();
             assert!(right, "it is cut off and did nothing wrong");
             self.gone.extend(whole(application));
             self.application = None;

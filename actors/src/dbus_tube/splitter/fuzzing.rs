@@ -147,6 +147,11 @@ fn split(pieces: &[&[u8]]) -> (Vec<usize>, Option<Malformed>) {
     (ends, None)
 }
 
+/// Whether the splitter refuses these bytes, whatever follows.
+pub(in crate::dbus_tube) fn is_refused(bytes: &[u8]) -> bool {
+    split(&[bytes]).1.is_some()
+}
+
 /// One input: what somebody writes into a tube.
 pub fn dbus_messages(data: &[u8]) {
     let [whole, others @ ..] = pieces(data);
