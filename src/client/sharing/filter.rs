@@ -15,9 +15,12 @@ use crate::client::error::{Error, Kind, Result};
 
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const INTROSPECTABLE: &str = "org.freedesktop.DBus.Introspectable";
-const PEER: &str = "org.freedesktop.DBus.Peer";
+pub(super) const PEER: &str = "org.freedesktop.DBus.Peer";
 /// The bus's own: whoever emits signals of it is not believed.
 const BUS: &str = "org.freedesktop.DBus";
+
+/// Its connection managers, accounts and clients.
+const TELEPATHY: &str = "org.freedesktop.Telepathy";
 
 /// Most objects and most interfaces that a filter names.
 pub const MOST_PARTS: usize = 64;
@@ -35,7 +38,7 @@ impl Filter {
     /// All of the service with this well-known name.
     ///
     /// # Errors
-    /// [`Kind::InvalidArgument`] when that is no such name, or the bus's own.
+    /// [`Kind::InvalidArgument`] when that is no such name, the bus's own, or one of Telepathy's.
     pub fn of(name: &str) -> Result<Self> {
         check_name(name)?;
         Ok(Filter {
@@ -89,6 +92,16 @@ impl Filter {
         &self.name
     }
 
+    /// Whether it says which objects are shared; `/` is all of them.
+    pub fn names_objects(&self) -> bool {
+        !self.objects.is_empty()
+    }
+
+    /// Whether it lets nothing be changed.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// Whether a method call of the contact goes on to the service.
     ///
     /// # Errors
@@ -118,7 +131,13 @@ impl Filter {
             };
         };
         match (interface.as_str(), member.as_str()) {
-            (INTROSPECTABLE, "Introspect") | (PEER, "Ping" | "GetMachineId") => Ok(()),
+            (INTROSPECTABLE, "Introspect") | (PEER, "Ping" | "GetMachineId") => {
+                if message.body().is_empty() {
+                    Ok(())
+                } else {
+                    Err("this call has no arguments")
+                }
+            }
             (PROPERTIES, member) => {
                 let signature = match member {
                     "Get" => "ss",
@@ -174,8 +193,17 @@ impl Filter {
 /// Whether this can be the well-known name of a service.
 ///
 /// # Errors
-/// [`Kind::InvalidArgument`] when that is no such name, or the bus's own.
+/// [`Kind::InvalidArgument`] when that is no such name, the bus's own, or one of Telepathy's: whoever
+/// reaches a connection manager is its user to everybody.
 pub(super) fn check_name(name: &str) -> Result<()> {
+    if name == TELEPATHY || is_part_of(name, TELEPATHY) {
+        return Err(Error::new(
+            Kind::InvalidArgument,
+            format!(
+                "{name} is a name of Telepathy's, and such a service goes to no contact and comes from none"
+            ),
+        ));
+    }
     if WellKnownName::try_from(name).is_ok() && name != BUS {
         return Ok(());
     }
@@ -198,6 +226,12 @@ fn push(list: &mut Vec<String>, part: &str) -> Result<()> {
     }
     list.push(part.to_owned());
     Ok(())
+}
+
+/// Whether a name is `whole` with more parts behind it.
+fn is_part_of(name: &str, whole: &str) -> bool {
+    name.strip_prefix(whole)
+        .is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Whether a path is `object`'s or that of one below it.

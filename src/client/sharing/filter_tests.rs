@@ -105,6 +105,49 @@ fn properties_are_judged_by_the_interface_they_are_of() {
 }
 
 #[test]
+fn what_takes_no_arguments_has_none() {
+    for (interface, member) in [
+        (INTROSPECTABLE, "Introspect"),
+        (PEER, "Ping"),
+        (PEER, "GetMachineId"),
+    ] {
+        let long = call("/", interface, member)
+            .build(&"x".repeat(1024))
+            .unwrap();
+        assert!(filter().call(&long).is_err(), "{member}");
+    }
+}
+
+#[test]
+fn objects_of_all_interfaces_are_told_of_where_that_is_named_only() {
+    let managers = "org.freedesktop.DBus.ObjectManager";
+    let asks = plain("/", managers, "GetManagedObjects");
+    let tells = Message::signal("/", managers, "InterfacesAdded")
+        .build(&())
+        .unwrap();
+    for (filter, shared) in [
+        (filter(), true),
+        (filter().interface("org.example.I").unwrap(), false),
+        (filter().interface(managers).unwrap(), true),
+    ] {
+        assert_eq!(filter.call(&asks).is_ok(), shared);
+        assert_eq!(filter.signal(&tells), shared);
+    }
+    assert!(filter().read_only(true).call(&asks).is_err());
+}
+
+#[test]
+fn connection_managers_are_shared_with_nobody() {
+    for name in [
+        "org.freedesktop.Telepathy",
+        "org.freedesktop.Telepathy.AccountManager",
+    ] {
+        assert!(Filter::of(name).is_err(), "{name}");
+    }
+    assert!(Filter::of("org.freedesktop.TelepathyLogger").is_ok());
+}
+
+#[test]
 fn reading_only_reads() {
     let filter = filter().read_only(true);
     let all = call("/", PROPERTIES, "GetAll")
