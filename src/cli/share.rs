@@ -83,7 +83,7 @@ pub async fn offer(app: &App, wish: &Wish<'_>) -> Outcome {
     let filter = wish.filter()?;
     not_kept(app)?;
     // Before anybody is offered what is not there.
-    drop(session_bus(app).await?);
+    sharing::look(&session_bus(app).await?, &filter).await?;
     app.with_connection(async |connection| {
         loop {
             let ended = share_once(app, connection, wish, &filter).await?;
@@ -144,10 +144,10 @@ async fn share_once(
         // Whoever does not listen any more must not hold up the bus.
         drop(opening);
         let bus = session_bus(app).await?;
-        let contact = tube.join(&address).await?;
+        let wire = tube.join(&address).await?;
         app.out.record(&json!({ "event": "opened" }))?;
         app.out.remark(format!("{id} uses it."));
-        Ok(sharing::share(&bus, contact, filter.clone()).await?)
+        Ok(sharing::share(&bus, wire, filter.clone(), &contact.id).await?)
     };
     let carried = carried(&tube, sharing);
     or(serve(app, &mut events, &tube, &id), carried).await

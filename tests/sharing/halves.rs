@@ -153,7 +153,7 @@ impl Ground {
         self.spawner.spawn("share", async move {
             let bus = Bus::at(&address, inner.clone(), clock.clone()).await?;
             let contact = join(here, &inner, &clock).await?;
-            share(&bus, contact, filter).await
+            share(&bus, contact, filter, "bob@there").await
         })
     }
 

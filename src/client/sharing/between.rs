@@ -7,15 +7,18 @@
 //! ```
 //!
 //! Who does not read what it is sent is waited for, and only what comes from the other side waits with it.
-//! A contact that does not read leaves what is for it with the bus, up to the bus's own limits; here wait
-//! [`READ_AHEAD`] messages of it.
+//! A contact that does not read leaves what is for it with the bus, up to the bus's own limits, and not for
+//! ever: [`READ_WITHIN`]. Here wait [`READ_AHEAD`] messages of it.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use actors::runtime::Time;
+use actors::runtime::{Clock, Time};
 use futures_lite::{FutureExt as _, StreamExt as _};
 use zbus::{Message, MessageStream, connection::Connection as Wire};
 
@@ -24,12 +27,18 @@ use super::{
     wire::{Contact, READ_AHEAD},
 };
 use crate::client::{
-    bus::Bus,
+    bus::{Bus, within},
     error::{Error, Kind, Result},
 };
 
 /// How often it is looked for calls that waited too long.
 pub(super) const SWEEP: Duration = Duration::from_secs(30);
+
+/// How long the contact may take to read a message, and one second more for each [`BYTES_A_SECOND`] of it and
+/// of the one before it, which may still be on its way. Who takes longer is left: the bus keeps what is for
+/// him, and has other things to do.
+pub const READ_WITHIN: Duration = Duration::from_secs(30);
+const BYTES_A_SECOND: usize = 256 * 1024;
 
 /// Who decides. Each call leaves it whole: nothing of it waits.
 pub(super) trait Decides {
@@ -46,7 +55,8 @@ pub(super) trait Decides {
 /// Goes on until the contact's end does, which is well. `bus` is a connection for this alone.
 ///
 /// # Errors
-/// [`Kind::NoBus`] when the bus goes away, and what whoever decides says.
+/// [`Kind::NoBus`] when the bus goes away, [`Kind::TimedOut`] when the contact does not read, and what
+/// whoever decides says.
 pub(super) async fn carry(
     bus: &Bus,
     contact: MessageStream,
@@ -59,6 +69,8 @@ pub(super) async fn carry(
     let ends = Ends {
         bus: bus.connection().clone(),
         contact: Wire::from(&contact),
+        clock: clock.clone(),
+        before: AtomicUsize::new(0),
     };
     // The contact has the service answer, and the answers may be large. Nothing that matters is there yet.
     bus.connection().clone().set_max_queued(READ_AHEAD);
@@ -101,6 +113,9 @@ fn gone() -> Error {
 struct Ends {
     bus: Wire,
     contact: Wire,
+    clock: Arc<dyn Clock>,
+    /// Bytes of the last message to the contact.
+    before: AtomicUsize,
 }
 
 impl Ends {
@@ -108,14 +123,28 @@ impl Ends {
         for out in out {
             match out {
                 Out::Bus(message) => self.bus.send(&message).await.map_err(|_| gone())?,
-                Out::Contact(message) => {
-                    if let Err(error) = self.contact.send(&message).await {
-                        // Its end is noticed where it is read from.
-                        tracing::debug!(%error, "nothing more is sent to the contact");
-                    }
-                }
+                Out::Contact(message) => self.tell(&message).await?,
             }
         }
         Ok(())
+    }
+
+    async fn tell(&self, message: &Message) -> Result<()> {
+        let bytes = message.data().len();
+        let before = self.before.swap(bytes, Ordering::Relaxed);
+        let more = u64::try_from((bytes + before) / BYTES_A_SECOND).unwrap_or(0);
+        let patience = READ_WITHIN + Duration::from_secs(more);
+        let late = Error::new(
+            Kind::TimedOut,
+            "the contact does not read what the service says",
+        );
+        within(&self.clock, patience, late, async {
+            if let Err(error) = self.contact.send(message).await {
+                // Its end is noticed where it is read from.
+                tracing::debug!(%error, "nothing more is sent to the contact");
+            }
+            Ok(())
+        })
+        .await
     }
 }

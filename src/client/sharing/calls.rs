@@ -11,8 +11,18 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 /// Calls by the number that they went on under, with what is needed to answer whoever called.
 #[derive(Debug)]
 pub struct Calls<C> {
-    waiting: BTreeMap<NonZeroU32, (C, Time)>,
+    waiting: BTreeMap<NonZeroU32, Waiting<C>>,
     capacity: usize,
+    /// Of all that wait.
+    bytes: usize,
+    most_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiting<C> {
+    call: C,
+    bytes: usize,
+    until: Time,
 }
 
 impl<C> Calls<C> {
@@ -21,47 +31,70 @@ impl<C> Calls<C> {
         Calls {
             waiting: BTreeMap::new(),
             capacity,
+            bytes: 0,
+            most_bytes: usize::MAX,
         }
     }
 
-    /// Whether there is room for one more.
-    pub fn has_room(&self) -> bool {
-        self.waiting.len() < self.capacity
+    /// The same, with room for so many bytes of all together.
+    pub fn of_bytes(mut self, most: usize) -> Self {
+        self.most_bytes = most;
+        self
+    }
+
+    /// Whether there is room for one more of so many bytes.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.waiting.len() < self.capacity && self.bytes.saturating_add(bytes) <= self.most_bytes
     }
 
     /// How many of those for which this holds.
     pub fn count(&self, holds: impl Fn(&C) -> bool) -> usize {
         self.waiting
             .values()
-            .filter(|(call, _)| holds(call))
+            .filter(|waiting| holds(&waiting.call))
             .count()
     }
 
-    /// Takes note of a call. False when there is no room, or the number is taken.
-    pub fn insert(&mut self, serial: NonZeroU32, call: C, now: Time) -> bool {
-        if !self.has_room() || self.waiting.contains_key(&serial) {
+    /// Whether the call under this number still waits.
+    pub fn waits(&self, serial: NonZeroU32) -> bool {
+        self.waiting.contains_key(&serial)
+    }
+
+    /// Takes note of a call of so many bytes. False when there is no room, or the number is taken.
+    pub fn insert(&mut self, serial: NonZeroU32, call: C, bytes: usize, now: Time) -> bool {
+        if !self.has_room(bytes) || self.waits(serial) {
             return false;
         }
         let until = now.saturating_add(PATIENCE);
-        self.waiting.insert(serial, (call, until)).is_none()
+        self.bytes += bytes;
+        let waiting = Waiting { call, bytes, until };
+        self.waiting.insert(serial, waiting).is_none()
     }
 
     /// Who is to have the answer; it can be had once.
     pub fn answered(&mut self, serial: NonZeroU32) -> Option<C> {
-        self.waiting.remove(&serial).map(|(call, _)| call)
+        let waiting = self.waiting.remove(&serial)?;
+        self.bytes -= waiting.bytes;
+        Some(waiting.call)
     }
 
     /// Forgets the calls for which this does not hold.
     pub fn retain(&mut self, holds: impl Fn(&C) -> bool) {
-        self.waiting.retain(|_, (call, _)| holds(call));
+        self.waiting.retain(|_, waiting| holds(&waiting.call));
+        self.count_bytes();
     }
 
     /// All that waited too long.
     pub fn expire(&mut self, now: Time) -> Vec<C> {
         let all = std::mem::take(&mut self.waiting).into_iter();
-        let (late, waiting): (BTreeMap<_, _>, _) = all.partition(|(_, (_, until))| *until <= now);
+        let (late, waiting): (BTreeMap<_, _>, _) = all.partition(|(_, call)| call.until <= now);
         self.waiting = waiting;
-        late.into_values().map(|(call, _)| call).collect()
+        self.count_bytes();
+        late.into_values().map(|waiting| waiting.call).collect()
+    }
+
+    fn count_bytes(&mut self) {
+        self.bytes = self.waiting.values().map(|waiting| waiting.bytes).sum();
     }
 }
 
@@ -78,20 +111,35 @@ mod tests {
     #[test]
     fn an_answer_can_be_had_once() {
         let mut calls = Calls::new(2);
-        assert!(calls.insert(serial(1), 'a', Time::ZERO));
-        assert!(!calls.insert(serial(1), 'b', Time::ZERO));
-        assert!(calls.insert(serial(2), 'c', Time::ZERO));
-        assert!(!calls.insert(serial(3), 'd', Time::ZERO), "full");
+        assert!(calls.insert(serial(1), 'a', 0, Time::ZERO));
+        assert!(!calls.insert(serial(1), 'b', 0, Time::ZERO));
+        assert!(calls.insert(serial(2), 'c', 0, Time::ZERO));
+        assert!(!calls.insert(serial(3), 'd', 0, Time::ZERO), "full");
         assert_eq!(calls.answered(serial(1)), Some('a'));
         assert_eq!(calls.answered(serial(1)), None);
-        assert!(calls.insert(serial(3), 'd', Time::ZERO));
+        assert!(calls.insert(serial(3), 'd', 0, Time::ZERO));
+    }
+
+    #[test]
+    fn bytes_are_counted_until_the_answer() {
+        let mut calls = Calls::new(8).of_bytes(100);
+        assert!(calls.insert(serial(1), 'a', 60, Time::ZERO));
+        assert!(!calls.insert(serial(2), 'b', 41, Time::ZERO));
+        assert!(calls.insert(serial(2), 'b', 40, Time::ZERO));
+        assert!(!calls.has_room(1) && calls.has_room(0));
+        calls.answered(serial(1));
+        assert!(calls.has_room(60) && !calls.has_room(61));
+        calls.retain(|call| *call != 'b');
+        assert!(calls.insert(serial(3), 'c', 100, Time::ZERO));
+        calls.expire(PATIENCE);
+        assert!(calls.has_room(100));
     }
 
     #[test]
     fn who_waits_too_long_hears_so_once() {
         let mut calls = Calls::new(8);
-        calls.insert(serial(1), 'a', Time::ZERO);
-        calls.insert(serial(2), 'b', Duration::from_secs(1));
+        calls.insert(serial(1), 'a', 0, Time::ZERO);
+        calls.insert(serial(2), 'b', 0, Duration::from_secs(1));
         assert!(calls.expire(PATIENCE - Duration::from_millis(1)).is_empty());
         assert_eq!(calls.expire(PATIENCE), ['a']);
         assert!(calls.expire(PATIENCE).is_empty());
@@ -109,7 +157,7 @@ mod tests {
             for (step, (asks, number)) in steps.into_iter().enumerate() {
                 if asks {
                     let expected = model.len() < 16 && !model.contains_key(&number);
-                    prop_assert_eq!(calls.insert(serial(number), step, Time::ZERO), expected);
+                    prop_assert_eq!(calls.insert(serial(number), step, 0, Time::ZERO), expected);
                     if expected {
                         model.insert(number, step);
                     }

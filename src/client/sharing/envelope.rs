@@ -44,6 +44,10 @@ pub struct Envelope<'e> {
     pub sender: Option<&'e str>,
     /// For whom.
     pub destination: Option<&'e str>,
+    /// An answer is wanted, whether or not whoever called wants one.
+    pub answered: bool,
+    /// No bus may start a program for it.
+    pub starts_nothing: bool,
 }
 
 impl Envelope<'_> {
@@ -54,6 +58,8 @@ impl Envelope<'_> {
             reply_serial: None,
             sender: None,
             destination: None,
+            answered: false,
+            starts_nothing: false,
         }
     }
 }
@@ -76,8 +82,8 @@ pub fn parse(bytes: Vec<u8>) -> zbus::Result<Message> {
     block_on(poll_once(reading)).unwrap_or(Err(zbus::Error::InvalidField))
 }
 
-/// Puts `message` into a new envelope. Of its flags, those that tell a bus what to do remain; the one that
-/// lets a program ask the user for a password does not.
+/// Puts `message` into a new envelope. Of its flags, those that tell a bus what to do remain, unless the
+/// envelope says otherwise; the one that lets a program ask the user for a password does not.
 ///
 /// # Errors
 /// When a header field stands there twice or is none that the specification knows, when the message
@@ -104,11 +110,20 @@ pub fn rewrap(message: &Message, envelope: &Envelope<'_>) -> zbus::Result<Messag
 
     let mut new = bytes.get(..HEAD).ok_or(zbus::Error::InvalidField)?.to_vec();
     let flags = message.primary_header().flags();
-    let kept = [Flags::NO_REPLY_EXPECTED, Flags::NO_AUTO_START];
+    let kept = [
+        (
+            Flags::NO_REPLY_EXPECTED,
+            flags.contains(Flags::NO_REPLY_EXPECTED) && !envelope.answered,
+        ),
+        (
+            Flags::NO_AUTO_START,
+            flags.contains(Flags::NO_AUTO_START) || envelope.starts_nothing,
+        ),
+    ];
     new[2] = kept
         .into_iter()
-        .filter(|flag| flags.contains(*flag))
-        .fold(0, |all, flag| all | flag.bits());
+        .filter(|(_, stands)| *stands)
+        .fold(0, |all, (flag, _)| all | flag.bits());
     new[8..FIELDS_LENGTH].copy_from_slice(&in_order(envelope.serial.get(), big));
 
     let mut seen = [false; UNIX_FDS as usize + 1];

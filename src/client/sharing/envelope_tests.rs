@@ -11,6 +11,8 @@ fn envelope() -> Envelope<'static> {
         reply_serial: None,
         sender: Some(":1.1"),
         destination: Some("org.example.There"),
+        answered: false,
+        starts_nothing: false,
     }
 }
 

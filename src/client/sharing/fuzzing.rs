@@ -20,6 +20,7 @@ const NAME: &str = "org.example.Player";
 const OWN: &str = "org.example.BobsPlayer";
 const OBJECT: &str = "/a";
 const INTERFACE: &str = "org.example.I";
+const MACHINE: &str = "0123456789abcdef";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// What a message says, as the second reader has it. Each field at most once.
@@ -146,7 +147,9 @@ fn allowed(call: &Reading<'_>, limited: bool, read_only: bool, big: bool) -> boo
     let first = || of.text(0).map(|(text, _)| text);
     let of_interface = match (call.interface, call.member, call.signature) {
         (Some("org.freedesktop.DBus.Introspectable"), Some("Introspect"), _)
-        | (Some("org.freedesktop.DBus.Peer"), Some("Ping" | "GetMachineId"), _) => true,
+        | (Some("org.freedesktop.DBus.Peer"), Some("Ping" | "GetMachineId"), _) => {
+            call.body.is_empty()
+        }
         (Some(PROPERTIES), Some("Get"), Some("ss"))
         | (Some(PROPERTIES), Some("GetAll"), Some("s")) => !limited || first() == Some(INTERFACE),
         (Some(PROPERTIES), Some("Set"), Some("ssv")) => {
@@ -164,8 +167,11 @@ fn to_offering(message: &Message, limited: bool, read_only: bool) {
     if limited {
         let object = filter.object(OBJECT).expect("a path");
         filter = object.interface(INTERFACE).expect("a name");
+    } else {
+        // All of them, so that nothing waits until the program is known.
+        filter = filter.object("/").expect("a path");
     }
-    let mut offering = Offering::new(filter.clone());
+    let mut offering = Offering::new(filter.clone(), MACHINE);
     let out = offering.from_contact(message, Time::ZERO);
     assert!(out.len() <= 1);
     for out in out {
@@ -175,13 +181,21 @@ fn to_offering(message: &Message, limited: bool, read_only: bool) {
                 let call = sent(&call);
                 assert_eq!((call.kind, call.sender), (1, None));
                 assert_eq!(call.destination, Some(NAME));
+                assert_eq!(call.flags & 1, 0, "it is answered, and counted until then");
+                assert!(call.flags & 2 != 0 || !read_only, "it starts a program");
+                assert_ne!(call.member, Some("GetMachineId"));
                 assert!(allowed(&call, limited, read_only, big), "{call:?}");
                 same(message, &call);
             }
             Out::Contact(answer) => {
                 let answer = sent(&answer);
                 let asked = message.primary_header().serial_num().get();
-                assert_eq!((answer.kind, answer.answers), (3, Some(asked)));
+                let machine = answer
+                    .body
+                    .windows(MACHINE.len())
+                    .any(|part| part == MACHINE.as_bytes());
+                assert_eq!(answer.answers, Some(asked));
+                assert_eq!(answer.kind, if machine { 2 } else { 3 });
             }
         }
     }

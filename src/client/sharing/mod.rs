@@ -36,6 +36,7 @@ mod envelope;
 mod filter;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod looking;
 mod offering;
 mod own;
 mod owning;
@@ -46,12 +47,13 @@ mod share;
 mod small_bus;
 mod wire;
 
+pub use between::READ_WITHIN;
 pub use calls::PATIENCE;
 pub use filter::{Filter, MOST_PARTS};
-pub use offering::{MAX_CALLS, Offering, Out, PRESENT};
+pub use offering::{MAX_CALL_BYTES, MAX_CALLS, MAX_SHARED_CALLS, Offering, Out, PRESENT};
 pub use own::own;
 pub use owning::{Owning, Standing};
 pub use serve::Serving;
-pub use share::share;
+pub use share::{look, share};
 pub use small_bus::{Act, ClientId, MAX_CLIENT_CALLS, MAX_CLIENTS, SmallBus};
 pub use wire::{MESSAGES_PER_SECOND, MOST_BYTES, join};

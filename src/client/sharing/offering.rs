@@ -8,34 +8,64 @@
 //!      └── signal that the filter lets through ◄── of the name's owner only ─┘
 //! ```
 //!
-//! The contact never hears a unique name of our bus. Whether the service is there it hears as a
+//! The contact never hears a unique name of our bus, nor what the bus itself says when a call fails, which
+//! may hold names, paths and processes. Whether the service is there it hears as a
 //! `NameOwnerChanged` of the shared name, with [`PRESENT`] for whoever owns it; the first one comes before
 //! any other signal.
+//!
+//! # The program behind the name
+//! A bus delivers to programs: whoever may call one of a program's names reaches the objects of all of them.
+//! So where the filter names no objects, whoever has the name is looked at first, and may have no other,
+//! then or later: that ends it all.
+//!
+//! ```text
+//!             somebody has it                   no other names
+//!    nobody ───────────────────► looked at ──────────────────────► there: calls go on
+//!      │ ▲                          │ others: the end                  │ gone
+//!      │ └──────────────────────────┴─────────────────────────────────┘
+//!      └── a call: it is kept, the bus is asked to start the service
+//! ```
+//!
+//! # Bounds
+//! [`MAX_SHARED_CALLS`] that wait for an answer, [`MAX_CALL_BYTES`] of them all, those that want none counted
+//! too: to the service they go as calls that do, and the answers are thrown away.
 
 use std::num::NonZeroU32;
 
 use actors::runtime::Time;
 use zbus::{
     Message,
-    message::{Header, Type},
+    message::{Flags, Header, Type},
 };
 
 use super::{
     calls::Calls,
     envelope::{Envelope, fresh_serial, rewrap},
-    filter::Filter,
+    filter::{Filter, PEER},
+    looking::{Looking, ask, has_others},
     said::wants_answer,
 };
 use crate::client::error::{Error, Result};
 
-/// Most calls of the contact that wait for their answer; one more is answered `LimitsExceeded`.
+/// Most calls of all local programs that wait for the contact's answer, on the side that accepts; one more
+/// is answered `LimitsExceeded`.
 pub const MAX_CALLS: usize = 1024;
+/// Most calls of the contact that wait for the service's answer, whether or not they want one. One more is
+/// answered `LimitsExceeded`, or thrown away. The bus keeps the answers for a contact that does not read.
+pub const MAX_SHARED_CALLS: usize = 64;
+/// Most bytes of those calls; the bus keeps them for a service that does not read.
+pub const MAX_CALL_BYTES: usize = 32 * 1024 * 1024;
 
 /// What the other side hears in place of the unique name of the service's owner.
 pub const PRESENT: &str = ":1.1";
 
 pub(super) const BUS: &str = "org.freedesktop.DBus";
 pub(super) const BUS_PATH: &str = "/org/freedesktop/DBus";
+
+/// How the names of D-Bus's own errors begin.
+const ERRORS: &str = "org.freedesktop.DBus.Error.";
+const TOO_MANY: (&str, &str) = ("LimitsExceeded", "too many calls wait for their answer");
+const AWAY: (&str, &str) = ("ServiceUnknown", "the service is not there");
 
 /// Where a message goes.
 #[derive(Clone, Debug)]
@@ -50,23 +80,43 @@ pub enum Out {
 #[derive(Debug)]
 pub struct Offering {
     filter: Filter,
-    /// The contact's own number of each call, and whether it wants an answer.
-    calls: Calls<NonZeroU32>,
-    /// The owner of the name; unknown before the bus has answered.
+    /// What the contact hears as the id of this machine, which its real one is not.
+    machine: String,
+    calls: Calls<Asked>,
+    /// The owner of the name, none being nobody; unknown before the bus has answered.
     owner: Option<String>,
-    /// Our questions to the bus at the beginning.
+    /// What the contact was told last of whether the service is there.
+    told: Option<bool>,
+    /// While whoever has the name is looked at.
+    looking: Option<Looking>,
+    /// Calls that wait until somebody may have them, by the number that they go on under.
+    held: Vec<(NonZeroU32, Message)>,
+    /// Our questions to the bus.
     asked_owner: Option<NonZeroU32>,
+    asked_start: Option<NonZeroU32>,
     asked_rules: Vec<NonZeroU32>,
 }
 
+/// The contact's own number of a call, and whether it waits for an answer.
+#[derive(Debug)]
+struct Asked {
+    serial: NonZeroU32,
+    wants_answer: bool,
+}
+
 impl Offering {
-    /// Nothing under way.
-    pub fn new(filter: Filter) -> Self {
+    /// Nothing under way. `machine` is answered to who asks for the id of this machine.
+    pub fn new(filter: Filter, machine: &str) -> Self {
         Offering {
             filter,
-            calls: Calls::new(MAX_CALLS),
+            machine: machine.to_owned(),
+            calls: Calls::new(MAX_SHARED_CALLS).of_bytes(MAX_CALL_BYTES),
             owner: None,
+            told: None,
+            looking: None,
+            held: Vec::new(),
             asked_owner: None,
+            asked_start: None,
             asked_rules: Vec::new(),
         }
     }
@@ -77,28 +127,31 @@ impl Offering {
     /// When a message cannot be built.
     pub fn begin(&mut self) -> Result<Vec<Out>> {
         let name = self.filter.name();
+        let changes =
+            format!("type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged'");
         let rules = [
             format!("type='signal',sender='{name}'"),
-            format!(
-                "type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{name}'"
-            ),
+            // Otherwise what its owner is called besides matters as well.
+            match self.filter.names_objects() {
+                true => format!("{changes},arg0='{name}'"),
+                false => changes,
+            },
         ];
         let mut out = Vec::new();
         for rule in rules {
-            let ask = Message::method_call(BUS_PATH, "AddMatch")
-                .interface(BUS)
-                .destination(BUS)
-                .build(&rule)?;
-            self.asked_rules.push(ask.primary_header().serial_num());
-            out.push(Out::Bus(ask));
+            let (asked, rule) = ask("AddMatch", &rule)?;
+            self.asked_rules.push(asked);
+            out.push(rule);
         }
-        let ask = Message::method_call(BUS_PATH, "GetNameOwner")
-            .interface(BUS)
-            .destination(BUS)
-            .build(&name)?;
-        self.asked_owner = Some(ask.primary_header().serial_num());
-        out.push(Out::Bus(ask));
+        let (asked, owner) = ask("GetNameOwner", &name)?;
+        self.asked_owner = Some(asked);
+        out.push(owner);
         Ok(out)
+    }
+
+    /// Whether it is known who has the name, and that he may be shared.
+    pub fn is_settled(&self) -> bool {
+        self.owner.is_some() && self.looking.is_none()
     }
 
     /// What follows from a message of the contact.
@@ -108,43 +161,62 @@ impl Offering {
             return vec![];
         }
         let header = message.header();
-        let serial = header.primary().serial_num();
-        let wants_answer = wants_answer(&header);
-        let refuse = |name, why: &str| match wants_answer {
-            true => error(serial, name, why)
-                .map(Out::Contact)
-                .into_iter()
-                .collect(),
-            false => vec![],
+        let asked = Asked {
+            serial: header.primary().serial_num(),
+            wants_answer: wants_answer(&header),
         };
         if let Err(why) = self.filter.call(message) {
-            return refuse("AccessDenied", why);
+            return asked.refuse(("AccessDenied", why));
         }
-        if wants_answer && !self.calls.has_room() {
-            return refuse("LimitsExceeded", "too many calls wait for their answer");
+        if asks_for_machine(&header) {
+            return asked.answer(&self.machine);
         }
         let envelope = Envelope {
             destination: Some(self.filter.name()),
+            answered: true,
+            starts_nothing: self.filter.is_read_only(),
             ..Envelope::fresh()
         };
         let Ok(call) = rewrap(message, &envelope) else {
-            return refuse("InvalidArgs", "the call cannot be passed on");
+            return asked.refuse(("InvalidArgs", "the call cannot be passed on"));
         };
-        if wants_answer && !self.calls.insert(envelope.serial, serial, now) {
-            return refuse("LimitsExceeded", "too many calls wait for their answer");
+        let bytes = call.data().len();
+        if !self.calls.has_room(bytes) {
+            return asked.refuse(TOO_MANY);
         }
-        vec![Out::Bus(call)]
+        let nobody = self.owner.as_deref() == Some("");
+        let starts = !call.primary_header().flags().contains(Flags::NO_AUTO_START);
+        if !self.filter.names_objects() && nobody && !starts {
+            // The next one that has the name is not looked at yet.
+            return asked.refuse(AWAY);
+        }
+        self.calls.insert(envelope.serial, asked, bytes, now);
+        if self.filter.names_objects() || (self.is_settled() && !nobody) {
+            return vec![Out::Bus(call)];
+        }
+        self.held.push((envelope.serial, call));
+        if !nobody || self.asked_start.is_some() {
+            return vec![];
+        }
+        match ask("StartServiceByName", &(self.filter.name(), 0u32)) {
+            Ok((asked, start)) => {
+                self.asked_start = Some(asked);
+                vec![start]
+            }
+            Err(_) => self.refuse_held(AWAY),
+        }
     }
 
     /// What follows from a message of our bus.
     ///
     /// # Errors
-    /// When the bus does not let us see the service.
+    /// When the bus does not let us see the service, and when the program behind its name has others,
+    /// with a filter that names no objects.
     pub fn from_bus(&mut self, message: &Message) -> Result<Vec<Out>> {
         let header = message.header();
         match message.message_type() {
             Type::MethodReturn | Type::Error => self.answer(message, &header),
-            Type::Signal => Ok(self.signal(message, &header)),
+            Type::Signal => self.signal(message, &header),
             Type::MethodCall => Ok(refuse_call(&header).into_iter().collect()),
         }
     }
@@ -152,8 +224,8 @@ impl Offering {
     /// Answers the calls that waited too long.
     pub fn expire(&mut self, now: Time) -> Vec<Out> {
         let late = self.calls.expire(now).into_iter();
-        late.filter_map(|serial| error(serial, "NoReply", "the service does not answer"))
-            .map(Out::Contact)
+        self.held.retain(|(serial, _)| self.calls.waits(*serial));
+        late.flat_map(|asked| asked.refuse(("NoReply", "the service does not answer")))
             .collect()
     }
 
@@ -175,75 +247,176 @@ impl Offering {
         if self.asked_owner == Some(serial) {
             self.asked_owner = None;
             // A change that came meanwhile was said by the bus before this answer.
-            let owner = message.body().deserialize::<&str>().map(str::to_owned);
-            let owner = owner.ok().filter(|_| !failed).unwrap_or_default();
-            let there = !owner.is_empty();
-            self.owner = Some(owner);
-            return Ok(self.presence(there).into_iter().collect());
+            let body = message.body();
+            let owner = body.deserialize::<&str>().ok().filter(|_| !failed);
+            return self.owned_by(owner.unwrap_or_default());
         }
-        let Some(caller) = self.calls.answered(serial) else {
+        if self.asked_start == Some(serial) {
+            self.asked_start = None;
+            // Whoever was started has the name by now, and is being looked at.
+            let away = self.owner.as_deref() == Some("");
+            return Ok(if away { self.refuse_held(AWAY) } else { vec![] });
+        }
+        let looked = self
+            .looking
+            .as_mut()
+            .and_then(|looking| looking.answered(serial, message));
+        if let Some(more) = looked {
+            let mut out = more?;
+            out.extend(self.looked()?);
+            return Ok(out);
+        }
+        let Some(asked) = self.calls.answered(serial) else {
             return Ok(vec![]);
         };
         if header.unix_fds().is_some_and(|count| count > 0) {
             let why = "the answer has descriptors, which cannot be passed on";
-            return Ok(error(caller, "NotSupported", why)
-                .map(Out::Contact)
-                .into_iter()
-                .collect());
+            return Ok(asked.refuse(("NotSupported", why)));
+        }
+        if failed && header.sender().is_some_and(|sender| *sender == BUS) {
+            let name = header.error_name().map_or("", |name| name.as_str());
+            let name = name.strip_prefix(ERRORS).unwrap_or("Failed");
+            return Ok(asked.refuse((name, "the bus of the service did not get an answer from it")));
+        }
+        if !asked.wants_answer {
+            return Ok(vec![]);
         }
         let envelope = Envelope {
-            reply_serial: Some(caller),
+            reply_serial: Some(asked.serial),
             ..Envelope::fresh()
         };
         // Whoever asked hears something, whatever the service answered.
-        let answer = rewrap(message, &envelope)
-            .ok()
-            .or_else(|| error(caller, "Failed", "the answer cannot be passed on"));
-        Ok(answer.map(Out::Contact).into_iter().collect())
+        Ok(match rewrap(message, &envelope) {
+            Ok(answer) => vec![Out::Contact(answer)],
+            Err(_) => asked.refuse(("Failed", "the answer cannot be passed on")),
+        })
     }
 
-    fn signal(&mut self, message: &Message, header: &Header<'_>) -> Vec<Out> {
+    fn signal(&mut self, message: &Message, header: &Header<'_>) -> Result<Vec<Out>> {
         let sender = header.sender().map_or("", |sender| sender.as_str());
         if sender == BUS {
             let body = message.body();
-            let Ok((name, _, new)) = body.deserialize::<(&str, &str, &str)>() else {
-                return vec![];
-            };
-            let of_name = header
+            let changed = header
                 .member()
-                .is_some_and(|member| *member == "NameOwnerChanged")
-                && name == self.filter.name();
-            // Before the bus has answered who owns it, its answer counts.
-            if !of_name || self.asked_owner.is_some() {
-                return vec![];
-            }
-            let before = self.owner.replace(new.to_owned()).unwrap_or_default();
-            // What the other side remembers of one owner says nothing of the next.
-            let handed_over = !before.is_empty() && !new.is_empty();
-            let gone = handed_over.then(|| self.presence(false)).flatten();
-            return gone
-                .into_iter()
-                .chain(self.presence(!new.is_empty()))
-                .collect();
+                .is_some_and(|member| *member == "NameOwnerChanged");
+            return match body.deserialize::<(&str, &str, &str)>() {
+                // Before the bus has answered who owns it, its answer counts.
+                Ok((name, _, new)) if changed && self.asked_owner.is_none() => {
+                    self.changed(name, new)
+                }
+                _ => Ok(vec![]),
+            };
         }
         let of_owner = !sender.is_empty() && self.owner.as_deref() == Some(sender);
-        if !of_owner || !self.filter.signal(message) {
-            return vec![];
+        if !of_owner || self.looking.is_some() || !self.filter.signal(message) {
+            return Ok(vec![]);
         }
-        rewrap(message, &Envelope::fresh())
+        Ok(rewrap(message, &Envelope::fresh())
             .map(Out::Contact)
             .into_iter()
+            .collect())
+    }
+
+    /// Somebody has a name now, or nobody.
+    fn changed(&mut self, name: &str, new: &str) -> Result<Vec<Out>> {
+        if name == self.filter.name() {
+            return self.owned_by(new);
+        }
+        let of_owner = !new.is_empty() && self.owner.as_deref() == Some(new);
+        if of_owner && !name.starts_with(':') && !self.filter.names_objects() {
+            return Err(has_others(self.filter.name(), &[name.to_owned()]));
+        }
+        Ok(vec![])
+    }
+
+    /// Somebody has the shared name now, or nobody.
+    fn owned_by(&mut self, new: &str) -> Result<Vec<Out>> {
+        let mut out = Vec::new();
+        self.owner = Some(new.to_owned());
+        self.looking = None;
+        // What the other side remembers of one owner says nothing of the next. Who was only looked at it was
+        // not told of; of nobody it is told at the beginning.
+        if self.told == Some(true) || (self.told.is_none() && new.is_empty()) {
+            out.extend(self.presence(false));
+        }
+        if new.is_empty() {
+            if self.asked_start.is_none() {
+                out.extend(self.refuse_held(AWAY));
+            }
+            return Ok(out);
+        }
+        if self.filter.names_objects() {
+            out.extend(self.presence(true));
+            return Ok(out);
+        }
+        let (looking, question) = Looking::begin(self.filter.name(), new)?;
+        self.looking = Some(looking);
+        out.push(question);
+        Ok(out)
+    }
+
+    /// Goes on once everything is known of the name's owner.
+    fn looked(&mut self) -> Result<Vec<Out>> {
+        let Some(looking) = self.looking.take_if(|looking| looking.is_done()) else {
+            return Ok(vec![]);
+        };
+        if !looking.others().is_empty() {
+            return Err(has_others(self.filter.name(), looking.others()));
+        }
+        let mut out: Vec<Out> = self.presence(true).into_iter().collect();
+        let held = std::mem::take(&mut self.held).into_iter();
+        out.extend(held.map(|(_, call)| Out::Bus(call)));
+        Ok(out)
+    }
+
+    fn refuse_held(&mut self, why: (&str, &str)) -> Vec<Out> {
+        let held = std::mem::take(&mut self.held).into_iter();
+        held.filter_map(|(serial, _)| self.calls.answered(serial))
+            .flat_map(|asked| asked.refuse(why))
             .collect()
     }
 
     /// Whether the service is there, for the contact.
-    fn presence(&self, there: bool) -> Option<Out> {
+    fn presence(&mut self, there: bool) -> Option<Out> {
+        self.told = Some(there);
         let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
         let told = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
             .build(&(self.filter.name(), old, new))
             .ok()?;
         Some(Out::Contact(told))
     }
+}
+
+impl Asked {
+    /// An error for the contact, if it wants to hear it.
+    fn refuse(&self, (name, why): (&str, &str)) -> Vec<Out> {
+        let error = self.wants_answer.then(|| error(self.serial, name, why));
+        error.flatten().map(Out::Contact).into_iter().collect()
+    }
+
+    /// Our own answer.
+    fn answer(&self, text: &str) -> Vec<Out> {
+        let question = Message::method_call("/", "Question").build(&());
+        let answer = question.and_then(|question| {
+            Message::method_return(&question.header())
+                .serial(fresh_serial())
+                .reply_serial(Some(self.serial))
+                .build(&text)
+        });
+        let wanted = answer.ok().filter(|_| self.wants_answer);
+        wanted.map(Out::Contact).into_iter().collect()
+    }
+}
+
+/// `GetMachineId`, which services answer with what is nobody else's business: machine-id(5) has it
+/// confidential.
+fn asks_for_machine(header: &Header<'_>) -> bool {
+    header
+        .member()
+        .is_some_and(|member| *member == "GetMachineId")
+        && header
+            .interface()
+            .is_none_or(|interface| *interface == PEER)
 }
 
 /// Somebody on our bus calls us, who have nothing to be called.
@@ -260,7 +433,7 @@ fn refuse_call(header: &Header<'_>) -> Option<Out> {
 /// An error of D-Bus's own, without sender and destination.
 pub(super) fn error(answers: NonZeroU32, name: &str, why: &str) -> Option<Message> {
     let question = Message::method_call("/", "Question").build(&()).ok()?;
-    let name = format!("org.freedesktop.DBus.Error.{name}");
+    let name = format!("{ERRORS}{name}");
     Message::error(&question.header(), name)
         .serial(fresh_serial())
         .reply_serial(Some(answers))

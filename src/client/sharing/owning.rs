@@ -38,7 +38,8 @@ use super::{
     calls::Calls,
     envelope::{Envelope, rewrap},
     filter::check_name,
-    offering::{BUS, BUS_PATH, MAX_CALLS, Out, error},
+    looking::ask,
+    offering::{BUS, MAX_CALLS, Out, error},
     said::{Said, wants_answer},
     small_bus::MAX_CLIENT_CALLS,
 };
@@ -204,10 +205,11 @@ impl Owning {
         };
         if wanted {
             let own = self.calls.count(|other| other.name == caller.name);
-            if own >= MAX_CLIENT_CALLS || !self.calls.has_room() {
+            let bytes = message.data().len();
+            if own >= MAX_CLIENT_CALLS || !self.calls.has_room(bytes) {
                 return refuse("LimitsExceeded", "too many calls wait for their answer");
             }
-            self.calls.insert(envelope.serial, caller, now);
+            self.calls.insert(envelope.serial, caller, bytes, now);
         }
         vec![Out::Contact(call)]
     }
@@ -307,18 +309,6 @@ impl Owning {
             ),
         )
     }
-}
-
-/// A call of the bus, and its number.
-fn ask<B>(member: &str, body: &B) -> Result<(NonZeroU32, Out)>
-where
-    B: serde::Serialize + zbus::DynamicType,
-{
-    let call = Message::method_call(BUS_PATH, member)
-        .interface(BUS)
-        .destination(BUS)
-        .build(body)?;
-    Ok((call.primary_header().serial_num(), Out::Bus(call)))
 }
 
 fn answer(caller: &Caller, message: &Message) -> Vec<Out> {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::client::sharing::{PATIENCE, PRESENT};
+use crate::client::sharing::{PATIENCE, PRESENT, offering::BUS_PATH};
 
 const SHARED: &str = "org.example.Player";
 const NAME: &str = "org.example.BobsPlayer";

@@ -173,7 +173,8 @@ impl SmallBus {
                 serial: header.primary().serial_num(),
             };
             let own = self.calls.count(|caller| caller.client == id);
-            if own >= MAX_CLIENT_CALLS || !self.calls.insert(envelope.serial, caller, now) {
+            let bytes = message.data().len();
+            if own >= MAX_CLIENT_CALLS || !self.calls.insert(envelope.serial, caller, bytes, now) {
                 let why = ("LimitsExceeded", "too many calls wait for their answer");
                 return self.refuse(id, &header, why);
             }
