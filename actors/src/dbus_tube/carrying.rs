@@ -10,7 +10,8 @@
 //!
 //! # To the contact
 //! Not a byte of a message is written before all of it is there, so an application that dies half way
-//! leaves no half message in the stream; the one after it begins with a whole one. While messages are
+//! leaves no half message in the stream; the one after it begins with a whole one. One that stops within a
+//! message for [`FINISH_WITHIN`] is cut off, as others may wait for its place. While messages are
 //! written nothing more is read: the application's socket fills, and that is the back-pressure. So there
 //! are held at most one message ([`MAX_MESSAGE`](super::splitter::MAX_MESSAGE)) and one read; a
 //! buffer grows only as bytes come.
@@ -61,6 +62,8 @@ use crate::{
 pub const QUEUE: usize = 1024 * 1024;
 /// How long an application may take to begin. Nobody else is let in meanwhile.
 pub const GREET_WITHIN: Duration = Duration::from_secs(10);
+/// How long an application may write nothing when it has begun a message.
+pub const FINISH_WITHIN: Duration = Duration::from_secs(60);
 /// How long an application may take to read what the contact wrote before it closed the tube.
 pub const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -134,8 +137,24 @@ struct Guest {
     greeting: Option<(Handshake, BoxFuture<'static, ()>)>,
     /// What it is still to be told of that.
     answer: Vec<u8>,
+    /// Until when it has to go on with a message that is half written.
+    unfinished: Option<BoxFuture<'static, ()>>,
     /// It takes nothing any more; what it wrote before is still read.
     deaf: bool,
+}
+
+impl Guest {
+    /// Whether it has waited too long: it waits with a message that is half written, or does not.
+    fn is_too_slow(&mut self, waits: bool, clock: &dyn Clock, context: &mut Context<'_>) -> bool {
+        if !waits {
+            self.unfinished = None;
+            return false;
+        }
+        let patience = self
+            .unfinished
+            .get_or_insert_with(|| clock.sleep(FINISH_WITHIN));
+        patience.as_mut().poll(context).is_ready()
+    }
 }
 
 struct Outgoing {
@@ -280,6 +299,7 @@ impl Carrying {
             accepted,
             greeting: Some((handshake, self.clock.sleep(GREET_WITHIN))),
             answer: Vec::new(),
+            unfinished: None,
             deaf: false,
         });
         true
@@ -442,8 +462,14 @@ impl Carrying {
             Poll::Ready(Ok(count)) => *count,
             _ => 0,
         });
+        let half = self.outgoing.bytes.len() > self.outgoing.whole;
+        let too_slow = guest.is_too_slow(read.is_pending() && half, &*self.clock, context);
         match read {
             Poll::Ready(Ok(count)) if count > 0 => self.hold(0..count),
+            Poll::Pending if too_slow => {
+                tracing::debug!("an application did not finish a message in time");
+                self.dismiss();
+            }
             Poll::Ready(_) => self.dismiss(),
             Poll::Pending => {
                 quiet.application = true;

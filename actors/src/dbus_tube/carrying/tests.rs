@@ -384,6 +384,32 @@ fn who_does_not_begin_makes_room_for_the_next() {
 }
 
 #[test]
+fn who_stops_within_a_message_makes_room_for_the_next() {
+    with_tube(async |tube, contact| {
+        let mut slow = tube.application().await;
+        let (whole, half) = (call(false, "Whole", b""), big("Half"));
+        // Between two messages it may be silent for as long as it likes.
+        slow.write_all(&whole).await.unwrap();
+        expect(contact, &whole).await;
+        tube.clock.sleep(3 * FINISH_WITHIN).await;
+        slow.write_all(&half[..3]).await.unwrap();
+        for at in [3, 4] {
+            tube.clock
+                .sleep(FINISH_WITHIN / 2 + FINISH_WITHIN / 4)
+                .await;
+            slow.write_all(&half[at..=at]).await.unwrap();
+        }
+        let before = tube.clock.now();
+        let mut next = tube.application().await;
+        assert_eq!(tube.clock.now() - before, FINISH_WITHIN);
+        let message = call(false, "Next", b"");
+        next.write_all(&message).await.unwrap();
+        expect(contact, &message).await;
+        drop(slow);
+    });
+}
+
+#[test]
 fn who_is_somebody_else_is_refused_and_may_try_again() {
     with_tube(async |tube, contact| {
         let mut other = tube.connect().await;
