@@ -121,7 +121,7 @@ async fn attempt(app: &App, connection: &Connection, tube: &Tube) -> Outcome<Opt
     let Some(key) = &trust.fingerprint else {
         return Ok(None);
     };
-    let terms = connection.terms(key, Some(&description.service)).await?;
+    let terms = connection.terms(key, Some(&description.ruled())).await?;
     if terms.decision != Decision::Allow || !take(app, tube).await? {
         return Ok(None);
     }

@@ -117,6 +117,16 @@ impl TubeDescription {
             TubeKind::DBus => Cow::from(format!("dbus:{}", self.service)),
         }
     }
+
+    /// What the user's rules know the service by: as people write it, but that no stream tube is taken for
+    /// another kind of channel by its name.
+    pub fn ruled(&self) -> Cow<'_, str> {
+        let others = self.service.starts_with("dbus:") || self.service == "file-transfer";
+        match self.kind {
+            TubeKind::Stream if others => Cow::from(format!("stream:{}", self.service)),
+            _ => self.shown(),
+        }
+    }
 }
 
 /// What went through a tube: our own statistics interface.

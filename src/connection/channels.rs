@@ -193,7 +193,7 @@ impl Connection {
         waiters: Vec<Waiter>,
     ) {
         let ports = self.session().tube(peer, tube);
-        let service = description.service.clone();
+        let service = Kind::StreamTube.ruled(&description.service);
         let place = Place::of(&description.parties, Kind::StreamTube, Some(tube), service);
         let limits = self.limits(&place);
         let opening = self.parts.opener.open_stream_tube(StreamTubeRequest {
@@ -235,7 +235,7 @@ impl Connection {
         way: DBusTubeWay,
         waiters: Vec<Waiter>,
     ) {
-        let service = description.service.clone();
+        let service = Kind::DBusTube.ruled(&description.service);
         let place = Place::of(&description.parties, Kind::DBusTube, Some(tube), service);
         let limits = self.limits(&place);
         let opening = self.parts.opener.open_dbus_tube(DBusTubeRequest {

@@ -20,6 +20,7 @@ use super::{
     actor::Connection,
     contacts::Contact,
     policy,
+    requests::Kind,
     table::WireId,
     view::{ConnectionSignal, ContactListState, Status, StatusReason},
 };
@@ -188,7 +189,7 @@ impl Connection {
             // A stream broke before the contact knew that its offer had arrived: it offered again.
             Some(wire) if self.table.is_theirs(wire, &service) => return,
             None => "somebody we do not see offers it".to_owned(),
-            Some(wire) => match self.room_for_tube(wire, &service) {
+            Some(wire) => match self.room_for_tube(wire, Kind::StreamTube, &service) {
                 Ok(contact) => {
                     let description = StreamTubeDescription {
                         parties: self.parties(&contact, false),
@@ -218,11 +219,16 @@ impl Connection {
         }
     }
 
-    fn room_for_tube(&mut self, wire: WireId, service: &ServiceName) -> Result<Arc<Contact>> {
+    fn room_for_tube(
+        &mut self,
+        wire: WireId,
+        kind: Kind,
+        service: &ServiceName,
+    ) -> Result<Arc<Contact>> {
         if self.table.knows(wire) {
             return Err(Error::NotAvailable("its id is taken".into()));
         }
-        self.room_for_offer(wire.0, service)
+        self.room_for_offer(wire.0, &kind.ruled(service))
     }
 
     /// Whether a contact's offer becomes a channel; counts it then.
@@ -282,7 +288,7 @@ impl Connection {
         incoming: Box<dyn IncomingDBusTube>,
     ) {
         let offering = match self.wire(from, tube) {
-            Some(wire) => self.room_for_tube(wire, &service),
+            Some(wire) => self.room_for_tube(wire, Kind::DBusTube, &service),
             None => Err(Error::NotAvailable(
                 "somebody we do not see offers it".into(),
             )),

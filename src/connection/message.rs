@@ -31,7 +31,7 @@ use super::{
     contacts::Contact,
     parameters::Account,
     policy,
-    requests::{ChannelRequest, Target, Wanted},
+    requests::{ChannelRequest, Kind, Target, Wanted},
     view::{ChannelDetails, ConnectionView},
 };
 use crate::session::{
@@ -217,7 +217,7 @@ impl ConnectionHandle {
                 &Target::Handle(description.parties.target),
                 &Wanted::StreamTube(description.service.clone()),
             )?;
-            self.permitted(&description.service, &contact)?;
+            self.permitted(&Kind::StreamTube.ruled(&description.service), &contact)?;
             self.session.pin(&contact.contact_id(), None).await?;
         }
         channel
@@ -242,7 +242,8 @@ impl ConnectionHandle {
         access: AccessRule,
     ) -> Result<SocketAddress> {
         if channel.view.get().state == TubeState::LocalPending {
-            self.deal_with(&channel.description.parties, &channel.description.service)
+            let service = Kind::StreamTube.ruled(&channel.description.service);
+            self.deal_with(&channel.description.parties, &service)
                 .await?;
         }
         channel
@@ -271,7 +272,7 @@ impl ConnectionHandle {
                 &Target::Handle(description.parties.target),
                 &Wanted::DBusTube(description.service.clone()),
             )?;
-            self.permitted(&description.service, &contact)?;
+            self.permitted(&Kind::DBusTube.ruled(&description.service), &contact)?;
             self.session.pin(&contact.contact_id(), None).await?;
         }
         channel
@@ -294,7 +295,8 @@ impl ConnectionHandle {
         access: AccessControl,
     ) -> Result<String> {
         if channel.view.get().state == TubeState::LocalPending {
-            self.deal_with(&channel.description.parties, &channel.description.service)
+            let service = Kind::DBusTube.ruled(&channel.description.service);
+            self.deal_with(&channel.description.parties, &service)
                 .await?;
         }
         channel

@@ -70,6 +70,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What our user's rules know a service by that a channel of this type is for: stream tubes by its name,
+    /// D-Bus tubes by `dbus:` and its name, files as what they are. A stream tube that is called as one of the
+    /// others would be is no other: it has `stream:` before its name.
+    pub fn ruled(self, service: &ServiceName) -> ServiceName {
+        match self {
+            Kind::StreamTube => service.of_stream(),
+            Kind::DBusTube => service.of_dbus(),
+            Kind::File => ServiceName::of_files(),
+        }
+    }
+
     fn of(channel_type: &str) -> Result<Self, Error> {
         match channel_type {
             names::STREAM_TUBE => Ok(Kind::StreamTube),

@@ -76,7 +76,10 @@ impl Place {
 
     /// Whether it is a tube of ours that EnsureChannel can answer with.
     fn is_our_tube(&self, contact: ContactHandle, (kind, service): (Kind, &ServiceName)) -> bool {
-        self.requested && self.contact == contact && self.kind == kind && self.service == *service
+        self.requested
+            && self.contact == contact
+            && self.kind == kind
+            && self.service == kind.ruled(service)
     }
 }
 
@@ -186,7 +189,7 @@ impl Table {
             place.is_on_wire(wire)
                 && place.kind == Kind::StreamTube
                 && !place.requested
-                && place.service == *service
+                && place.service == place.kind.ruled(service)
         })
     }
 

@@ -113,6 +113,9 @@ impl TubeParameters {
     }
 }
 
+/// What stands before the name of a D-Bus tube's service in rules.
+const DBUS: &str = "dbus:";
+
 /// `Channel.Type.StreamTube.Service`: what kind of service a tube carries, such as `rfb` or
 /// `x-ssh-contact`; or a D-Bus tube's bus name ([`ServiceName::of_bus`]). Not empty, at most [`MAX_SERVICE_NAME`] bytes, nothing XML cannot carry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,6 +166,21 @@ impl ServiceName {
     /// The service that our user's rules know file transfers by, whatever a file says that it is for.
     pub fn of_files() -> Self {
         ServiceName("file-transfer".into())
+    }
+
+    /// What our user's rules know a D-Bus tube's service by.
+    pub fn of_dbus(&self) -> Self {
+        ServiceName(format!("{DBUS}{self}"))
+    }
+
+    /// What our user's rules know a stream tube's service by: its name, unless that is how they know a D-Bus
+    /// tube's, or files.
+    pub fn of_stream(&self) -> Self {
+        if self.0.starts_with(DBUS) || *self == ServiceName::of_files() {
+            ServiceName(format!("stream:{self}"))
+        } else {
+            self.clone()
+        }
     }
 
     /// The name as text.

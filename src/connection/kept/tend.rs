@@ -482,7 +482,13 @@ impl Tending {
                 Look::Untrusted
             };
         }
-        if policy::permitted(&connection.policy(), contact, &self.tube.service).is_err() {
+        if policy::permitted(
+            &connection.policy(),
+            contact,
+            &self.tube.service.of_stream(),
+        )
+        .is_err()
+        {
             return Look::Denied;
         }
         let wanted = Wanted::StreamTube(self.tube.service.clone());

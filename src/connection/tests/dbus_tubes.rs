@@ -128,7 +128,7 @@ fn who_is_denied_is_declined() {
     let (connection, bob) = world.online();
     let scope = Scope {
         who: Who::Everybody,
-        service: Some(chess()),
+        service: Some(ServiceName::new("dbus:com.example.Chess").unwrap()),
     };
     let terms = Terms {
         decision: Decision::Deny,
@@ -137,11 +137,23 @@ fn who_is_denied_is_declined() {
     let (event, standing) = tube_of_bob(1);
     world.happens(event);
     let mine = world.wants_chess(&connection, bob, false).unwrap();
-    world
-        .sim
-        .run(connection.set_rule(scope, Some(terms)))
-        .unwrap();
-    world.sim.settle();
+    // The same name without a prefix is a stream tube's.
+    let other = Scope {
+        service: Some(chess()),
+        ..scope.clone()
+    };
+    let set = |scope| {
+        world
+            .sim
+            .run(connection.set_rule(scope, Some(terms)))
+            .unwrap();
+        world.sim.settle();
+    };
+    set(other);
+    for tube in &mut *world.opener.dbus_tubes.lock().unwrap() {
+        assert!(tube.told.drain().is_empty());
+    }
+    set(scope);
     // What stands is closed, and what comes is declined.
     for tube in &mut *world.opener.dbus_tubes.lock().unwrap() {
         assert!(matches!(

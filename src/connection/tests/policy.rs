@@ -240,3 +240,24 @@ fn what_holds_for_whom_can_be_asked() {
     assert_eq!(decided(Who::Everybody, Some(&http)), Decision::Ask);
     world.ends();
 }
+
+#[test]
+fn a_stream_tube_with_another_kind_s_name_is_none_of_that_kind() {
+    let world = World::new();
+    let (connection, _) = online(&world, Trust::Unpinned);
+    for service in ["dbus:com.example.Chess", "file-transfer"] {
+        world.rule(&connection, Who::Everybody, service, says(Decision::Deny));
+    }
+    for (number, service) in [(1, "dbus:com.example.Chess"), (2, "file-transfer")] {
+        let mut event = offered(number);
+        if let SessionEvent::TubeOffered { service: named, .. } = &mut event {
+            *named = ServiceName::new(service).unwrap();
+        }
+        world.happens(event);
+    }
+    assert_eq!(world.told_to_close(), [0, 0]);
+    let stream = "stream:dbus:com.example.Chess";
+    world.rule(&connection, Who::Everybody, stream, says(Decision::Deny));
+    assert_eq!(world.told_to_close(), [1, 0]);
+    world.ends();
+}
