@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Nobody waits for a client: what is for one goes into its queue of [`MAX_WAITING`] messages and about
-//! [`MAX_WAITING_BYTES`], and who lets more wait is closed. A client waits for the contact: it is read
+//! [`MAX_WAITING_BYTES`]. Signals may fill half of it: more of them are left out for this client, so that a
+//! contact that says much closes nobody. A client for which another answer has no room is closed. A client waits for the contact: it is read
 //! no further until the connection has taken its call.
 
 use std::{
@@ -28,7 +29,7 @@ use actors::{
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt as _, StreamExt as _};
-use zbus::{Guid, Message, MessageStream, connection::Connection as Wire};
+use zbus::{Guid, Message, MessageStream, connection::Connection as Wire, message::Type};
 
 use super::{
     between::SWEEP,
@@ -199,6 +200,8 @@ struct Place {
     queue: Sender<Message>,
     waiting: Arc<AtomicUsize>,
     socket: UnixStream,
+    /// Signals that it did not get.
+    missed: u64,
 }
 
 impl Hub {
@@ -234,9 +237,21 @@ impl Hub {
 
 impl Inside {
     fn put(&mut self, id: ClientId, message: Message) {
-        let Some(place) = self.places.get(&id) else {
+        let Some(place) = self.places.get_mut(&id) else {
             return;
         };
+        let half_full = place.queue.len() >= MAX_WAITING / 2
+            || place.waiting.load(Ordering::Relaxed) > MAX_WAITING_BYTES / 2;
+        if half_full && message.message_type() == Type::Signal {
+            place.missed += 1;
+            if place.missed == 1 {
+                tracing::warn!(
+                    client = id,
+                    "a client of the small bus does not read: it misses signals"
+                );
+            }
+            return;
+        }
         // Counted first: the client's task may take it out at once.
         let before = place
             .waiting
@@ -293,6 +308,7 @@ async fn serve_client(
         queue,
         waiting: waiting.clone(),
         socket,
+        missed: 0,
     };
     let entered = {
         let mut inside = hub.inside();
@@ -315,7 +331,10 @@ struct Leaving<'h> {
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         let mut inside = self.hub.inside();
-        inside.places.remove(&self.id);
+        let left = inside.places.remove(&self.id);
+        if let Some(missed) = left.map(|place| place.missed).filter(|missed| *missed > 0) {
+            tracing::info!(client = self.id, missed, "a client missed signals");
+        }
         for act in inside.bus.leave(self.id) {
             // A client that leaves has nothing to tell but to other clients.
             if let Act::Client(id, message) = act {

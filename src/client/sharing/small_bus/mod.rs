@@ -15,7 +15,8 @@
 //!
 //! # Bounds
 //! [`MAX_CLIENTS`]; [`MAX_CLIENT_CALLS`] of each and [`MAX_CALLS`] of all that wait for an answer, one
-//! more is answered `LimitsExceeded`; [`rules::MAX_RULES`] rules of each. A call waits no longer than
+//! more is answered `LimitsExceeded`; [`rules::MAX_RULES`] rules of each, which look
+//! into bodies of [`rules::MAX_LOOKED_INTO`] bytes. A call waits no longer than
 //! [`PATIENCE`](super::PATIENCE).
 
 mod daemon;
@@ -35,7 +36,7 @@ use super::{
     offering::{BUS, BUS_PATH, MAX_CALLS, PRESENT, error},
     said::{Said, wants_answer},
 };
-use rules::{Refusal, Rules};
+use rules::{Refusal, Rules, Signal};
 
 /// Most clients at once; one more is closed.
 pub const MAX_CLIENTS: usize = 64;
@@ -267,11 +268,12 @@ impl SmallBus {
     }
 
     /// To all that asked for it.
-    fn tell(&self, signal: &Message, senders: &[&str]) -> Vec<Act> {
+    fn tell(&self, message: &Message, senders: &[&str]) -> Vec<Act> {
+        let signal = Signal::new(message, senders);
         self.clients
             .iter()
-            .filter(|(_, client)| client.greeted && client.rules.match_signal(signal, senders))
-            .map(|(id, _)| Act::Client(*id, signal.clone()))
+            .filter(|(_, client)| client.greeted && client.rules.match_signal(&signal))
+            .map(|(id, _)| Act::Client(*id, message.clone()))
             .collect()
     }
 

@@ -1,6 +1,10 @@
 //! What one client of the small bus asked to hear.
 
-use zbus::{MatchRule, Message, match_rule::PathSpec, names::BusName};
+use std::cell::OnceCell;
+
+use zbus::{
+    MatchRule, Message, ObjectPath, Structure, Variant, match_rule::PathSpec, names::BusName,
+};
 
 use crate::client::sharing::filter::is_below;
 
@@ -9,7 +13,9 @@ pub const MAX_RULES: usize = 512;
 /// Longest rule in bytes; dbus-daemon has the same.
 pub const MAX_RULE: usize = 1024;
 /// A message with a longer body is not looked into: a rule on its arguments does not match it.
-const MAX_LOOKED_INTO: usize = 256 * 1024;
+pub const MAX_LOOKED_INTO: usize = 16 * 1024;
+/// So many arguments can a rule name.
+const MAX_ARGUMENTS: usize = 64;
 
 /// Why a rule is not taken, as an error of D-Bus's and a sentence.
 pub type Refusal = (&'static str, &'static str);
@@ -43,9 +49,68 @@ impl Rules {
         Ok(())
     }
 
-    /// Whether a signal to everybody is for this client. `senders` are all names of whoever sent it.
-    pub fn match_signal(&self, message: &Message, senders: &[&str]) -> bool {
-        self.0.iter().any(|rule| matches(rule, message, senders))
+    /// Whether a signal to everybody is for this client.
+    pub fn match_signal(&self, signal: &Signal<'_>) -> bool {
+        self.0.iter().any(|rule| matches(rule, signal))
+    }
+}
+
+/// A signal that many rules are asked about. Its body is read once, if at all.
+#[derive(Debug)]
+pub struct Signal<'s> {
+    message: &'s Message,
+    /// All names of whoever sent it.
+    senders: &'s [&'s str],
+    arguments: OnceCell<Vec<Argument>>,
+}
+
+/// What a rule may say of an argument.
+#[derive(Debug)]
+enum Argument {
+    Text(String),
+    Path(String),
+    Other,
+}
+
+impl<'s> Signal<'s> {
+    /// One of somebody who has these names.
+    pub fn new(message: &'s Message, senders: &'s [&'s str]) -> Self {
+        Signal {
+            message,
+            senders,
+            arguments: OnceCell::new(),
+        }
+    }
+
+    /// None, where the body is too long to be looked into.
+    fn argument(&self, at: usize) -> Option<&Argument> {
+        self.arguments
+            .get_or_init(|| arguments(self.message))
+            .get(at)
+    }
+}
+
+fn arguments(message: &Message) -> Vec<Argument> {
+    let body = message.body();
+    if body.len() > MAX_LOOKED_INTO {
+        return vec![];
+    }
+    let Ok(structure) = body.deserialize::<Structure<'_>>() else {
+        return vec![];
+    };
+    let fields = structure.fields().iter().take(MAX_ARGUMENTS);
+    fields.map(Argument::of).collect()
+}
+
+impl Argument {
+    fn of(value: &Variant<'_>) -> Self {
+        if let Ok(text) = <&str>::try_from(value) {
+            Argument::Text(text.to_owned())
+        } else if let Ok(path) = <&ObjectPath<'_>>::try_from(value) {
+            Argument::Path(path.as_str().to_owned())
+        } else {
+            Argument::Other
+        }
     }
 }
 
@@ -59,25 +124,52 @@ fn parsed(rule: &str) -> Result<MatchRule<'static>, Refusal> {
 }
 
 /// The library's matching knows of no names, takes a path that only begins alike for one below, and
-/// reads the whole body.
-fn matches(rule: &MatchRule<'_>, message: &Message, senders: &[&str]) -> bool {
-    let sent_by = |name: &BusName<'_>| senders.contains(&name.as_str());
-    if rule.sender().is_some_and(|name| !sent_by(name)) || rule.destination().is_some() {
-        return false;
-    }
-    if let Some(PathSpec::PathNamespace(above)) = rule.path_spec()
-        && !message
-            .header()
-            .path()
-            .is_some_and(|path| is_below(path.as_str(), above.as_str()))
-    {
-        return false;
-    }
-    let looks_inside = !rule.args().is_empty() || !rule.arg_paths().is_empty();
-    if looks_inside && message.body().len() > MAX_LOOKED_INTO {
-        return false;
-    }
-    rule.matches(message).unwrap_or(false)
+/// reads the whole body for each rule.
+fn matches(rule: &MatchRule<'_>, signal: &Signal<'_>) -> bool {
+    let header = signal.message.header();
+    let sent_by = |name: &BusName<'_>| signal.senders.contains(&name.as_str());
+    let of_type = rule
+        .msg_type()
+        .is_none_or(|wanted| wanted == signal.message.message_type());
+    let of_sender = rule.sender().is_none_or(sent_by) && rule.destination().is_none();
+    let of_interface = rule
+        .interface()
+        .is_none_or(|wanted| header.interface() == Some(wanted));
+    let of_member = rule
+        .member()
+        .is_none_or(|wanted| header.member() == Some(wanted));
+    let path = header.path().map_or("", |path| path.as_str());
+    let of_path = match rule.path_spec() {
+        None => true,
+        Some(PathSpec::Path(wanted)) => path == wanted.as_str(),
+        Some(PathSpec::PathNamespace(above)) => is_below(path, above.as_str()),
+    };
+    of_type && of_sender && of_interface && of_member && of_path && has_arguments(rule, signal)
+}
+
+fn has_arguments(rule: &MatchRule<'_>, signal: &Signal<'_>) -> bool {
+    let is_text = |at: u8, fits: &dyn Fn(&str) -> bool| match signal.argument(usize::from(at)) {
+        Some(Argument::Text(text)) => fits(text),
+        _ => false,
+    };
+    let texts = || {
+        let mut args = rule.args().iter();
+        args.all(|(at, wanted)| is_text(*at, &|text| text == wanted.as_str()))
+    };
+    let paths = || {
+        let mut paths = rule.arg_paths().iter();
+        paths.all(|(at, wanted)| match signal.argument(usize::from(*at)) {
+            Some(Argument::Path(path)) => path == wanted.as_str(),
+            _ => false,
+        })
+    };
+    let namespace = rule.arg0ns().is_none_or(|above| {
+        is_text(0, &|text| {
+            text.strip_prefix(above.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    });
+    namespace && texts() && paths()
 }
 
 #[cfg(test)]
@@ -94,7 +186,7 @@ mod tests {
     fn hears(rule: &str) -> bool {
         let mut rules = Rules::default();
         rules.add(rule).unwrap();
-        rules.match_signal(&signal(), &[":1.1", "org.example.Player"])
+        rules.match_signal(&Signal::new(&signal(), &[":1.1", "org.example.Player"]))
     }
 
     #[test]
@@ -130,7 +222,76 @@ mod tests {
             .unwrap();
         let mut rules = Rules::default();
         rules.add("path_namespace='/a'").unwrap();
-        assert!(!rules.match_signal(&beside, &[]));
+        assert!(!rules.match_signal(&Signal::new(&beside, &[])));
+    }
+
+    #[test]
+    fn a_single_argument_and_paths_are_arguments_too() {
+        let path = ObjectPath::try_from("/a/b").unwrap();
+        for (signal, rule, fits) in [
+            (
+                Message::signal("/", "a.b", "C").build(&"one"),
+                "arg0='one'",
+                true,
+            ),
+            (
+                Message::signal("/", "a.b", "C").build(&"one"),
+                "arg0='two'",
+                false,
+            ),
+            (
+                Message::signal("/", "a.b", "C").build(&"one"),
+                "arg1='one'",
+                false,
+            ),
+            (
+                Message::signal("/", "a.b", "C").build(&()),
+                "arg0='one'",
+                false,
+            ),
+            (
+                Message::signal("/", "a.b", "C").build(&(1u8, path.clone())),
+                "arg1path='/a/b'",
+                true,
+            ),
+            (
+                Message::signal("/", "a.b", "C").build(&(1u8, path.clone())),
+                "arg1path='/a'",
+                false,
+            ),
+            (
+                Message::signal("/", "a.b", "C").build(&(1u8, path)),
+                "arg1='/a/b'",
+                false,
+            ),
+        ] {
+            let mut rules = Rules::default();
+            rules.add(rule).unwrap();
+            let signal = signal.unwrap();
+            assert_eq!(
+                rules.match_signal(&Signal::new(&signal, &[])),
+                fits,
+                "{rule}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_is_read_once_for_all_rules() {
+        let message = signal();
+        let signal = Signal::new(&message, &[]);
+        let mut rules = Rules::default();
+        rules.add("member='Did'").unwrap();
+        assert!(rules.match_signal(&signal));
+        assert!(signal.arguments.get().is_none(), "nobody asked");
+        let mut rules = Rules::default();
+        for other in 0..MAX_RULES {
+            rules.add(&format!("arg0='{other}'")).unwrap();
+        }
+        assert!(!rules.match_signal(&signal));
+        let read = signal.arguments.get().map(|all| all.as_ptr());
+        assert!(!rules.match_signal(&signal));
+        assert!(read.is_some() && read == signal.arguments.get().map(|all| all.as_ptr()));
     }
 
     #[test]
@@ -139,9 +300,9 @@ mod tests {
         rules.add("member='Did'").unwrap();
         rules.add("member='Did'").unwrap();
         rules.remove("member=Did").unwrap();
-        assert!(rules.match_signal(&signal(), &[]));
+        assert!(rules.match_signal(&Signal::new(&signal(), &[])));
         rules.remove("member='Did'").unwrap();
-        assert!(!rules.match_signal(&signal(), &[]));
+        assert!(!rules.match_signal(&Signal::new(&signal(), &[])));
         assert_eq!(
             rules.remove("member='Did'").unwrap_err().0,
             "MatchRuleNotFound"
@@ -167,8 +328,8 @@ mod tests {
             .unwrap();
         let mut rules = Rules::default();
         rules.add("arg0='a'").unwrap();
-        assert!(!rules.match_signal(&large, &[]));
+        assert!(!rules.match_signal(&Signal::new(&large, &[])));
         rules.add("member='Did'").unwrap();
-        assert!(rules.match_signal(&large, &[]));
+        assert!(rules.match_signal(&Signal::new(&large, &[])));
     }
 }
