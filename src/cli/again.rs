@@ -1,10 +1,13 @@
-//! Trying again, with pauses that grow, for what lasts longer than a connection: `send` and `receive`.
+//! Trying again, with pauses that grow: for what lasts longer than a connection, `send` and `receive`
+//! ([`Again`]), and for what is offered once more each time that the contact closes it, `offer --again`
+//! ([`rounds`]).
 
 use std::time::Duration;
 
 use super::{
     app::App,
     failure::{Code, Failure, Outcome},
+    offer::EndedBy,
 };
 
 /// How long to wait before something is tried again: the first time, and at most.
@@ -65,10 +68,77 @@ impl Again {
     }
 }
 
+/// Goes through a round, and with `again` through another one each time that the contact has ended one. Who
+/// ends them at once waits for the next: see [`Pauses`].
+///
+/// # Errors
+/// What a round fails with.
+pub async fn rounds(
+    app: &App,
+    again: bool,
+    mut round: impl AsyncFnMut() -> Outcome<EndedBy>,
+) -> Outcome {
+    let mut pauses = Pauses::new();
+    loop {
+        let began = app.clock.now();
+        if round().await? != EndedBy::Contact || !again {
+            return Ok(());
+        }
+        let pause = pauses.after(app.clock.now().saturating_sub(began));
+        if !pause.is_zero() {
+            let waiting = async {
+                app.clock.sleep(pause).await;
+                Ok(())
+            };
+            match app.interruptible(waiting).await {
+                Err(Failure::Interrupted) => return Ok(()),
+                waited => waited?,
+            }
+        }
+    }
+}
+
+/// The pause between two rounds: none after one that lasted, else a second, and twice as long each time, up
+/// to a minute, until one lasts longer than the pause before it would be.
+#[derive(Debug)]
+struct Pauses {
+    next: Duration,
+}
+
+impl Pauses {
+    const FIRST: Duration = Duration::from_secs(1);
+
+    fn new() -> Self {
+        Pauses { next: Self::FIRST }
+    }
+
+    /// After a round that lasted so long.
+    fn after(&mut self, lasted: Duration) -> Duration {
+        if lasted >= self.next {
+            self.next = Self::FIRST;
+            return Duration::ZERO;
+        }
+        let pause = self.next;
+        self.next = (pause * 2).min(LONGEST);
+        pause
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::client::{Error, Kind};
+
+    #[test]
+    fn short_rounds_have_pauses_that_grow() {
+        let mut pauses = Pauses::new();
+        let short = Duration::from_millis(1);
+        let seconds: Vec<u64> = (0..8).map(|_| pauses.after(short).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pauses.after(LONGEST - short), LONGEST, "not long enough");
+        assert_eq!(pauses.after(LONGEST), Duration::ZERO);
+        assert_eq!(pauses.after(short).as_secs(), 1);
+    }
 
     #[test]
     fn what_passes_is_tried_again_once_it_had_begun() {

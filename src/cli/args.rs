@@ -12,7 +12,7 @@ use super::{
     output::Colour,
     pages::Shell,
     policy::{self, Cap, Place},
-    receive, share,
+    receive,
 };
 use crate::client::{Account, Decision};
 
@@ -199,9 +199,13 @@ pub enum Command {
         /// One connection, on standard input and output; serves as ssh's ProxyCommand
         #[arg(long, conflicts_with_all = ["listen", "json", "detach"])]
         stdio: bool,
-        /// Put dbus:NAME on your session bus, under this name, instead of on a bus of its own
+        /// Put dbus:NAME on your session bus, under this name, instead of on a bus of its own; its signals reach
+        /// whoever listens there
         #[arg(long, value_name = "NAME", conflicts_with_all = ["allowed", "listen", "stdio"])]
         own: Option<String>,
+        /// Which signals come along.
+        #[command(flatten)]
+        heard: HeardArgs,
     },
     /// Send files and folders to a contact; goes on after whatever breaks it
     ///
@@ -339,14 +343,15 @@ pub enum Command {
 /// What of a service on the session bus is shared.
 #[derive(Debug, Default, Args)]
 pub struct SharedArgs {
-    /// Of dbus:NAME, share only this object and those below it; may be given more than once
+    /// Of the program that has dbus:NAME, share only this object and those below it (/ is all, which a program
+    /// with other names is not shared with otherwise); may be given more than once
     #[arg(long = "object", value_name = "PATH")]
     pub objects: Vec<String>,
-    /// Of dbus:NAME, share only this interface; may be given more than once
+    /// Of the program that has dbus:NAME, share only this interface; may be given more than once
     // The account's option of this name is another thing, and comes from everywhere.
     #[arg(long = "dbus-interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
-    /// Let dbus:NAME be read and heard only: properties and signals
+    /// Let dbus:NAME be read and heard only: properties and signals; a call then starts no program
     #[arg(long)]
     pub read_only: bool,
 }
@@ -355,6 +360,25 @@ impl SharedArgs {
     /// Whether it says anything.
     pub fn is_some(&self) -> bool {
         self.read_only || !self.objects.is_empty() || !self.interfaces.is_empty()
+    }
+}
+
+/// Which signals of a contact's service come to the session bus.
+#[derive(Debug, Default, Args)]
+pub struct HeardArgs {
+    /// With --own, let only signals of this object and those below it onto your session bus; may be given more
+    /// than once
+    #[arg(long = "object", value_name = "PATH")]
+    pub objects: Vec<String>,
+    /// With --own, let only signals of this interface onto your session bus; may be given more than once
+    #[arg(long = "dbus-interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
+}
+
+impl HeardArgs {
+    /// Whether it says anything.
+    pub fn is_some(&self) -> bool {
+        !self.objects.is_empty() || !self.interfaces.is_empty()
     }
 }
 
@@ -398,11 +422,7 @@ impl PlaceArgs {
     pub fn place(&self) -> Place<'_> {
         Place {
             who: &self.contact,
-            // The tube's own name, which rules go by.
-            service: self
-                .service
-                .as_deref()
-                .map(|service| share::name_of(service).unwrap_or(service)),
+            service: self.service.as_deref(),
         }
     }
 }
@@ -590,7 +610,7 @@ mod tests {
         assert!(matches!(
             cli.command,
             Command::Policy { what: Some(PolicyCommand::Set { place, .. }) }
-                if place.place().service == Some("a.b")
+                if place.place().service == Some("dbus:a.b")
         ));
         assert!(parse("pneuma policy").is_ok());
         assert!(parse("pneuma policy unset pinned").is_ok());

@@ -152,6 +152,7 @@ async fn dispatch(app: &App, command: Command, outside: Outside) -> Outcome {
             listen,
             stdio,
             own,
+            heard,
         } => {
             let (Some(contact), Some(service), false) = (contact, service, allowed) else {
                 return standing::run(app).await;
@@ -163,14 +164,23 @@ async fn dispatch(app: &App, command: Command, outside: Outside) -> Outcome {
                     ));
                 }
                 let place = match &own {
-                    Some(own) => share::Place::Named(own),
+                    Some(own) => share::Place::Named {
+                        own,
+                        objects: &heard.objects,
+                        interfaces: &heard.interfaces,
+                    },
+                    None if heard.is_some() => {
+                        return Err(Failure::usage(
+                            "--object and --dbus-interface say which signals come to your session bus: give the service a name there with --own",
+                        ));
+                    }
                     None => share::Place::Small(listen.as_ref()),
                 };
                 return share::accept(app, &contact, name, place).await;
             }
-            if own.is_some() {
+            if own.is_some() || heard.is_some() {
                 return Err(Failure::usage(
-                    "--own is for a service of the contact's session bus: dbus:NAME",
+                    "--own, --object and --dbus-interface are for a service of the contact's session bus: dbus:NAME",
                 ));
             }
             let way = match (listen, stdio) {

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     address::Address,
+    again::rounds,
     app::{App, Confirm, Need, still_online},
     failure::{Code, Failure, Outcome},
     text::safe,
@@ -42,12 +43,8 @@ pub enum EndedBy {
 pub async fn run(app: &App, wish: &Wish<'_>) -> Outcome {
     let local = wish.address.resolve().await.map_err(Failure::usage)?;
     app.with_connection(async |connection| {
-        loop {
-            let ended = once(app, connection, wish, &local).await?;
-            if !wish.again || ended != EndedBy::Contact {
-                return Ok(());
-            }
-        }
+        let round = async || once(app, connection, wish, &local).await;
+        rounds(app, wish.again, round).await
     })
     .await
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{
     accept::offered,
     address::Address,
+    again::rounds,
     app::{App, Confirm, Need},
     failure::{Code, Failure, Outcome},
     offer::{EndedBy, claim, serve},
@@ -50,20 +51,19 @@ pub struct Wish<'a> {
     pub read_only: bool,
 }
 
-impl Wish<'_> {
-    fn filter(&self) -> Outcome<Filter> {
-        let filter = || {
-            let mut filter = Filter::of(self.name)?;
-            for object in self.objects {
-                filter = filter.object(object)?;
-            }
-            for interface in self.interfaces {
-                filter = filter.interface(interface)?;
-            }
-            Ok(filter.read_only(self.read_only))
-        };
-        filter().map_err(|error: client::Error| Failure::usage(error.message))
-    }
+/// What these options say of a service.
+fn filter(name: &str, objects: &[String], interfaces: &[String]) -> Outcome<Filter> {
+    let filter = || {
+        let mut filter = Filter::of(name)?;
+        for object in objects {
+            filter = filter.object(object)?;
+        }
+        for interface in interfaces {
+            filter = filter.interface(interface)?;
+        }
+        Ok(filter)
+    };
+    filter().map_err(|error: client::Error| Failure::usage(error.message))
 }
 
 /// Where a contact's service is to be for programs here.
@@ -71,8 +71,15 @@ impl Wish<'_> {
 pub enum Place<'a> {
     /// On a bus of its own, at a socket that nobody can guess or at this one.
     Small(Option<&'a Address>),
-    /// On the session bus, under this name.
-    Named(&'a str),
+    /// On the session bus, under this name, with signals of these objects and interfaces; none are all.
+    Named {
+        /// The name.
+        own: &'a str,
+        /// Only of these objects and those below them.
+        objects: &'a [String],
+        /// Only of these interfaces.
+        interfaces: &'a [String],
+    },
 }
 
 /// Shares a service until Ctrl-C, or until the contact closes the tube.
@@ -80,17 +87,13 @@ pub enum Place<'a> {
 /// # Errors
 /// Codes 2 to 6, and what the service and the bus answer.
 pub async fn offer(app: &App, wish: &Wish<'_>) -> Outcome {
-    let filter = wish.filter()?;
+    let filter = filter(wish.name, wish.objects, wish.interfaces)?.read_only(wish.read_only);
     not_kept(app)?;
     // Before anybody is offered what is not there.
     sharing::look(&session_bus(app).await?, &filter).await?;
     app.with_connection(async |connection| {
-        loop {
-            let ended = share_once(app, connection, wish, &filter).await?;
-            if !wish.again || ended != EndedBy::Contact {
-                return Ok(());
-            }
-        }
+        let round = async || share_once(app, connection, wish, &filter).await;
+        rounds(app, wish.again, round).await
     })
     .await
 }
@@ -101,7 +104,8 @@ async fn share_once(
     wish: &Wish<'_>,
     filter: &Filter,
 ) -> Outcome<EndedBy> {
-    let confirm = Confirm::Service(wish.name);
+    let ruled = format!("{PREFIX}{}", wish.name);
+    let confirm = Confirm::Service(&ruled);
     let contact = app
         .contact(connection, wish.to, Need::Tubes, confirm)
         .await?;
@@ -149,8 +153,7 @@ async fn share_once(
         app.out.remark(format!("{id} uses it."));
         Ok(sharing::share(&bus, wire, filter.clone(), &contact.id).await?)
     };
-    let carried = carried(&tube, sharing);
-    or(serve(app, &mut events, &tube, &id), carried).await
+    carried(&tube, serve(app, &mut events, &tube, &id), sharing).await
 }
 
 /// Uses a service that a contact shares, until Ctrl-C or until the contact closes the tube.
@@ -166,7 +169,8 @@ pub async fn accept(app: &App, contact: &str, name: &str, place: Place<'_>) -> O
         .contains('@')
         .then_some(Expected::Tube(contact, TubeKind::DBus, name));
     app.with_connection_expecting(expected, async |connection| {
-        let confirm = Confirm::Service(name);
+        let ruled = format!("{PREFIX}{name}");
+        let confirm = Confirm::Service(&ruled);
         let contact = app
             .contact(connection, contact, Need::Present, confirm)
             .await?;
@@ -178,7 +182,7 @@ pub async fn accept(app: &App, contact: &str, name: &str, place: Place<'_>) -> O
 /// What stands before the tube does.
 enum Ready<'a> {
     Small(Serving),
-    Named(Bus, &'a str),
+    Named(Bus, &'a str, Filter),
 }
 
 impl<'a> Ready<'a> {
@@ -193,8 +197,13 @@ impl<'a> Ready<'a> {
                     _ => error.into(),
                 })?)
             }
-            Place::Named(name) => {
-                sharing::Owning::new(shared, name)
+            Place::Named {
+                own: name,
+                objects,
+                interfaces,
+            } => {
+                let signals = filter(shared, objects, interfaces)?;
+                sharing::Owning::new(signals.clone(), name)
                     .map_err(|error| Failure::usage(error.message))?;
                 let bus = session_bus(app).await?;
                 if bus.owner(name).await?.is_some() {
@@ -202,7 +211,11 @@ impl<'a> Ready<'a> {
                         "{name} is somebody else's on the session bus; choose another name with --own"
                     )));
                 }
-                Ready::Named(bus, name)
+                let startable: Vec<String> = bus.call_daemon("ListActivatableNames", &()).await?;
+                if startable.iter().any(|startable| startable == name) {
+                    return Err(sharing::startable(name).into());
+                }
+                Ready::Named(bus, name, signals)
             }
         })
     }
@@ -211,7 +224,7 @@ impl<'a> Ready<'a> {
     fn address(&self) -> String {
         match self {
             Ready::Small(serving) => serving.address(),
-            Ready::Named(_, name) => format!("{PREFIX}{name}"),
+            Ready::Named(_, name, _) => format!("{PREFIX}{name}"),
         }
     }
 }
@@ -267,32 +280,43 @@ async fn use_once(
                 let (spawner, clock) = (&app.spawner, &app.clock);
                 serving.run(name, wire, spawner, clock, &app.stop).await?;
             }
-            Ready::Named(bus, own) => {
+            Ready::Named(bus, own, signals) => {
                 let told = |standing| stands(app, own, standing);
-                sharing::own(bus, name, own, wire, told).await?;
+                sharing::own(bus, signals.clone(), own, wire, told).await?;
             }
         }
         Ok(())
     };
-    let carried = carried(&tube, using);
-    or(serve(app, &mut events, &tube, &id), carried)
-        .await
-        .map(drop)
+    let served = serve(app, &mut events, &tube, &id);
+    carried(&tube, served, using).await.map(drop)
 }
 
-/// Carries until it ends: what went well is told by the end of the tube, which is waited for elsewhere.
-async fn carried(tube: &Tube, carrying: impl Future<Output = Outcome>) -> Outcome<EndedBy> {
-    let outcome = carrying.await;
-    // The service may be gone, or the tube, which is then what went wrong in the first place.
-    tube.close().await.unwrap_or_default();
-    match outcome {
-        // Said by whoever hears of it.
-        Err(Failure::Error {
-            word: "cancelled", ..
-        })
-        | Ok(()) => std::future::pending().await,
-        Err(error) => Err(error),
+/// Carries until it ends: what went well is told by the end of the tube, which `served` waits for.
+async fn carried(
+    tube: &Tube,
+    served: impl Future<Output = Outcome<EndedBy>>,
+    carrying: impl Future<Output = Outcome>,
+) -> Outcome<EndedBy> {
+    let carrying = async {
+        match carrying.await {
+            // Said by whoever hears of it.
+            Err(Failure::Error {
+                word: "cancelled", ..
+            })
+            | Ok(()) => {
+                // The service may be gone, or the tube, which is then what went wrong in the first place.
+                tube.close().await.unwrap_or_default();
+                std::future::pending().await
+            }
+            Err(error) => Err(error),
+        }
+    };
+    let ended = or(served, carrying).await;
+    if ended.is_err() {
+        // Not before: its end would be taken for the contact's.
+        tube.close().await.unwrap_or_default();
     }
+    ended
 }
 
 /// Says whether the name on the session bus is there.

@@ -343,6 +343,29 @@ fn it_has_a_name_on_the_session_bus_over_here() {
 }
 
 #[test]
+fn a_program_with_other_names_is_shared_by_its_objects_only() {
+    let two = Two::verified();
+    let lamp = lamp(&two);
+    block_on(lamp.request_name("com.example.Keys")).expect("another name");
+    let whole = ["offer", SERVICE, "--to", "alice"];
+    two.bob
+        .run(&whole)
+        .failed(1, &["com.example.Keys", "--object"]);
+    let (offer, _accept, address) = joined(&two, &["--object", "/"], &[]);
+    wait_for_service(&two.alice, &address);
+    let get = ["get-property", NAME, PATH, NAME, "Bright"];
+    busctl(&two.alice, &address, &get).succeeded();
+    assert_eq!(offer.interrupt().code, Some(0));
+
+    // One that gets another name later is no longer shared.
+    block_on(lamp.release_name("com.example.Keys")).expect("a name given back");
+    let (offer, accept, _) = joined(&two, &[], &[]);
+    block_on(lamp.request_name("com.example.Keys")).expect("another name");
+    offer.finish().failed_with_json(1, "not-available");
+    accept.finish().succeeded();
+}
+
+#[test]
 fn what_cannot_be_is_said_in_one_sentence() {
     let two = Two::new();
     for (line, part) in [
@@ -362,6 +385,19 @@ fn what_cannot_be_is_said_in_one_sentence() {
         ("accept alice dbus:com.example.Lamp --stdio", "--stdio"),
         ("accept alice dbus:com.example.Lamp --detach", "--detach"),
         ("accept alice dbus:com.example.Lamp --own :1.2", ":1.2"),
+        ("accept alice dbus:com.example.Lamp --object /a", "--own"),
+        (
+            "accept alice dbus:com.example.Lamp --own a.b --object a",
+            "object path",
+        ),
+        (
+            "offer dbus:org.freedesktop.Telepathy.AccountManager --to alice",
+            "Telepathy",
+        ),
+        (
+            "accept alice dbus:a.b --own org.freedesktop.Telepathy.Client.Bob",
+            "Telepathy",
+        ),
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();
         two.bob.run(&arguments).failed(2, &[part]);

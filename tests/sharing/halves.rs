@@ -174,7 +174,7 @@ impl Ground {
         let task = self.spawner.spawn("own", async move {
             let bus = Bus::at(&address, inner, clock).await?;
             let told = |standing| tell.try_send(standing).expect("room for what is told");
-            own(&bus, shared, name, contact.await?, told).await
+            own(&bus, Filter::of(shared)?, name, contact.await?, told).await
         });
         (task, told)
     }

@@ -10,15 +10,17 @@ use actors::{
     testing::VirtualClock,
 };
 use pneuma::client::{
-    Bus, Result,
-    sharing::{Filter, MESSAGES_PER_SECOND, MOST_BYTES, PRESENT, Standing, join, share},
+    Bus, Kind, Result,
+    sharing::{
+        Filter, MESSAGES_PER_SECOND, MOST_BYTES, PRESENT, SIGNALS_PER_SECOND, Standing, join, share,
+    },
 };
 use smol::{
     future::{block_on, yield_now},
     stream::StreamExt as _,
 };
 use support::PATIENCE;
-use zbus::{Guid, Message, MessageStream, connection::Builder, message::Type};
+use zbus::{Guid, MatchRule, Message, MessageStream, connection::Builder, message::Type};
 
 use crate::halves::{Ground, NAME, PATH, PLAYER, player};
 
@@ -371,7 +373,7 @@ fn the_bus_is_read_a_few_messages_ahead() {
     let seen = ours.connection().clone();
     let shared = ground.spawner.spawn("share", async move {
         let contact = join(here, &inner, &clock).await?;
-        share(&ours, contact, Filter::of(NAME)?).await
+        share(&ours, contact, Filter::of(NAME)?, "bob@there").await
     });
     let contact = contact.join().expect("a contact");
     soon(async {
@@ -490,6 +492,43 @@ fn lies_to_clients_of_the_small_bus_are_not_told() {
 }
 
 #[test]
+fn a_burst_closes_no_client_that_is_busy() {
+    let served = Served::start();
+    let (client, mut heard) = served.client();
+    let daemon = "org.freedesktop.DBus";
+    let add = Message::method_call("/org/freedesktop/DBus", "AddMatch")
+        .interface(daemon)
+        .destination(daemon)
+        .build(&format!("interface='{PLAYER}'"))
+        .expect("a call");
+    let answered = |heard: &mut MessageStream, to: &Message| {
+        let to = Some(to.primary_header().serial_num());
+        soon(async {
+            loop {
+                let message = heard.next().await.expect("it goes on").expect("whole");
+                if message.header().reply_serial() == to {
+                    break;
+                }
+            }
+        });
+    };
+    block_on(client.send(&add)).expect("sent");
+    answered(&mut heard, &add);
+    // It does something else now; a second's worth of signals comes, and some more.
+    let mut contact = served.contact;
+    for _ in 0..MESSAGES_PER_SECOND + 100 {
+        contact.say(&signal(":1.0"));
+    }
+    let refused = call(NAME, PATH, PEER, "Ping");
+    contact.say(&refused);
+    contact.answer(&refused);
+    // It is still there.
+    let ask = call(daemon, "/org/freedesktop/DBus", daemon, "ListNames");
+    block_on(client.send(&ask)).expect("sent");
+    answered(&mut heard, &ask);
+}
+
+#[test]
 fn what_is_no_message_frees_the_name() {
     for bytes in corrupt() {
         // Shown when it fails.
@@ -556,4 +595,68 @@ fn a_name_that_flickers_is_the_service_s_or_nobody_s() {
     drop(contact);
     ends_well(owned);
     assert_eq!(listening.join().expect("told"), Some(Standing::Away));
+}
+
+#[test]
+fn a_flood_of_signals_goes_to_the_bus_at_a_pace() {
+    let clock = VirtualClock::new();
+    let ground = Ground::at(clock.clone());
+    let bus = ground.bus("accepting");
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    let (owned, told) = ground.own(&bus, NAME, joined(&ground, here), OWN);
+    let contact = Hostile::serve(there);
+    contact.say(&presence(true));
+    assert_eq!(soon(told.recv()), Ok(Standing::Here));
+    let rule = format!("type='signal',interface='{PLAYER}'");
+    let rule = MatchRule::try_from(rule.as_str()).expect("a rule");
+    let mut heard = soon(MessageStream::for_match_rule(rule, bus.connection(), None))
+        .expect("signals are asked for");
+    for _ in 0..SIGNALS_PER_SECOND + 50 {
+        contact.say(&signal(":1.0"));
+    }
+    for _ in 0..SIGNALS_PER_SECOND {
+        soon(heard.next()).expect("a signal").expect("whole");
+    }
+    // Who has put a second's signals there puts the next there later.
+    let second = Duration::from_secs(1);
+    let waits = async {
+        while clock.next_deadline().is_none_or(|next| next >= second) {
+            yield_now().await;
+        }
+    };
+    soon(waits);
+    assert!(block_on(smol::future::poll_once(heard.next())).is_none());
+    clock.advance(second);
+    for _ in 0..50 {
+        soon(heard.next()).expect("a signal").expect("whole");
+    }
+    drop(contact);
+    ends_well(owned);
+}
+
+#[test]
+fn a_contact_that_does_not_read_is_left() {
+    let clock = VirtualClock::new();
+    let sharing = Sharing::on(Ground::at(clock.clone()));
+    let mut contact = sharing.contact;
+    while contact.hear().expect("presence").message_type() != Type::Signal {}
+    // More than the library reads ahead here, and more bytes than a socket holds.
+    let long = Message::signal(PATH, PLAYER, "Seeked").build(&"x".repeat(100_000));
+    let long = long.expect("a signal");
+    for _ in 0..200 {
+        block_on(sharing.player.send(&long)).expect("sent");
+    }
+    let mut shared = sharing.shared;
+    let ended = soon(async {
+        loop {
+            if let Some(ended) = smol::future::poll_once(&mut shared).await {
+                break ended;
+            }
+            clock.advance(Duration::from_millis(500));
+            yield_now().await;
+        }
+    });
+    let error = ended.expect("no panic").expect_err("nobody reads");
+    assert_eq!(error.kind, Kind::TimedOut);
+    drop(contact);
 }

@@ -20,10 +20,11 @@ use std::{
 
 use actors::runtime::{Clock, Time};
 use futures_lite::{FutureExt as _, StreamExt as _};
-use zbus::{Message, MessageStream, connection::Connection as Wire};
+use zbus::{Message, MessageStream, connection::Connection as Wire, message::Type};
 
 use super::{
     offering::Out,
+    pace::Pace,
     wire::{Contact, READ_AHEAD},
 };
 use crate::client::{
@@ -40,6 +41,10 @@ pub(super) const SWEEP: Duration = Duration::from_secs(30);
 pub const READ_WITHIN: Duration = Duration::from_secs(30);
 const BYTES_A_SECOND: usize = 256 * 1024;
 
+/// Signals of the contact a second that are put on the bus, and as many at once: everybody there may be woken
+/// by each. Who sends more is read later, answers too.
+pub const SIGNALS_PER_SECOND: u32 = 200;
+
 /// Who decides. Each call leaves it whole: nothing of it waits.
 pub(super) trait Decides {
     /// What the bus is asked first.
@@ -48,8 +53,12 @@ pub(super) trait Decides {
     fn hear_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>>;
     /// What follows from a message of the contact.
     fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out>;
-    /// Answers for calls that waited too long.
+    /// Answers for calls that waited too long, and what else waited.
     fn expire(&mut self, now: Time) -> Vec<Out>;
+    /// How often something may have waited long enough.
+    fn pause(&self) -> Duration {
+        SWEEP
+    }
 }
 
 /// Goes on until the contact's end does, which is well. `bus` is a connection for this alone.
@@ -89,20 +98,35 @@ pub(super) async fn carry(
         Err(gone())
     };
     let calling = async {
+        let mut signals = Pace::new(SIGNALS_PER_SECOND);
         while let Some(message) = from_contact.next().await {
             let out = decides().hear_contact(&message, clock.now());
-            ends.send(out).await?;
+            for out in out {
+                if is_for_everybody(&out) {
+                    let wait = signals.take(clock.now());
+                    if !wait.is_zero() {
+                        clock.sleep(wait).await;
+                    }
+                }
+                ends.send(vec![out]).await?;
+            }
         }
         Ok(())
     };
     let sweeping = async {
+        let pause = decides().pause();
         loop {
-            clock.sleep(SWEEP).await;
+            clock.sleep(pause).await;
             let out = decides().expire(clock.now());
             ends.send(out).await?;
         }
     };
     calling.or(listening).or(sweeping).await
+}
+
+/// Whether it is a signal that whoever listens on the bus hears.
+fn is_for_everybody(out: &Out) -> bool {
+    matches!(out, Out::Bus(message) if message.message_type() == Type::Signal)
 }
 
 fn gone() -> Error {

@@ -266,9 +266,10 @@ fn to_small_bus(message: &Message) {
 }
 
 fn to_owning(message: &Message) {
-    let mut owning = Owning::new(NAME, OWN).expect("names");
+    let filter = Filter::of(NAME).expect("a name");
+    let mut owning = Owning::new(filter, OWN).expect("names");
     let there = Message::signal(BUS_PATH, BUS, "NameOwnerChanged").build(&(NAME, "", PRESENT));
-    owning.from_contact(&there.expect("a signal"));
+    owning.from_contact(&there.expect("a signal"), Time::ZERO);
     // A local program waits for an answer, and this is it, if it is one.
     let asked = Message::method_call("/", "Do").sender(":1.7").build(&());
     let waiting = owning.from_bus(&asked.expect("a call"), Time::ZERO);
@@ -277,7 +278,7 @@ fn to_owning(message: &Message) {
         other => panic!("the call goes on: {other:?}"),
     };
     for message in [Some(message), answered.as_ref()].into_iter().flatten() {
-        for out in owning.from_contact(message) {
+        for out in owning.from_contact(message, Time::ZERO) {
             match out {
                 Out::Contact(answer) => assert_eq!(sent(&answer).kind, 3),
                 Out::Bus(told) => {

@@ -25,10 +25,17 @@
 //! # Limits
 //! Messages of [`MOST_BYTES`] (a longer call or answer of our own side's is answered with an error, a
 //! longer signal is left out), [`MESSAGES_PER_SECOND`] from the contact in each direction (who sends more
-//! is read later), [`MAX_CALLS`] that wait for an answer and no longer than [`PATIENCE`]; for the small bus
-//! also [`MAX_CLIENTS`]; [`MAX_CLIENT_CALLS`] of one program. No descriptors go through. A match rule on the arguments of a
-//! message does not match one whose body is larger than 256 KiB, and `argNpath` matches object paths that
-//! are the same only.
+//! is read later); no call waits longer than [`PATIENCE`] for its answer. No descriptors go through.
+//!
+//! | who | what |
+//! | --- | --- |
+//! | the side that shares | [`MAX_SHARED_CALLS`] of the contact that wait for an answer, of [`MAX_CALL_BYTES`] together; a contact that does not read for [`READ_WITHIN`] is left |
+//! | the side that accepts | [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one program |
+//! | the small bus | [`MAX_CLIENTS`]; signals are left out for who does not read, until [`serve`] closes it |
+//! | under a name on a bus | [`SIGNALS_PER_SECOND`] of [`MAX_SIGNAL`]; the name comes or goes once in [`FLICKER`] |
+//!
+//! A match rule on the arguments of a message does not match one whose body is larger than 16 KiB, and
+//! `argNpath` matches object paths that are the same only.
 
 mod between;
 mod calls;
@@ -47,12 +54,12 @@ mod share;
 mod small_bus;
 mod wire;
 
-pub use between::READ_WITHIN;
+pub use between::{READ_WITHIN, SIGNALS_PER_SECOND};
 pub use calls::PATIENCE;
 pub use filter::{Filter, MOST_PARTS};
 pub use offering::{MAX_CALL_BYTES, MAX_CALLS, MAX_SHARED_CALLS, Offering, Out, PRESENT};
 pub use own::own;
-pub use owning::{Owning, Standing};
+pub use owning::{FLICKER, MAX_SIGNAL, Owning, Standing, startable};
 pub use serve::Serving;
 pub use share::{look, share};
 pub use small_bus::{Act, ClientId, MAX_CLIENT_CALLS, MAX_CLIENTS, SmallBus};

@@ -1,20 +1,23 @@
 //! Puts a contact's service on a bus that is there, under a name of our choice, until either ends.
 
+use std::time::Duration;
+
 use actors::runtime::Time;
 use zbus::{Message, MessageStream};
 
 use super::{
     between::{Decides, carry},
+    filter::Filter,
     offering::Out,
-    owning::{Owning, Standing},
+    owning::{FLICKER, Owning, Standing},
 };
 use crate::client::{
     bus::Bus,
     error::{Error, Kind, Result},
 };
 
-/// Gives the contact's service `shared`, which is at the other end of `contact`, the name `name` on a bus,
-/// while it is there; `told` hears each time that this changes (that it is away, a moment before the name
+/// Gives the contact's service that the filter is of, which is at the other end of `contact`, the name `name`
+/// on a bus, while it is there; its signals go there as far as the filter lets them. `told` hears each time that this changes (that it is away, a moment before the name
 /// is free). `bus` is a connection for this alone: it has no other name, and nothing is called on it.
 ///
 /// Ends well when the contact's end does, with the name given back. Dropped before, the name is the bus
@@ -22,11 +25,12 @@ use crate::client::{
 ///
 /// # Errors
 /// [`Kind::InvalidArgument`] when a name is none, [`Kind::NotAvailable`] when the name on the bus is
-/// somebody else's, [`Kind::NoBus`] when there is no bus or it goes away, and what it answers if we
+/// somebody else's or one that the bus can start a service for, [`Kind::TimedOut`] when the contact does
+/// not read, [`Kind::NoBus`] when there is no bus or it goes away, and what it answers if we
 /// may not have the name.
 pub async fn own(
     bus: &Bus,
-    shared: &str,
+    signals: Filter,
     name: &str,
     contact: MessageStream,
     told: impl FnMut(Standing) + Send,
@@ -38,7 +42,7 @@ pub async fn own(
         ));
     }
     let mut telling = Telling {
-        owning: Owning::new(shared, name)?,
+        owning: Owning::new(signals, name)?,
         last: Standing::Away,
         told,
     };
@@ -80,13 +84,19 @@ impl<T: FnMut(Standing)> Decides for Telling<T> {
         Ok(out)
     }
 
-    fn hear_contact(&mut self, message: &Message, _now: Time) -> Vec<Out> {
-        let out = self.owning.from_contact(message);
+    fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
+        let out = self.owning.from_contact(message, now);
         self.tell();
         out
     }
 
     fn expire(&mut self, now: Time) -> Vec<Out> {
-        self.owning.expire(now)
+        let out = self.owning.expire(now);
+        self.tell();
+        out
+    }
+
+    fn pause(&self) -> Duration {
+        FLICKER
     }
 }

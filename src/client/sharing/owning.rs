@@ -19,14 +19,19 @@
 //! nobody while we have it, since we never allow that; if it does all the same, that is an error.
 //!
 //! The contact's signals go to everybody on the bus who listens to signals of anybody, as any program's
-//! do; none passes for the bus's own, or for another service's to whoever looks at the sender. Programs
-//! that call the name are known to the contact by what they say only.
+//! do; none passes for the bus's own, or for another service's to whoever looks at the sender. Which objects
+//! and interfaces they may be of, a [`Filter`] says. Programs that call the name are known to the contact by
+//! what they say only.
+//!
+//! A name that the bus can start a service for is nobody's to take: its programs would be asked for by that.
 //!
 //! # Bounds
-//! [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one caller, no longer than
+//! The name comes or goes once in [`FLICKER`]; of what the contact says meanwhile the last word counts, and is
+//! acted on late. Signals have [`MAX_SIGNAL`] bytes, longer ones are left out, and how many a second is said
+//! in [`between`](super::between). [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one caller, no longer than
 //! [`PATIENCE`](super::PATIENCE).
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use actors::runtime::Time;
 use zbus::{
@@ -37,7 +42,7 @@ use zbus::{
 use super::{
     calls::Calls,
     envelope::{Envelope, rewrap},
-    filter::check_name,
+    filter::{Filter, check_name},
     looking::ask,
     offering::{BUS, MAX_CALLS, Out, error},
     said::{Said, wants_answer},
@@ -51,6 +56,11 @@ const DO_NOT_QUEUE: u32 = 4;
 const PRIMARY_OWNER: u32 = 1;
 const IN_QUEUE: u32 = 2;
 const ALREADY_OWNER: u32 = 4;
+
+/// How often the name comes or goes.
+pub const FLICKER: Duration = Duration::from_secs(1);
+/// Longest signal of the contact that is put on the bus, in bytes.
+pub const MAX_SIGNAL: usize = 256 * 1024;
 
 /// How it is with the name on our bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,16 +85,23 @@ enum State {
 /// A service of a contact's, and its name on our bus.
 #[derive(Debug)]
 pub struct Owning {
-    /// What the contact calls it.
-    shared: String,
+    /// What the contact calls it, and which of its signals go to the bus.
+    filter: Filter,
     /// What we call it.
     name: String,
     state: State,
     /// Whether the name was ours before.
     had: bool,
     calls: Calls<Caller>,
+    /// What the contact said last of whether the service is there, while it is not acted on.
+    word: Option<bool>,
+    /// When the name may come or go again.
+    steady: Time,
+    /// Signals that were too long.
+    left_out: u64,
     /// Our questions to the bus at the beginning.
     asked_taken: Option<NonZeroU32>,
+    asked_startable: Option<NonZeroU32>,
     asked_rule: Option<NonZeroU32>,
 }
 
@@ -96,20 +113,24 @@ struct Caller {
 }
 
 impl Owning {
-    /// The contact's service `shared`, not there yet, that is to be called `name` here.
+    /// The contact's service that the filter is of, not there yet, that is to be called `name` here. The filter
+    /// says which of its signals go to the bus; reading only says nothing here.
     ///
     /// # Errors
-    /// [`Kind::InvalidArgument`] when either is no name of a service.
-    pub fn new(shared: &str, name: &str) -> Result<Self> {
-        check_name(shared)?;
+    /// [`Kind::InvalidArgument`] when that is no name of a service.
+    pub fn new(filter: Filter, name: &str) -> Result<Self> {
         check_name(name)?;
         Ok(Owning {
-            shared: shared.to_owned(),
+            filter,
             name: name.to_owned(),
             state: State::Away,
             had: false,
             calls: Calls::new(MAX_CALLS),
+            word: None,
+            steady: Time::ZERO,
+            left_out: 0,
             asked_taken: None,
+            asked_startable: None,
             asked_rule: None,
         })
     }
@@ -123,7 +144,8 @@ impl Owning {
         }
     }
 
-    /// What the bus is asked first: to say who leaves, then whether somebody has the name.
+    /// What the bus is asked first: to say who leaves, then whether somebody has the name, or it can start
+    /// somebody who has.
     ///
     /// # Errors
     /// When a message cannot be built.
@@ -135,7 +157,9 @@ impl Owning {
         self.asked_rule = Some(asked);
         let (asked, taken) = ask("NameHasOwner", &self.name)?;
         self.asked_taken = Some(asked);
-        Ok(vec![rule, taken])
+        let (asked, startable) = ask("ListActivatableNames", &())?;
+        self.asked_startable = Some(asked);
+        Ok(vec![rule, taken, startable])
     }
 
     /// What follows from a message of our bus.
@@ -147,24 +171,27 @@ impl Owning {
         let header = message.header();
         match message.message_type() {
             Type::MethodCall => Ok(self.call(message, &header, now)),
-            Type::MethodReturn | Type::Error => self.answered(message, &header).map(|()| vec![]),
+            Type::MethodReturn | Type::Error => {
+                self.answered(message, &header)?;
+                Ok(self.act_on_word(now))
+            }
             Type::Signal => self.told(message, &header).map(|()| vec![]),
         }
     }
 
     /// What follows from a message of the contact.
-    pub fn from_contact(&mut self, message: &Message) -> Vec<Out> {
-        match Said::by(message, &self.shared) {
+    pub fn from_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
+        match Said::by(message, self.filter.name()) {
             Said::Answer(serial) => match self.calls.answered(serial) {
                 Some(caller) => answer(&caller, message),
                 None => vec![],
             },
-            Said::There(there) => self.found(there),
+            Said::There(there) => {
+                self.word = Some(there);
+                self.act_on_word(now)
+            }
             Said::Signal if matches!(self.state, State::Asked(_) | State::Here) => {
-                rewrap(message, &Envelope::fresh())
-                    .map(Out::Bus)
-                    .into_iter()
-                    .collect()
+                self.signal(message)
             }
             // Under a name that is somebody else's, or nobody's.
             Said::Signal => vec![],
@@ -172,10 +199,35 @@ impl Owning {
         }
     }
 
-    /// Answers the calls that waited too long.
+    /// Answers the calls that waited too long, and does what waited until now.
     pub fn expire(&mut self, now: Time) -> Vec<Out> {
         let late = self.calls.expire(now).into_iter();
-        late.flat_map(|caller| refuse(&caller, "NoReply", "the contact does not answer"))
+        let mut out: Vec<Out> = late
+            .flat_map(|caller| refuse(&caller, "NoReply", "the contact does not answer"))
+            .collect();
+        out.extend(self.act_on_word(now));
+        out
+    }
+
+    fn signal(&mut self, message: &Message) -> Vec<Out> {
+        if !self.filter.signal(message) {
+            return vec![];
+        }
+        if message.data().len() > MAX_SIGNAL {
+            self.left_out += 1;
+            if self.left_out.is_power_of_two() {
+                let (name, left_out) = (&self.name, self.left_out);
+                tracing::warn!(
+                    name,
+                    left_out,
+                    "signals of the contact are too long and left out"
+                );
+            }
+            return vec![];
+        }
+        rewrap(message, &Envelope::fresh())
+            .map(Out::Bus)
+            .into_iter()
             .collect()
     }
 
@@ -197,7 +249,7 @@ impl Owning {
             return refuse("ServiceUnknown", why);
         }
         let envelope = Envelope {
-            destination: Some(&self.shared),
+            destination: Some(self.filter.name()),
             ..Envelope::fresh()
         };
         let Ok(call) = rewrap(message, &envelope) else {
@@ -221,7 +273,8 @@ impl Owning {
         };
         let of_name = self.state == State::Asked(serial);
         let of_taken = self.asked_taken == Some(serial);
-        if !of_name && !of_taken && self.asked_rule != Some(serial) {
+        let of_startable = self.asked_startable == Some(serial);
+        if !of_name && !of_taken && !of_startable && self.asked_rule != Some(serial) {
             return Ok(());
         }
         if message.message_type() == Type::Error {
@@ -238,6 +291,12 @@ impl Owning {
             self.asked_taken = None;
             if message.body().deserialize::<bool>()? {
                 return Err(self.taken());
+            }
+        } else if of_startable {
+            self.asked_startable = None;
+            let body = message.body();
+            if body.deserialize::<Vec<&str>>()?.contains(&&*self.name) {
+                return Err(startable(&self.name));
             }
         } else if of_name {
             self.state = match message.body().deserialize::<u32>()? {
@@ -280,6 +339,22 @@ impl Owning {
         Ok(())
     }
 
+    /// Does what the contact's last word asks for, if it is time, and if the name may be ours.
+    fn act_on_word(&mut self, now: Time) -> Vec<Out> {
+        let known = self.asked_taken.is_none() && self.asked_startable.is_none();
+        if now < self.steady || !known {
+            return vec![];
+        }
+        let out = match self.word.take() {
+            Some(there) => self.found(there),
+            None => vec![],
+        };
+        if !out.is_empty() {
+            self.steady = now.saturating_add(FLICKER);
+        }
+        out
+    }
+
     /// The service is there now, or not.
     fn found(&mut self, there: bool) -> Vec<Out> {
         let asked = match (self.state, there) {
@@ -309,6 +384,16 @@ impl Owning {
             ),
         )
     }
+}
+
+/// Why nobody has a name.
+pub fn startable(name: &str) -> Error {
+    Error::new(
+        Kind::NotAvailable,
+        format!(
+            "{name} is the name of a service that your session bus can start; choose another name"
+        ),
+    )
 }
 
 fn answer(caller: &Caller, message: &Message) -> Vec<Out> {

@@ -8,6 +8,12 @@ use crate::client::sharing::{PATIENCE, PRESENT, offering::BUS_PATH};
 const SHARED: &str = "org.example.Player";
 const NAME: &str = "org.example.BobsPlayer";
 
+/// A moment at which the name may come or go, whenever it did last.
+fn later() -> Time {
+    static LAST: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    FLICKER * LAST.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
 fn presence(there: bool) -> Message {
     let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
     Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
@@ -52,18 +58,20 @@ fn hears(owning: &mut Owning, member: &str) -> Result<()> {
 
 /// One that has begun, with nobody having the name.
 fn begun() -> Owning {
-    let mut owning = Owning::new(SHARED, NAME).unwrap();
+    let mut owning = Owning::new(Filter::of(SHARED).unwrap(), NAME).unwrap();
     let mut asked = owning.begin().unwrap().into_iter();
-    let (rule, taken) = (asked.next().unwrap(), asked.next().unwrap());
-    says(&mut owning, &one(vec![rule]), &()).unwrap();
-    says(&mut owning, &one(vec![taken]), &false).unwrap();
+    let mut next = || one(vec![asked.next().unwrap()]);
+    let (rule, taken, startable) = (next(), next(), next());
+    says(&mut owning, &rule, &()).unwrap();
+    says(&mut owning, &taken, &false).unwrap();
+    says(&mut owning, &startable, &vec![BUS]).unwrap();
     owning
 }
 
 /// One that has the name.
 fn here() -> Owning {
     let mut owning = begun();
-    let asked = one(owning.from_contact(&presence(true)));
+    let asked = one(owning.from_contact(&presence(true), later()));
     says(&mut owning, &asked, &PRIMARY_OWNER).unwrap();
     assert_eq!(owning.standing(), Standing::Here);
     owning
@@ -94,8 +102,8 @@ fn left(name: &str) -> Message {
 #[test]
 fn the_name_comes_and_goes_with_the_service() {
     let mut owning = begun();
-    assert!(owning.from_contact(&presence(false)).is_empty());
-    let asked = one(owning.from_contact(&presence(true)));
+    assert!(owning.from_contact(&presence(false), later()).is_empty());
+    let asked = one(owning.from_contact(&presence(true), later()));
     assert_eq!(member(&asked), "RequestName");
     let body = asked.body();
     let (name, flags) = body.deserialize::<(&str, u32)>().unwrap();
@@ -103,52 +111,169 @@ fn the_name_comes_and_goes_with_the_service() {
     assert_eq!(owning.standing(), Standing::Away, "not known yet");
     says(&mut owning, &asked, &PRIMARY_OWNER).unwrap();
     assert_eq!(owning.standing(), Standing::Here);
-    assert!(owning.from_contact(&presence(true)).is_empty(), "once");
+    assert!(
+        owning.from_contact(&presence(true), later()).is_empty(),
+        "once"
+    );
 
-    let released = one(owning.from_contact(&presence(false)));
+    let released = one(owning.from_contact(&presence(false), later()));
     assert_eq!(member(&released), "ReleaseName");
     assert_eq!(owning.standing(), Standing::Away);
     // The bus says so too.
     hears(&mut owning, "NameLost").unwrap();
     assert_eq!(
-        member(&one(owning.from_contact(&presence(true)))),
+        member(&one(owning.from_contact(&presence(true), later()))),
         "RequestName"
     );
 }
 
 #[test]
 fn a_name_that_is_taken_is_an_error() {
-    let mut owning = Owning::new(SHARED, NAME).unwrap();
-    let taken = owning.begin().unwrap().pop().unwrap();
+    let mut owning = Owning::new(Filter::of(SHARED).unwrap(), NAME).unwrap();
+    let taken = owning.begin().unwrap().remove(1);
     let error = says(&mut owning, &one(vec![taken]), &true).unwrap_err();
     assert_eq!(error.kind, Kind::NotAvailable);
     assert!(error.message.contains(NAME), "{error}");
 
     // Between that answer and our wish.
     let mut owning = begun();
-    let asked = one(owning.from_contact(&presence(true)));
+    let asked = one(owning.from_contact(&presence(true), later()));
     let error = says(&mut owning, &asked, &3u32).unwrap_err();
     assert_eq!(error.kind, Kind::NotAvailable);
 
     let mut owning = begun();
-    let asked = one(owning.from_contact(&presence(true)));
+    let asked = one(owning.from_contact(&presence(true), later()));
     let refused = Message::error(&asked.header(), "org.freedesktop.DBus.Error.AccessDenied")
         .build(&"by policy")
         .unwrap();
     let error = owning.from_bus(&refused, Time::ZERO).unwrap_err();
     assert_eq!(error.kind, Kind::PermissionDenied);
 
-    for name in ["", ":1.5", "org", BUS] {
-        assert!(Owning::new(SHARED, name).is_err(), "{name}");
-        assert!(Owning::new(name, NAME).is_err(), "{name}");
+    for name in [
+        "",
+        ":1.5",
+        "org",
+        BUS,
+        "org.freedesktop.Telepathy.Client.Pneuma",
+    ] {
+        assert!(
+            Owning::new(Filter::of(SHARED).unwrap(), name).is_err(),
+            "{name}"
+        );
+        assert!(Filter::of(name).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_name_that_the_bus_can_start_somebody_for_is_taken() {
+    let mut owning = Owning::new(Filter::of(SHARED).unwrap(), NAME).unwrap();
+    let mut asked = owning.begin().unwrap();
+    let (startable, taken) = (one(asked.split_off(2)), one(asked.split_off(1)));
+    // Not a moment too early.
+    assert!(owning.from_contact(&presence(true), later()).is_empty());
+    says(&mut owning, &taken, &false).unwrap();
+    let error = says(&mut owning, &startable, &vec![BUS, NAME]).unwrap_err();
+    assert_eq!(error.kind, Kind::NotAvailable);
+    assert!(error.message.contains(NAME), "{error}");
+
+    let mut owning = Owning::new(Filter::of(SHARED).unwrap(), NAME).unwrap();
+    let mut asked = owning.begin().unwrap();
+    let (startable, taken) = (one(asked.split_off(2)), one(asked.split_off(1)));
+    assert!(owning.from_contact(&presence(true), later()).is_empty());
+    says(&mut owning, &taken, &false).unwrap();
+    let answer = Message::method_return(&startable.header())
+        .build(&vec![BUS])
+        .unwrap();
+    let asked = one(owning.from_bus(&answer, later()).unwrap());
+    assert_eq!(member(&asked), "RequestName");
+}
+
+#[test]
+fn a_service_that_flickers_comes_and_goes_once_a_second() {
+    let mut owning = begun();
+    let begin = later();
+    let asked = one(owning.from_contact(&presence(true), begin));
+    says(&mut owning, &asked, &PRIMARY_OWNER).unwrap();
+    for _ in 0..100 {
+        assert!(owning.from_contact(&presence(false), begin).is_empty());
+        assert!(owning.from_contact(&presence(true), begin).is_empty());
+    }
+    // The last word is what holds already.
+    assert!(owning.expire(begin + FLICKER).is_empty());
+    assert!(owning.from_contact(&presence(true), begin).is_empty());
+    assert!(owning.from_contact(&presence(false), begin).is_empty());
+    assert!(owning.expire(begin + FLICKER / 2).is_empty());
+    assert_eq!(owning.standing(), Standing::Here);
+    let released = one(owning.expire(begin + FLICKER));
+    assert_eq!(member(&released), "ReleaseName");
+    assert!(
+        owning
+            .from_contact(&presence(true), begin + FLICKER)
+            .is_empty()
+    );
+    let asked = one(owning.expire(begin + FLICKER * 2));
+    assert_eq!(member(&asked), "RequestName");
+}
+
+#[test]
+fn signals_go_to_the_bus_as_far_as_they_may() {
+    let changed = |of: &str| {
+        Message::signal("/a", "org.freedesktop.DBus.Properties", "PropertiesChanged")
+            .build(&(
+                of,
+                std::collections::HashMap::<&str, zbus::Variant<'_>>::new(),
+                Vec::<&str>::new(),
+            ))
+            .unwrap()
+    };
+    let plain = |path: &'static str, interface: &'static str| {
+        Message::signal(path, interface, "Did").build(&()).unwrap()
+    };
+    let filter = Filter::of(SHARED)
+        .and_then(|filter| filter.object("/a"))
+        .and_then(|filter| filter.interface("org.example.I"))
+        .unwrap();
+    let mut owning = here();
+    assert_eq!(
+        owning
+            .from_contact(&plain("/b", "org.example.J"), Time::ZERO)
+            .len(),
+        1
+    );
+    owning.filter = filter;
+    for (signal, goes) in [
+        (plain("/a", "org.example.I"), 1),
+        (plain("/a/b", "org.example.I"), 1),
+        (plain("/b", "org.example.I"), 0),
+        (plain("/a", "org.example.J"), 0),
+        (plain("/a", "org.freedesktop.portal.Request"), 0),
+        (changed("org.example.I"), 1),
+        (changed("org.example.J"), 0),
+    ] {
+        assert_eq!(
+            owning.from_contact(&signal, Time::ZERO).len(),
+            goes,
+            "{signal:?}"
+        );
+    }
+}
+
+#[test]
+fn a_long_signal_is_left_out() {
+    let mut owning = here();
+    for (bytes, goes) in [(MAX_SIGNAL - 1024, 1), (MAX_SIGNAL, 0)] {
+        let signal = Message::signal("/", "org.example.I", "Did")
+            .build(&vec![0u8; bytes])
+            .unwrap();
+        assert_eq!(owning.from_contact(&signal, Time::ZERO).len(), goes);
     }
 }
 
 #[test]
 fn who_took_the_name_meanwhile_is_waited_for() {
     let mut owning = here();
-    owning.from_contact(&presence(false));
-    let asked = one(owning.from_contact(&presence(true)));
+    owning.from_contact(&presence(false), later());
+    let asked = one(owning.from_contact(&presence(true), later()));
     assert_eq!(
         asked.body().deserialize::<(&str, u32)>().unwrap(),
         (NAME, 0)
@@ -158,10 +283,13 @@ fn who_took_the_name_meanwhile_is_waited_for() {
     let signal = Message::signal("/", "org.example.I", "Did")
         .build(&())
         .unwrap();
-    assert!(owning.from_contact(&signal).is_empty(), "not in their name");
+    assert!(
+        owning.from_contact(&signal, Time::ZERO).is_empty(),
+        "not in their name"
+    );
     hears(&mut owning, "NameAcquired").unwrap();
     assert_eq!(owning.standing(), Standing::Here);
-    one(owning.from_contact(&signal));
+    one(owning.from_contact(&signal, Time::ZERO));
 }
 
 #[test]
@@ -188,7 +316,7 @@ fn calls_go_on_and_answers_come_back_to_whom_asked() {
     assert_eq!(header.destination().unwrap().as_str(), SHARED);
     assert_eq!(header.sender(), None, "the contact hears nobody's name");
     let answer = Message::method_return(&header).build(&"done").unwrap();
-    let back = one(owning.from_contact(&answer));
+    let back = one(owning.from_contact(&answer, Time::ZERO));
     let header = back.header();
     assert_eq!(header.destination().unwrap().as_str(), ":1.7");
     assert_eq!(
@@ -196,9 +324,9 @@ fn calls_go_on_and_answers_come_back_to_whom_asked() {
         Some(asked.primary_header().serial_num())
     );
     assert_eq!(back.body().deserialize::<&str>().unwrap(), "done");
-    assert!(owning.from_contact(&answer).is_empty(), "once");
+    assert!(owning.from_contact(&answer, Time::ZERO).is_empty(), "once");
 
-    owning.from_contact(&presence(false));
+    owning.from_contact(&presence(false), later());
     let refused = owning.from_bus(&asked, Time::ZERO).unwrap();
     assert_eq!(
         error_of(refused),
@@ -209,24 +337,24 @@ fn calls_go_on_and_answers_come_back_to_whom_asked() {
 #[test]
 fn the_contact_may_neither_call_nor_speak_for_the_bus() {
     let mut owning = here();
-    let refused = owning.from_contact(&call(":1.7"));
+    let refused = owning.from_contact(&call(":1.7"), Time::ZERO);
     assert!(matches!(refused[..], [Out::Contact(_)]), "{refused:?}");
     assert_eq!(error_of(refused), "org.freedesktop.DBus.Error.AccessDenied");
     let lie = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
         .sender(BUS)
         .build(&(":1.7", ":1.7", ""))
         .unwrap();
-    assert!(owning.from_contact(&lie).is_empty());
+    assert!(owning.from_contact(&lie, Time::ZERO).is_empty());
     let stray = Message::method_return(&call(":1.7").header())
         .build(&())
         .unwrap();
-    assert!(owning.from_contact(&stray).is_empty());
+    assert!(owning.from_contact(&stray, Time::ZERO).is_empty());
     let signal = Message::signal("/", "org.example.I", "Did")
         .sender(":1.7")
         .destination(":1.8")
         .build(&())
         .unwrap();
-    let told = one(owning.from_contact(&signal));
+    let told = one(owning.from_contact(&signal, Time::ZERO));
     let header = told.header();
     assert_eq!((header.sender(), header.destination()), (None, None));
 }
@@ -273,9 +401,9 @@ proptest! {
             let out = match step {
                 0 | 1 => {
                     wanted = step == 0;
-                    owning.from_contact(&presence(wanted))
+                    owning.from_contact(&presence(wanted), later())
                 }
-                2 => owning.from_contact(&Message::signal("/", "a.b", "C").build(&()).unwrap()),
+                2 => owning.from_contact(&Message::signal("/", "a.b", "C").build(&()).unwrap(), Time::ZERO),
                 _ => {
                     if let Some(question) = asked.pop_front() {
                         owned = member(&question) == "RequestName";
