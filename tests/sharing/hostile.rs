@@ -9,6 +9,7 @@ use actors::{
     runtime::{Stopper, SystemClock, Task, within},
     testing::VirtualClock,
 };
+use async_channel::Receiver;
 use pneuma::client::{
     Bus, Kind, Result,
     sharing::{
@@ -528,18 +529,24 @@ fn a_burst_closes_no_client_that_is_busy() {
     answered(&mut heard, &ask);
 }
 
+/// A name on a bus, of a contact that means no good.
+fn owned(ground: &Ground) -> (support::Bus, Hostile, Task<Result<()>>, Receiver<Standing>) {
+    let bus = ground.bus("accepting");
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    let (owned, told) = ground.own(&bus, NAME, joined(ground, here), OWN);
+    let contact = Hostile::serve(there);
+    contact.say(&presence(true));
+    assert_eq!(soon(told.recv()), Ok(Standing::Here));
+    (bus, contact, owned, told)
+}
+
 #[test]
 fn what_is_no_message_frees_the_name() {
     for bytes in corrupt() {
         // Shown when it fails.
         println!("{:?}", &bytes[..16]);
         let ground = Ground::new();
-        let bus = ground.bus("accepting");
-        let (here, there) = UnixStream::pair().expect("a pair of sockets");
-        let (owned, told) = ground.own(&bus, NAME, joined(&ground, here), OWN);
-        let contact = Hostile::serve(there);
-        contact.say(&presence(true));
-        assert_eq!(soon(told.recv()), Ok(Standing::Here));
+        let (bus, contact, owned, _told) = owned(&ground);
         contact.say_bytes(&bytes);
         ends_well(owned);
         soon(bus.connection().request_name(OWN)).expect("the name is free");
@@ -601,12 +608,7 @@ fn a_name_that_flickers_is_the_service_s_or_nobody_s() {
 fn a_flood_of_signals_goes_to_the_bus_at_a_pace() {
     let clock = VirtualClock::new();
     let ground = Ground::at(clock.clone());
-    let bus = ground.bus("accepting");
-    let (here, there) = UnixStream::pair().expect("a pair of sockets");
-    let (owned, told) = ground.own(&bus, NAME, joined(&ground, here), OWN);
-    let contact = Hostile::serve(there);
-    contact.say(&presence(true));
-    assert_eq!(soon(told.recv()), Ok(Standing::Here));
+    let (bus, contact, owned, _told) = owned(&ground);
     let rule = format!("type='signal',interface='{PLAYER}'");
     let rule = MatchRule::try_from(rule.as_str()).expect("a rule");
     let mut heard = soon(MessageStream::for_match_rule(rule, bus.connection(), None))
