@@ -48,8 +48,7 @@ fn looks(offering: &mut Offering, asked: Vec<Out>, names: &[(&str, &str)]) -> Re
         .chain(names.iter().map(|(name, _)| *name))
         .collect();
     let mut out = bus_says(offering, &one(asked), &listed)?;
-    let mut names = names.iter();
-    while let Some((_, owner)) = names.next() {
+    for (_, owner) in names {
         let asked = out.remove(0);
         assert_eq!(member(&asked), "GetNameOwner");
         out.extend(bus_says(offering, &asked, owner)?);
