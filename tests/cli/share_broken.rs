@@ -103,15 +103,15 @@ fn the_service_leaves_in_the_middle_of_a_call_and_comes_back() {
     let caller = waits(&two, &address, NAME);
     waiting.recv_timeout(PATIENCE).expect("the call comes");
     block_on(first.close()).expect("closed");
-    let gone = ["Message recipient disconnected", "did not receive a reply"];
-    failed(caller, &gone);
+    // In our own words: what a bus says may hold names of that machine.
+    failed(caller, &["did not get an answer"]);
     monitor.wait_for("end", |line| {
         line.contains("does not have an owner").then_some(())
     });
     let dim = ["call", NAME, PATH, NAME, "Dim", "u", "7"];
     let ran = busctl(&two.alice, &address, &dim);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.err.contains("not provided by any"), "{ran:?}");
+    assert!(ran.err.contains("the service is not there"), "{ran:?}");
 
     let _second = lamp(&two);
     monitor.wait_for("owner", |line| line.contains("is owned by").then_some(()));
