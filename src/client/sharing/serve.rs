@@ -2,13 +2,18 @@
 //!
 //! ```text
 //!   Serving (the socket) ── one task for each client ──► SmallBus (a lock, held for no wait)
-//!                                                           ▲
-//!   the contact's connection ── one task ───────────────────┘
+//!                                                           ▲     │
+//!   the contact's connection ── read in one place ──────────┘     │
+//!                            ◄── written in one place ◄── queue ──┘
 //! ```
 //!
 //! Nobody waits for a client: what is for one goes into its queue of [`MAX_WAITING`] messages and about
-//! [`MAX_WAITING_BYTES`], and who lets more wait is closed. A client waits for the contact: it is read
-//! no further until the connection has taken its call.
+//! [`MAX_WAITING_BYTES`], and who lets more wait is closed. A client waits for the contact: its call is
+//! looked at once there is room for it, [`MAX_UNSENT`] of all clients at a time.
+//!
+//! What is decided is queued in the same moment, so what a client hears has the order in which it was
+//! decided. A message that is begun on the contact's connection is finished, whatever becomes of the client
+//! that it is from: half of one would be the end for all.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +27,7 @@ use std::{
 };
 
 use actors::{
-    endpoint::{Accepted, EndpointConfig, Listening, LocalStream, Slots, listen},
+    endpoint::{Accepted, EndpointConfig, Listening, LocalStream, Slot, Slots, listen},
     model::{AccessRule, AddressType, SocketAddress},
     runtime::{Clock, Exit, Spawner, Stop},
 };
@@ -44,6 +49,11 @@ use crate::{
 const MAX_WAITING: usize = 2048;
 /// How much may wait for one client before the next message closes it.
 const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
+/// Most calls that wait for the contact's connection to take them. Who has one more is read no further.
+const MAX_UNSENT: usize = 4;
+/// Most refusals of what the contact should not have asked that wait beside them. It is told of no more
+/// than it reads.
+const MAX_REFUSALS: usize = 16;
 
 /// A bound socket. Dropping it closes it and removes its file.
 #[derive(Debug)]
@@ -126,8 +136,10 @@ impl Serving {
         stop: &Stop,
     ) -> Result<()> {
         let guid = Guid::generate();
+        let (outbox, unsent) = async_channel::bounded(MAX_UNSENT + MAX_REFUSALS);
         let hub = Arc::new(Hub {
-            contact: Wire::from(&contact),
+            outbox,
+            room: Slots::new(MAX_UNSENT),
             inside: Mutex::new(Inside {
                 bus: SmallBus::new(name, guid.as_str(), own_uid()),
                 places: BTreeMap::new(),
@@ -157,19 +169,28 @@ impl Serving {
         let sweeping = async {
             loop {
                 clock.sleep(SWEEP).await;
-                let acts = hub.inside().bus.expire(clock.now());
-                hub.act(acts).await;
+                hub.decide(None, |bus| bus.expire(clock.now()));
             }
+        };
+        let wire = Wire::from(&contact);
+        let sending = async {
+            while let Ok(Unsent { message, _room }) = unsent.recv().await {
+                if let Err(error) = wire.send(&message).await {
+                    // Its end is noticed where it is read from.
+                    tracing::debug!(%error, "nothing more is sent to the contact");
+                }
+            }
+            // The hub is there for as long as this is.
+            Ok(())
         };
         let hearing = async {
             let mut contact = Contact::new(contact, clock.clone());
             while let Some(message) = contact.next().await {
-                let acts = hub.inside().bus.from_contact(&message);
-                hub.act(acts).await;
+                hub.decide(None, |bus| bus.from_contact(&message));
             }
             Ok(())
         };
-        hearing.or(listening).or(sweeping).await
+        hearing.or(listening).or(sweeping).or(sending).await
     }
 }
 
@@ -185,8 +206,16 @@ fn escape(byte: u8) -> String {
 
 /// What all tasks share.
 struct Hub {
-    contact: Wire,
+    outbox: Sender<Unsent>,
+    /// For the calls in it.
+    room: Slots,
     inside: Mutex<Inside>,
+}
+
+/// What the contact is to be sent, and the room that it takes until it is.
+struct Unsent {
+    message: Message,
+    _room: Option<Slot>,
 }
 
 struct Inside {
@@ -207,26 +236,22 @@ impl Hub {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what follows. Waits for nobody but the contact.
-    async fn act(&self, acts: Vec<Act>) {
-        let mut calls = Vec::new();
-        {
-            let mut inside = self.inside();
-            for act in acts {
-                match act {
-                    Act::Client(id, message) => inside.put(id, message),
-                    Act::End(id, why) => {
-                        tracing::debug!(client = id, why, "a client of the small bus is closed");
-                        inside.hang_up(id);
-                    }
-                    Act::Contact(message) => calls.push(message),
+    /// Decides, and queues what follows before anybody else decides. `room` is for a call.
+    fn decide(&self, mut room: Option<Slot>, decide: impl FnOnce(&mut SmallBus) -> Vec<Act>) {
+        let mut inside = self.inside();
+        for act in decide(&mut inside.bus) {
+            match act {
+                Act::Client(id, message) => inside.put(id, message),
+                Act::End(id, why) => {
+                    tracing::debug!(client = id, why, "a client of the small bus is closed");
+                    inside.hang_up(id);
                 }
-            }
-        }
-        for call in calls {
-            if let Err(error) = self.contact.send(&call).await {
-                // Its end is noticed where it is read from.
-                tracing::debug!(%error, "nothing more is sent to the contact");
+                Act::Contact(message) => {
+                    let _room = room.take();
+                    if self.outbox.try_send(Unsent { message, _room }).is_err() {
+                        tracing::debug!("a contact that does not read is not told of a refusal");
+                    }
+                }
             }
         }
     }
@@ -314,14 +339,8 @@ struct Leaving<'h> {
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        let mut inside = self.hub.inside();
-        inside.places.remove(&self.id);
-        for act in inside.bus.leave(self.id) {
-            // A client that leaves has nothing to tell but to other clients.
-            if let Act::Client(id, message) = act {
-                inside.put(id, message);
-            }
-        }
+        self.hub.inside().places.remove(&self.id);
+        self.hub.decide(None, |bus| bus.leave(self.id));
     }
 }
 
@@ -336,8 +355,11 @@ async fn exchange(
     let wire = Wire::from(&messages);
     let reading = async {
         while let Some(Ok(message)) = messages.next().await {
-            let acts = hub.inside().bus.from_client(id, &message, clock.now());
-            hub.act(acts).await;
+            let room = match SmallBus::is_for_service(&message) {
+                true => Some(hub.room.reserve().await),
+                false => None,
+            };
+            hub.decide(room, |bus| bus.from_client(id, &message, clock.now()));
         }
     };
     let writing = async {

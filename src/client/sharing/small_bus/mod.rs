@@ -128,7 +128,13 @@ impl SmallBus {
         }
     }
 
-    /// What follows from a client's message.
+    /// Whether a client's message is for somebody else than the bus itself, and so may go to the contact.
+    pub fn is_for_service(message: &Message) -> bool {
+        let header = message.header();
+        header.destination().is_some_and(|name| *name != BUS)
+    }
+
+    /// What follows from a client's message: no more than one thing for the contact.
     pub fn from_client(&mut self, id: ClientId, message: &Message, now: Time) -> Vec<Act> {
         let Some(client) = self.clients.get(&id) else {
             return vec![];
@@ -139,7 +145,7 @@ impl SmallBus {
         }
         let header = message.header();
         let destination = header.destination().map(|name| name.as_str());
-        let for_bus = destination.is_none_or(|name| name == BUS);
+        let for_bus = !SmallBus::is_for_service(message);
         let is_hello = for_bus && header.member().is_some_and(|member| *member == "Hello");
         if client.greeted == is_hello {
             return vec![Act::End(id, "a client says Hello first, and once")];
