@@ -485,6 +485,31 @@ fn what_is_no_message_frees_the_name() {
 }
 
 #[test]
+fn what_is_said_before_anybody_listens_is_heard_behind_what_the_bus_is_asked() {
+    let ground = Ground::new();
+    let bus = ground.bus("accepting");
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    let joining = joined(&ground, here);
+    let ready = async move {
+        let messages = joining.await?;
+        // What came before the answer waits to be heard.
+        let wire = zbus::Connection::from(&messages);
+        wire.call_method(Some(NAME), PATH, Some(PEER), "Ping", &())
+            .await?;
+        Ok(messages)
+    };
+    let (owned, told) = ground.own(&bus, NAME, ready, OWN);
+    let mut contact = Hostile::serve(there);
+    contact.say(&presence(true));
+    let ping = contact.hear().expect("a call");
+    let answer = Message::method_return(&ping.header());
+    contact.say(&answer.build(&()).expect("an answer"));
+    assert_eq!(soon(told.recv()), Ok(Standing::Here));
+    drop(contact);
+    ends_well(owned);
+}
+
+#[test]
 fn a_name_that_flickers_is_the_service_s_or_nobody_s() {
     let ground = Ground::new();
     let bus = ground.bus("accepting");

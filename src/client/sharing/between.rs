@@ -3,8 +3,12 @@
 //! ```text
 //!   bus ══ one loop ══► Decides ◄══ one loop ══ contact
 //!    ▲                     │                       ▲
-//!    └─────────────────────┴───────────────────────┘
+//!    └── one loop ◄─ queue ┴───────────────────────┘
 //! ```
+//!
+//! The bus's connection is written in one place, so that what is begun is finished when the contact's end
+//! comes meanwhile: there are last things to say on it, which must not become the rest of something else.
+//! The contact's is used by nobody once this is over.
 //!
 //! Who does not read what it is sent is waited for, and only what comes from the other side waits with it.
 //! A contact that does not read leaves what is for it with the bus, up to the bus's own limits.
@@ -14,8 +18,12 @@ use std::{
     time::Duration,
 };
 
-use actors::runtime::Time;
-use futures_lite::{FutureExt as _, StreamExt as _};
+use actors::runtime::{Time, within};
+use async_channel::Sender;
+use futures_lite::{
+    FutureExt as _, StreamExt as _,
+    future::{or, zip},
+};
 use zbus::{Message, MessageStream, connection::Connection as Wire};
 
 use super::{offering::Out, wire::Contact};
@@ -27,6 +35,13 @@ use crate::client::{
 /// How often it is looked for calls that waited too long.
 pub(super) const SWEEP: Duration = Duration::from_secs(30);
 
+/// Most messages that wait for the bus to take them; more than [`Decides::begin`] gives, so that those are
+/// queued before anything of the contact is heard.
+const MAX_UNSENT: usize = 8;
+
+/// How long the bus may take to take the last of them.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// Who decides. Each call leaves it whole: nothing of it waits.
 pub(super) trait Decides {
     /// What the bus is asked first.
@@ -37,12 +52,16 @@ pub(super) trait Decides {
     fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out>;
     /// Answers for calls that waited too long.
     fn expire(&mut self, now: Time) -> Vec<Out>;
+    /// What the bus is to hear at the end.
+    fn end(&mut self) -> Vec<Out>;
 }
 
-/// Goes on until the contact's end does, which is well. `bus` is a connection for this alone.
+/// Goes on until the contact's end does, which is well. `bus` is a connection for this alone: it can be
+/// used on when this is over, except after [`Kind::NoBus`] or when this is dropped, which may leave half a
+/// message on it.
 ///
 /// # Errors
-/// [`Kind::NoBus`] when the bus goes away, and what whoever decides says.
+/// [`Kind::NoBus`] when the bus goes away or takes nothing any more, and what whoever decides says.
 pub(super) async fn carry(
     bus: &Bus,
     contact: MessageStream,
@@ -52,17 +71,26 @@ pub(super) async fn carry(
     // Each change is whole before anything could panic.
     let decides = || decides.lock().unwrap_or_else(PoisonError::into_inner);
     let clock = bus.clock();
+    let (to_bus, unsent) = async_channel::bounded(MAX_UNSENT);
     let ends = Ends {
-        bus: bus.connection().clone(),
+        bus: to_bus,
         contact: Wire::from(&contact),
     };
+    let writing = async {
+        while let Ok(message) = unsent.recv().await {
+            bus.connection().send(&message).await.map_err(|_| gone())?;
+        }
+        Ok(())
+    };
+    let mut writing = std::pin::pin!(writing);
     // Heard from before anything is asked.
     let mut from_bus = MessageStream::from(bus.connection());
     let mut from_contact = Contact::new(contact, clock.clone());
 
     let begin = decides().begin()?;
+    // Whatever the contact has said already comes after this.
+    ends.send(begin).await?;
     let listening = async {
-        ends.send(begin).await?;
         while let Some(message) = from_bus.next().await {
             let message = message.map_err(|_| gone())?;
             let out = decides().hear_bus(&message, clock.now())?;
@@ -84,16 +112,33 @@ pub(super) async fn carry(
             ends.send(out).await?;
         }
     };
-    calling.or(listening).or(sweeping).await
+    let going_on = calling.or(listening).or(sweeping);
+    let ended = or(async { Err(writing.as_mut().await) }, async {
+        Ok(going_on.await)
+    });
+    let ended = match ended.await {
+        Ok(ended) => ended,
+        Err(broken) => return broken,
+    };
+    let last = decides().end();
+    let saying = async {
+        let said = ends.send(last).await;
+        ends.bus.close();
+        said
+    };
+    let (said, written) = within(&**clock, LAST_WORDS, zip(saying, writing))
+        .await
+        .unwrap_or_else(|| (Err(gone()), Err(gone())));
+    ended.and(said).and(written)
 }
 
 fn gone() -> Error {
     Error::new(Kind::NoBus, "the session bus is gone")
 }
 
-/// Both connections.
+/// What goes to the bus, and the contact's connection.
 struct Ends {
-    bus: Wire,
+    bus: Sender<Message>,
     contact: Wire,
 }
 
@@ -101,7 +146,7 @@ impl Ends {
     async fn send(&self, out: Vec<Out>) -> Result<()> {
         for out in out {
             match out {
-                Out::Bus(message) => self.bus.send(&message).await.map_err(|_| gone())?,
+                Out::Bus(message) => self.bus.send(message).await.map_err(|_| gone())?,
                 Out::Contact(message) => {
                     if let Err(error) = self.contact.send(&message).await {
                         // Its end is noticed where it is read from.

@@ -63,6 +63,12 @@ impl<C> Calls<C> {
         self.waiting = waiting;
         late.into_values().map(|(call, _)| call).collect()
     }
+
+    /// All of them: there will be no answer.
+    pub fn end(&mut self) -> Vec<C> {
+        let all = std::mem::take(&mut self.waiting).into_values();
+        all.map(|(call, _)| call).collect()
+    }
 }
 
 #[cfg(test)]

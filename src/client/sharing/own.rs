@@ -17,8 +17,9 @@ use crate::client::{
 /// while it is there; `told` hears each time that this changes (that it is away, a moment before the name
 /// is free). `bus` is a connection for this alone: it has no other name, and nothing is called on it.
 ///
-/// Ends well when the contact's end does, with the name given back. Dropped before, the name is the bus
-/// connection's until that is closed.
+/// Ends well when the contact's end does, with the name given back. Whoever waits for an answer then has an
+/// error, also when this ends badly, if the bus is there. Dropped before, the name is the bus
+/// connection's until that is closed, which is all that it is good for: half a message may be on it.
 ///
 /// # Errors
 /// [`Kind::InvalidArgument`] when a name is none, [`Kind::NotAvailable`] when the name on the bus is
@@ -88,5 +89,9 @@ impl<T: FnMut(Standing)> Decides for Telling<T> {
 
     fn expire(&mut self, now: Time) -> Vec<Out> {
         self.owning.expire(now)
+    }
+
+    fn end(&mut self) -> Vec<Out> {
+        self.owning.end()
     }
 }

@@ -178,6 +178,13 @@ impl Owning {
             .collect()
     }
 
+    /// Answers all calls that wait: the contact is gone.
+    pub fn end(&mut self) -> Vec<Out> {
+        let left = self.calls.end().into_iter();
+        left.flat_map(|caller| refuse(&caller, "NoReply", "the contact has gone"))
+            .collect()
+    }
+
     fn call(&mut self, message: &Message, header: &Header<'_>, now: Time) -> Vec<Out> {
         let Some(sender) = header.sender() else {
             return vec![];
