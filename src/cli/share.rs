@@ -14,7 +14,7 @@ use super::{
     address::Address,
     app::{App, Confirm, Need},
     failure::{Code, Failure, Outcome},
-    offer::{EndedBy, claim, serve},
+    offer::{EndedBy, claim, closed_unused, serve},
     text::safe,
 };
 use crate::{
@@ -150,7 +150,9 @@ async fn share_once(
         Ok(sharing::share(&bus, contact, filter.clone()).await?)
     };
     let carried = carried(&tube, sharing);
-    or(serve(app, &mut events, &tube, &id), carried).await
+    let outcome = or(serve(app, &mut events, &tube, &id), carried).await;
+    tube.close().await.unwrap_or_default();
+    outcome
 }
 
 /// Uses a service that a contact shares, until Ctrl-C or until the contact closes the tube.
@@ -233,7 +235,14 @@ async fn use_once(
         .interruptible(async {
             app.same_key(connection, contact).await?;
             let address = tube.accept_dbus().await?;
-            tube.opened(&mut opening).await?;
+            match tube.opened(&mut opening).await {
+                Err(error) if error.kind == Kind::Cancelled => {
+                    app.out
+                        .record(&json!({ "event": "closed", "by": "contact" }))?;
+                    return Err(closed_unused(tube.description().requested, &id));
+                }
+                opened => opened?,
+            }
             drop(opening);
             Ok(tube.join(&address).await?)
         })
@@ -241,7 +250,7 @@ async fn use_once(
     let wire = match accepted {
         Ok(wire) => wire,
         Err(error) => {
-            tube.close().await?;
+            tube.close().await.unwrap_or_default();
             return Err(error);
         }
     };
@@ -271,22 +280,24 @@ async fn use_once(
         Ok(())
     };
     let carried = carried(&tube, using);
-    or(serve(app, &mut events, &tube, &id), carried)
-        .await
-        .map(drop)
+    let outcome = or(serve(app, &mut events, &tube, &id), carried).await;
+    tube.close().await.unwrap_or_default();
+    outcome.map(drop)
 }
 
-/// Carries until it ends: what went well is told by the end of the tube, which is waited for elsewhere.
+/// Carries until it ends: what went well is told by the end of the tube, which is waited for elsewhere. What
+/// did not is said before the tube is closed: its end would be taken for the contact's.
 async fn carried(tube: &Tube, carrying: impl Future<Output = Outcome>) -> Outcome<EndedBy> {
-    let outcome = carrying.await;
-    // The service may be gone, or the tube, which is then what went wrong in the first place.
-    tube.close().await.unwrap_or_default();
-    match outcome {
+    match carrying.await {
         // Said by whoever hears of it.
         Err(Failure::Error {
             word: "cancelled", ..
         })
-        | Ok(()) => std::future::pending().await,
+        | Ok(()) => {
+            // The service may be gone, or the tube, which is then what went wrong in the first place.
+            tube.close().await.unwrap_or_default();
+            std::future::pending().await
+        }
         Err(error) => Err(error),
     }
 }
