@@ -166,6 +166,33 @@ fn who_is_denied_is_declined() {
 }
 
 #[test]
+fn a_tube_for_who_is_denied_stays_and_its_offer_is_refused() {
+    let world = World::new();
+    let (connection, bob) = world.online();
+    let scope = Scope {
+        who: Who::Everybody,
+        service: Some(chess()),
+    };
+    let terms = Terms {
+        decision: Decision::Deny,
+        ..Terms::default()
+    };
+    let deny = connection.set_rule(scope, Some(terms));
+    world.sim.run(deny).unwrap();
+    let mine = world.wants_chess(&connection, bob, false).unwrap();
+    assert!(world.dbus_tube_was_told().is_empty());
+    let object = world.opener.dbus_tubes.lock().unwrap()[0].object.clone();
+    let offering = connection.offer_dbus(&object, AccessControl::Localhost, Default::default());
+    let refused = world.sim.run(offering);
+    assert!(
+        matches!(refused, Err(Error::PermissionDenied(_))),
+        "{refused:?}"
+    );
+    drop(mine);
+    world.ends();
+}
+
+#[test]
 fn whoever_offers_or_accepts_deals_with_the_contact() {
     let world = World::new();
     let (connection, handle) = world.online();
