@@ -3,20 +3,25 @@
 use actors::{
     dbus_tube::DBusTubeMessage,
     model::{AccessControl, ContactHandle, Error, Result, ServiceName, TubeParameters},
+    ports::DBusTubeView,
     supervisor::DBusTubeWay,
     testing::{FakeDBusOffer, FakeIncomingDBusTube},
 };
 
-use super::fakes::{World, bob, offered};
+use super::{
+    fakes::{World, bob, offered},
+    offers::contact,
+};
 use crate::{
     connection::{
         ConnectionHandle,
-        message::CreatedChannel,
+        message::{ConnectionMessage, CreatedChannel},
+        offer_rate::OF_A_PINNED_CONTACT,
         requests::{ChannelRequest, Target, Wanted},
         table::MAX_OFFERS_OF_ONE,
     },
     session::{
-        SessionEvent, TubeId,
+        ContactId, SessionEvent, Trust, TubeId,
         trust::{Decision, Scope, Terms, Who},
     },
 };
@@ -189,6 +194,44 @@ fn a_tube_for_who_is_denied_stays_and_its_offer_is_refused() {
         "{refused:?}"
     );
     drop(mine);
+    world.ends();
+}
+
+#[test]
+fn a_tube_that_was_accepted_counts_as_no_offer_whatever_became_of_it() {
+    let world = World::new();
+    let (connection, _) = world.online();
+    let ends = |accepted| {
+        let tube = world.opener.dbus_tubes.lock().unwrap().pop().unwrap();
+        let seen = (*tube.object.view.get()).clone();
+        tube.view.publish(DBusTubeView { accepted, ..seen });
+        let closed = ConnectionMessage::ChannelClosed(tube.object.id);
+        let told = connection.address.tell_first(closed);
+        world.sim.run(told).unwrap();
+        world.sim.settle();
+    };
+    // To accept is to pin.
+    let since = std::time::UNIX_EPOCH;
+    world.happens(contact("carol", Trust::Pinned { since }));
+    let offers = |number| {
+        let (mut event, offer) = tube_of_bob(number);
+        if let SessionEvent::DBusTubeOffered { from, .. } = &mut event {
+            from.contact = ContactId("carol".into());
+        }
+        world.happens(event);
+        offer
+    };
+    for number in 1..=2 * OF_A_PINNED_CONTACT.burst {
+        let offer = offers(number);
+        assert!(!world.is_declined(&offer), "{number}");
+        ends(true);
+    }
+    for number in 1..=OF_A_PINNED_CONTACT.burst {
+        let offer = offers(number);
+        assert!(!world.is_declined(&offer), "{number}");
+        ends(false);
+    }
+    assert!(world.is_declined(&offers(1)));
     world.ends();
 }
 

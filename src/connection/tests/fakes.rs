@@ -196,6 +196,7 @@ pub struct OpenedDBusTube {
     pub told: Probe<DBusTubeMessage>,
     pub object: DBusTubeObject,
     pub way: DBusTubeWay,
+    pub view: SnapshotWriter<DBusTubeView>,
 }
 
 pub struct OpenerHandle(Arc<TestOpener>);
@@ -304,11 +305,12 @@ impl ChannelOpener for OpenerHandle {
         } else {
             TubeState::LocalPending
         };
-        let (_, view) = Snapshot::new(DBusTubeView {
+        let (writer, view) = Snapshot::new(DBusTubeView {
             state,
             parameters: request.description.parameters.clone(),
             error: None,
             address: None,
+            accepted: false,
             connected: false,
             bytes_sent: 0,
             bytes_received: 0,
@@ -325,6 +327,7 @@ impl ChannelOpener for OpenerHandle {
             told,
             object: object.clone(),
             way: request.way,
+            view: writer,
         });
         Box::pin(async move { Ok(object) })
     }

@@ -434,6 +434,7 @@ fn view_of(record: &State, traffic: &Traffic) -> DBusTubeView {
         parameters: record.parameters().clone(),
         error: record.error().cloned(),
         address: record.address().map(str::to_owned),
+        accepted: record.was_accepted(),
         connected: traffic.is_connected(),
         bytes_sent: traffic.sent(),
         bytes_received: traffic.received(),
