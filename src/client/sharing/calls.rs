@@ -51,9 +51,10 @@ impl<C> Calls<C> {
         self.waiting.remove(&serial).map(|(call, _)| call)
     }
 
-    /// Forgets the calls for which this does not hold.
-    pub fn retain(&mut self, holds: impl Fn(&C) -> bool) {
-        self.waiting.retain(|_, (call, _)| holds(call));
+    /// Those that wait, to be changed. A call whose caller has gone stays: whoever was called does not know
+    /// that, and counts it.
+    pub fn each(&mut self) -> impl Iterator<Item = &mut C> {
+        self.waiting.values_mut().map(|(call, _)| call)
     }
 
     /// All that waited too long.

@@ -24,7 +24,8 @@
 //!
 //! # Bounds
 //! [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one caller, no longer than
-//! [`PATIENCE`](super::PATIENCE).
+//! [`PATIENCE`](super::PATIENCE). A call counts until then though its caller has gone: the contact knows
+//! nothing of that, and counts it too.
 
 use std::num::NonZeroU32;
 
@@ -92,6 +93,8 @@ pub struct Owning {
 struct Caller {
     name: String,
     serial: NonZeroU32,
+    /// It has left the bus.
+    gone: bool,
 }
 
 impl Owning {
@@ -192,6 +195,7 @@ impl Owning {
         let caller = Caller {
             name: sender.as_str().to_owned(),
             serial: header.primary().serial_num(),
+            gone: false,
         };
         let wanted = wants_answer(header);
         let refuse = |name, why| match wanted {
@@ -264,7 +268,9 @@ impl Owning {
             _ if !from_bus => {}
             "NameOwnerChanged" => {
                 if let Ok((name, _, "")) = body.deserialize::<(&str, &str, &str)>() {
-                    self.calls.retain(|caller| caller.name != name);
+                    for caller in self.calls.each().filter(|caller| caller.name == name) {
+                        caller.gone = true;
+                    }
                 }
             }
             "NameAcquired" | "NameLost" if body.deserialize::<&str>().ok() != Some(&self.name) => {}
@@ -329,6 +335,9 @@ where
 }
 
 fn answer(caller: &Caller, message: &Message) -> Vec<Out> {
+    if caller.gone {
+        return vec![];
+    }
     let envelope = Envelope {
         reply_serial: Some(caller.serial),
         destination: Some(&caller.name),
@@ -341,6 +350,9 @@ fn answer(caller: &Caller, message: &Message) -> Vec<Out> {
 }
 
 fn refuse(caller: &Caller, name: &str, why: &str) -> Vec<Out> {
+    if caller.gone {
+        return vec![];
+    }
     let envelope = Envelope {
         reply_serial: Some(caller.serial),
         destination: Some(&caller.name),

@@ -16,7 +16,7 @@
 //! # Bounds
 //! [`MAX_CLIENTS`]; [`MAX_CLIENT_CALLS`] of each and [`MAX_CALLS`] of all that wait for an answer, one
 //! more is answered `LimitsExceeded`; [`rules::MAX_RULES`] rules of each. A call waits no longer than
-//! [`PATIENCE`](super::PATIENCE).
+//! [`PATIENCE`](super::PATIENCE), and counts among those of all though its client has gone.
 
 mod daemon;
 mod rules;
@@ -121,7 +121,7 @@ impl SmallBus {
 
     /// A client is gone.
     pub fn leave(&mut self, id: ClientId) -> Vec<Act> {
-        self.calls.retain(|caller| caller.client != id);
+        // What it asked stays until it is answered: the contact knows nothing of this, and counts it.
         match self.clients.remove(&id) {
             Some(client) if client.greeted => self.owner_changed(&client.name, &client.name, ""),
             _ => vec![],
