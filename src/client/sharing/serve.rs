@@ -24,12 +24,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use actors::{
     endpoint::{Accepted, EndpointConfig, Listening, LocalStream, Slot, Slots, listen},
     model::{AccessRule, AddressType, SocketAddress},
-    runtime::{Clock, Exit, Spawner, Stop},
+    runtime::{Clock, Exit, Spawner, Stop, within},
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt as _, StreamExt as _};
@@ -54,6 +55,9 @@ const MAX_UNSENT: usize = 4;
 /// Most refusals of what the contact should not have asked that wait beside them. It is told of no more
 /// than it reads.
 const MAX_REFUSALS: usize = 16;
+/// How long clients wait to be let in until the contact has said whether the service is there, which a
+/// sharing contact does at once.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// A bound socket. Dropping it closes it and removes its file.
 #[derive(Debug)]
@@ -123,7 +127,8 @@ impl Serving {
     }
 
     /// Serves the service called `name`, which is at the other end of `contact`, until that ends or
-    /// `stop`. All clients are closed then.
+    /// `stop`. All clients are closed then. The first is let in when the contact has said whether the service
+    /// is there, or after 5 seconds.
     ///
     /// # Errors
     /// [`Kind::Io`] when the socket fails.
@@ -158,7 +163,10 @@ impl Serving {
             async { true }
         };
         let slots = Slots::new(MAX_CLIENTS);
+        let (told, awaits) = async_channel::bounded::<()>(1);
         let listening = async {
+            // Who is let in before the contact has said anything would hear that the service is not there.
+            within(&**clock, FIRST_WORD, awaits.recv()).await;
             match listen(self.listening.clone(), slots, clock.clone(), deliver, stop).await {
                 Exit::Failed(failure) => {
                     Err(Error::new(Kind::Io, format!("the small bus {failure}")))
@@ -187,6 +195,9 @@ impl Serving {
             let mut contact = Contact::new(contact, clock.clone());
             while let Some(message) = contact.next().await {
                 hub.decide(None, |bus| bus.from_contact(&message));
+                if !told.is_closed() && hub.inside().bus.is_told() {
+                    told.close();
+                }
             }
             Ok(())
         };

@@ -65,7 +65,8 @@ pub struct SmallBus {
     guid: String,
     /// The user whose clients are let in.
     uid: u32,
-    there: bool,
+    /// Whether the contact says that the service is there, once it has said anything of that.
+    there: Option<bool>,
     clients: BTreeMap<ClientId, Client>,
     last: ClientId,
     calls: Calls<Caller>,
@@ -92,7 +93,7 @@ impl SmallBus {
             name: name.to_owned(),
             guid: guid.to_owned(),
             uid,
-            there: false,
+            there: None,
             clients: BTreeMap::new(),
             last: 0,
             calls: Calls::new(MAX_CALLS),
@@ -101,7 +102,12 @@ impl SmallBus {
 
     /// Whether the contact says that the service is there.
     pub fn is_there(&self) -> bool {
-        self.there
+        self.there == Some(true)
+    }
+
+    /// Whether the contact has said if the service is there.
+    pub fn is_told(&self) -> bool {
+        self.there.is_some()
     }
 
     /// A client has connected; `None` when there is no room.
@@ -233,7 +239,7 @@ impl SmallBus {
     }
 
     fn signal(&self, message: &Message) -> Vec<Act> {
-        if !self.there {
+        if !self.is_there() {
             return vec![];
         }
         let envelope = Envelope {
@@ -248,10 +254,11 @@ impl SmallBus {
 
     /// The service is there now, or not.
     fn found(&mut self, there: bool) -> Vec<Act> {
-        if self.there == there {
+        let changed = self.is_there() != there;
+        self.there = Some(there);
+        if !changed {
             return vec![];
         }
-        self.there = there;
         let name = self.name.clone();
         if there {
             let mut acts = self.owner_changed(PRESENT, "", PRESENT);
