@@ -26,7 +26,7 @@ use async_channel::Receiver;
 use self::carrier::{Carrier, FlowNote, Port, Reins, orders};
 use super::{
     AcceptedSocket, DBusTubeRequest, DBusTubeWay, ListeningSocket,
-    channel::{self, Followed, Note, Shell, SiblingKind, Telling},
+    channel::{self, Ended, Followed, Note, Shell, SiblingKind, Telling},
     config::count,
     world::World,
 };
@@ -42,8 +42,8 @@ use crate::{
     model::{AccessControl, ChannelId, Error, Result, ServiceName},
     ports::{DBusTubeObject, DBusTubeOffering, DBusTubeSignal, DBusTubeView},
     runtime::{
-        Exit, Failure, FaultPoint, Mailbox, Post, Reply, Snapshot, SnapshotWriter, Stop, Stopper,
-        Task, Time, run,
+        Failure, FaultPoint, Mailbox, Post, Reply, Snapshot, SnapshotWriter, Stop, Stopper, Task,
+        Time, run,
     },
 };
 
@@ -258,8 +258,8 @@ impl Channel {
             channel::Event::Commit(commit) => self.take(*commit, now)?,
             // A tube that is done ends.
             channel::Event::Note(_) if self.finished => {}
-            channel::Event::Note(Note::SiblingEnded(kind, exit)) => {
-                self.sibling_ended(kind, exit, now)?;
+            channel::Event::Note(Note::SiblingEnded(kind, ended)) => {
+                self.sibling_ended(kind, ended, now)?;
             }
             channel::Event::Note(Note::Accepted(accepted)) => {
                 let token = Token(self.next_token);
@@ -309,8 +309,8 @@ impl Channel {
 
     /// A child has ended; restarts it if it failed. Past its limit the failure moves up: from the
     /// listener to the tube, which closes in order; from the others to the channel.
-    fn sibling_ended(&mut self, kind: SiblingKind, exit: Exit, now: Time) -> Result<(), Failure> {
-        let Followed::GivenUp(what) = self.shell.sibling_ended(kind, exit, now) else {
+    fn sibling_ended(&mut self, kind: SiblingKind, ended: Ended, now: Time) -> Result<(), Failure> {
+        let Followed::GivenUp(what) = self.shell.sibling_ended(kind, ended, now) else {
             return Ok(());
         };
         if kind != SiblingKind::Listener {

@@ -29,7 +29,7 @@ use async_channel::Receiver;
 use self::carrier::{Carrier, FlowNote, Orders, Port, Reins, Start, orders};
 use super::{
     AcceptedSocket, FileTransferRequest, FileWay, ListeningSocket,
-    channel::{self, Followed, Note, Shell, SiblingKind, Telling},
+    channel::{self, Ended, Followed, Note, Shell, SiblingKind, Telling},
     config::count,
     world::World,
 };
@@ -45,8 +45,8 @@ use crate::{
     model::{ChannelId, Error, FileOffer, FileTransferReason, FileTransferState, Result},
     ports::{FileTransferObject, FileTransferSignal, FileTransferView},
     runtime::{
-        Exit, Failure, FaultPoint, Mailbox, Post, Reply, Snapshot, SnapshotWriter, Stop, Stopper,
-        Task, Time, run,
+        Failure, FaultPoint, Mailbox, Post, Reply, Snapshot, SnapshotWriter, Stop, Stopper, Task,
+        Time, run,
     },
 };
 
@@ -280,10 +280,10 @@ impl Channel {
         }
         match event {
             Event::Commit(commit) => self.take(*commit)?,
-            Event::Note(Note::SiblingEnded(kind, exit)) => {
+            Event::Note(Note::SiblingEnded(kind, ended)) => {
                 // A transfer that is done ends.
                 if !self.finished {
-                    self.sibling_ended(kind, exit, now)?;
+                    self.sibling_ended(kind, ended, now)?;
                 }
             }
             Event::Note(Note::Accepted(accepted)) => {
@@ -322,8 +322,8 @@ impl Channel {
 
     /// A child has ended; restarts it if it failed. Past its limit the failure moves up: from the
     /// listener to the transfer, which is cancelled in order; from the others to the channel.
-    fn sibling_ended(&mut self, kind: SiblingKind, exit: Exit, now: Time) -> Result<(), Failure> {
-        let Followed::GivenUp(what) = self.shell.sibling_ended(kind, exit, now) else {
+    fn sibling_ended(&mut self, kind: SiblingKind, ended: Ended, now: Time) -> Result<(), Failure> {
+        let Followed::GivenUp(what) = self.shell.sibling_ended(kind, ended, now) else {
             return Ok(());
         };
         if kind != SiblingKind::Listener {

@@ -10,7 +10,7 @@ use crate::{
     ports::Duplex,
     runtime::{BoxFuture, Exit, Failure, Stop, Stopper, Task, catch, run},
     stream_tube::{Fact, StreamTube},
-    supervisor::channel::{Followed, Note, SiblingKind},
+    supervisor::channel::{Ended, Followed, Note, SiblingKind},
 };
 
 impl Channel {
@@ -88,10 +88,10 @@ impl Channel {
     pub(super) fn sibling_ended(
         &mut self,
         kind: SiblingKind,
-        exit: Exit,
+        ended: Ended,
         now: Time,
     ) -> Result<(), Failure> {
-        let Followed::GivenUp(what) = self.shell.sibling_ended(kind, exit, now) else {
+        let Followed::GivenUp(what) = self.shell.sibling_ended(kind, ended, now) else {
             return Ok(());
         };
         match kind {

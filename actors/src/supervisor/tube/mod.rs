@@ -270,10 +270,10 @@ impl Channel {
             Event::Commit(commit) => {
                 self.take(*commit, now)?;
             }
-            Event::Note(Note::SiblingEnded(kind, exit)) => {
+            Event::Note(Note::SiblingEnded(kind, ended)) => {
                 // A tube that is done ends.
                 if !self.finished {
-                    self.sibling_ended(kind, exit, now)?;
+                    self.sibling_ended(kind, ended, now)?;
                 }
             }
             Event::Note(Note::Own(TubeNote::RelayEnded(id, end))) => {
