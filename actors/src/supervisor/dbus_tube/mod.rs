@@ -15,7 +15,9 @@
 //!
 //! # What is bounded
 //! [`APPLICATIONS`] at once are accepted; others wait in the kernel's queue
-//! ([`BACKLOG`](crate::endpoint::BACKLOG)) and are refused when that is full. Signals are each state once.
+//! ([`BACKLOG`](crate::endpoint::BACKLOG)). When that is full, who connects waits there too, without an end of
+//! its own, unless its socket does not block: that is told to try again (`EAGAIN`). Signals are each state
+//! once.
 
 mod carrier;
 
