@@ -60,6 +60,21 @@ impl World {
         answer
     }
 
+    /// Denies it to everybody.
+    fn deny_chess(&self, connection: &ConnectionHandle) {
+        let scope = Scope {
+            who: Who::Everybody,
+            service: Some(chess()),
+        };
+        let terms = Terms {
+            decision: Decision::Deny,
+            ..Terms::default()
+        };
+        let deny = connection.set_rule(scope, Some(terms));
+        self.sim.run(deny).unwrap();
+        self.sim.settle();
+    }
+
     /// Whether the contact that made this offer is refused by now.
     fn is_declined(&self, offer: &FakeDBusOffer) -> bool {
         self.sim.settle();
@@ -131,22 +146,10 @@ fn our_user_is_asked_about_what_is_offered_within_bounds() {
 fn who_is_denied_is_declined() {
     let world = World::new();
     let (connection, bob) = world.online();
-    let scope = Scope {
-        who: Who::Everybody,
-        service: Some(chess()),
-    };
-    let terms = Terms {
-        decision: Decision::Deny,
-        ..Terms::default()
-    };
     let (event, standing) = tube_of_bob(1);
     world.happens(event);
     let mine = world.wants_chess(&connection, bob, false).unwrap();
-    world
-        .sim
-        .run(connection.set_rule(scope, Some(terms)))
-        .unwrap();
-    world.sim.settle();
+    world.deny_chess(&connection);
     // What stands is closed, and what comes is declined.
     for tube in &mut *world.opener.dbus_tubes.lock().unwrap() {
         assert!(matches!(
@@ -174,16 +177,7 @@ fn who_is_denied_is_declined() {
 fn a_tube_for_who_is_denied_stays_and_its_offer_is_refused() {
     let world = World::new();
     let (connection, bob) = world.online();
-    let scope = Scope {
-        who: Who::Everybody,
-        service: Some(chess()),
-    };
-    let terms = Terms {
-        decision: Decision::Deny,
-        ..Terms::default()
-    };
-    let deny = connection.set_rule(scope, Some(terms));
-    world.sim.run(deny).unwrap();
+    world.deny_chess(&connection);
     let mine = world.wants_chess(&connection, bob, false).unwrap();
     assert!(world.dbus_tube_was_told().is_empty());
     let object = world.opener.dbus_tubes.lock().unwrap()[0].object.clone();
