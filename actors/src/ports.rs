@@ -323,6 +323,8 @@ pub struct DBusTubeView {
     pub error: Option<Error>,
     /// The D-Bus address applications connect to, once there is one.
     pub address: Option<String>,
+    /// The contact offered it, and Accept was answered well; also when it is over.
+    pub accepted: bool,
     /// An application is connected and has authenticated itself.
     pub connected: bool,
     /// Bytes that went from here to the contact.

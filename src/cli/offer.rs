@@ -242,7 +242,8 @@ async fn follow(app: &App, events: &mut Events, tube: &Tube, id: &str) -> Outcom
     }
 }
 
-fn closed_unused(requested: bool, id: &str) -> Failure {
+/// The contact closed a tube, or somebody for it, before anything went through.
+pub fn closed_unused(requested: bool, id: &str) -> Failure {
     Failure::new(
         Code::Refused,
         "declined",

@@ -15,7 +15,7 @@ use super::{
     again::rounds,
     app::{App, Confirm, Need},
     failure::{Code, Failure, Outcome},
-    offer::{EndedBy, claim, serve},
+    offer::{EndedBy, claim, closed_unused, serve},
     text::safe,
 };
 use crate::{
@@ -153,7 +153,10 @@ async fn share_once(
         app.out.remark(format!("{id} uses it."));
         Ok(sharing::share(&bus, wire, filter.clone(), &contact.id).await?)
     };
-    carried(&tube, serve(app, &mut events, &tube, &id), sharing).await
+    let carried = carried(&tube, sharing);
+    let outcome = or(serve(app, &mut events, &tube, &id), carried).await;
+    tube.close().await.unwrap_or_default();
+    outcome
 }
 
 /// Uses a service that a contact shares, until Ctrl-C or until the contact closes the tube.
@@ -250,7 +253,14 @@ async fn use_once(
         .interruptible(async {
             app.same_key(connection, contact).await?;
             let address = tube.accept_dbus().await?;
-            tube.opened(&mut opening).await?;
+            match tube.opened(&mut opening).await {
+                Err(error) if error.kind == Kind::Cancelled => {
+                    app.out
+                        .record(&json!({ "event": "closed", "by": "contact" }))?;
+                    return Err(closed_unused(tube.description().requested, &id));
+                }
+                opened => opened?,
+            }
             drop(opening);
             Ok(tube.join(&address).await?)
         })
@@ -258,7 +268,7 @@ async fn use_once(
     let wire = match accepted {
         Ok(wire) => wire,
         Err(error) => {
-            tube.close().await?;
+            tube.close().await.unwrap_or_default();
             return Err(error);
         }
     };
@@ -287,36 +297,27 @@ async fn use_once(
         }
         Ok(())
     };
-    let served = serve(app, &mut events, &tube, &id);
-    carried(&tube, served, using).await.map(drop)
+    let carried = carried(&tube, using);
+    let outcome = or(serve(app, &mut events, &tube, &id), carried).await;
+    tube.close().await.unwrap_or_default();
+    outcome.map(drop)
 }
 
-/// Carries until it ends: what went well is told by the end of the tube, which `served` waits for.
-async fn carried(
-    tube: &Tube,
-    served: impl Future<Output = Outcome<EndedBy>>,
-    carrying: impl Future<Output = Outcome>,
-) -> Outcome<EndedBy> {
-    let carrying = async {
-        match carrying.await {
-            // Said by whoever hears of it.
-            Err(Failure::Error {
-                word: "cancelled", ..
-            })
-            | Ok(()) => {
-                // The service may be gone, or the tube, which is then what went wrong in the first place.
-                tube.close().await.unwrap_or_default();
-                std::future::pending().await
-            }
-            Err(error) => Err(error),
+/// Carries until it ends: what went well is told by the end of the tube, which is waited for elsewhere. What
+/// did not is said before the tube is closed: its end would be taken for the contact's.
+async fn carried(tube: &Tube, carrying: impl Future<Output = Outcome>) -> Outcome<EndedBy> {
+    match carrying.await {
+        // Said by whoever hears of it.
+        Err(Failure::Error {
+            word: "cancelled", ..
+        })
+        | Ok(()) => {
+            // The service may be gone, or the tube, which is then what went wrong in the first place.
+            tube.close().await.unwrap_or_default();
+            std::future::pending().await
         }
-    };
-    let ended = or(served, carrying).await;
-    if ended.is_err() {
-        // Not before: its end would be taken for the contact's.
-        tube.close().await.unwrap_or_default();
+        Err(error) => Err(error),
     }
-    ended
 }
 
 /// Says whether the name on the session bus is there.

@@ -184,9 +184,11 @@ impl Connection {
             .contacts
             .get(place.contact)
             .is_ok_and(|contact| permitted(&policy, contact, &place.service).is_err());
-        let offered = channel
-            .stream_tube()
-            .is_none_or(|tube| tube.view.get().state != TubeState::NotOffered);
+        let offered = match channel {
+            ChannelObject::StreamTube(tube) => tube.view.get().state != TubeState::NotOffered,
+            ChannelObject::DBusTube(tube) => tube.view.get().state != TubeState::NotOffered,
+            ChannelObject::FileTransfer(_) => true,
+        };
         if denied && offered {
             self.deny(channel);
         }

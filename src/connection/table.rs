@@ -371,8 +371,9 @@ fn waits_for_our_user(object: &ChannelObject) -> bool {
 fn was_taken_up(object: &ChannelObject) -> bool {
     match object {
         ChannelObject::StreamTube(tube) => tube.view.get().state == TubeState::Open,
-        // The state says nothing of that before the bytestream has opened.
-        ChannelObject::DBusTube(tube) => tube.view.get().address.is_some(),
+        // The state says nothing of that before the bytestream has opened, and one that is over has no
+        // address any more.
+        ChannelObject::DBusTube(tube) => tube.view.get().accepted,
         ChannelObject::FileTransfer(transfer) => {
             let view = transfer.view.get();
             match view.state {

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
     sync::mpsc::{Receiver, Sender, channel},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use smol::future::block_on;
 use support::{Access, dbus_tube_request, name};
 use zbus::{connection::Builder, object_server::SignalEmitter};
@@ -363,6 +365,68 @@ fn a_program_with_other_names_is_shared_by_its_objects_only() {
     block_on(lamp.request_name("com.example.Keys")).expect("another name");
     offer.finish().failed_with_json(1, "not-available");
     accept.finish().succeeded();
+}
+
+#[test]
+fn what_goes_wrong_while_it_is_shared_is_said_and_is_no_end_in_order() {
+    let two = Two::verified();
+    let lamp = lamp(&two);
+    let mut offer = two
+        .bob
+        .start(&["offer", SERVICE, "--to", "alice", "--json"]);
+    offer.event("offered");
+    block_on(lamp.release_name(NAME)).expect("a name given back");
+    let own = "com.example.BobsLamp";
+    let mut accept = two
+        .alice
+        .start(&["accept", "bob", SERVICE, "--own", own, "--json"]);
+    accept.event("accepted");
+    // Nobody had it when the command looked.
+    let bus = two.alice.person().bus();
+    block_on(bus.connection().request_name(own)).expect("the name");
+    block_on(lamp.request_name(NAME)).expect("a name");
+    let ended = accept.finish();
+    assert!(!ended.out.contains("\"closed\""), "{ended:?}");
+    ended.failed_with_json(1, "not-available");
+    offer.finish().succeeded();
+    two.alice.has_no_tubes();
+}
+
+#[test]
+fn a_tube_that_is_closed_while_it_opens_is_declined() {
+    let two = Two::verified();
+    let _lamp = lamp(&two);
+    let mut offer = two
+        .bob
+        .start(&["offer", SERVICE, "--to", "alice", "--json"]);
+    offer.event("offered");
+    let alice = two.alice.person();
+    alice.until("an offer", || {
+        let tubes = two.alice.run(&["tubes", "--json"]).succeeded().json();
+        tubes[0]["channel"].as_str().map(|_| ())
+    });
+    // So what is agreed to cannot be opened.
+    let service = two.bob.person().manager_id();
+    let service = i32::try_from(service).ok().and_then(Pid::from_raw);
+    let service = service.expect("a process");
+    kill_process(service, Signal::STOP).expect("it runs");
+    let sockets = || {
+        let is_socket = |file: &PathBuf| {
+            file.symlink_metadata()
+                .is_ok_and(|of| of.file_type().is_socket())
+        };
+        alice.files().into_iter().filter(is_socket).count()
+    };
+    let before = sockets();
+    let own = ["accept", "bob", SERVICE, "--own", "com.example.BobsLamp"];
+    let accept = two.alice.start(&[&own[..], &["--json"]].concat());
+    alice.until("that it is agreed to", || {
+        (sockets() > before).then_some(())
+    });
+    kill_process(service, Signal::KILL).expect("it is there");
+    let ended = accept.finish();
+    assert!(ended.out.contains("\"closed\""), "{ended:?}");
+    ended.failed_with_json(4, "declined");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use pneuma::client::{
     },
 };
 use smol::{
-    future::{block_on, yield_now},
+    future::{block_on, or, yield_now},
     stream::StreamExt as _,
 };
 use support::PATIENCE;
@@ -230,11 +230,16 @@ struct Served {
 
 impl Served {
     fn start() -> Self {
-        let ground = Ground::new();
+        let served = Served::silent(Ground::new());
+        served.contact.say(&presence(true));
+        served
+    }
+
+    /// One whose contact has not said whether the service is there.
+    fn silent(ground: Ground) -> Self {
         let (here, there) = UnixStream::pair().expect("a pair of sockets");
         let (socket, stopper, served) = ground.serve(NAME, joined(&ground, here));
         let contact = Hostile::serve(there);
-        contact.say(&presence(true));
         Served {
             address: format!("unix:path={}", socket.display()),
             contact,
@@ -401,6 +406,41 @@ fn what_is_no_message_ends_the_small_bus_and_its_clients_hear_it() {
 }
 
 #[test]
+fn who_comes_early_hears_what_the_contact_says_first_but_does_not_wait_for_ever() {
+    let daemon = "org.freedesktop.DBus";
+    let first_word = Duration::from_secs(5);
+    for says in [true, false] {
+        let clock = VirtualClock::new();
+        let served = Served::silent(Ground::at(clock.clone()));
+        let asked = async {
+            let client = Builder::address(served.address.as_str()).build();
+            let client = client.await.expect("a client");
+            let path = "/org/freedesktop/DBus";
+            let call = client.call_method(Some(daemon), path, Some(daemon), "NameHasOwner", &NAME);
+            let answer = call.await.expect("an answer");
+            answer.body().deserialize::<bool>().expect("yes or no")
+        };
+        let mut asked = std::pin::pin!(asked);
+        let waits = async {
+            while clock.next_deadline().is_none_or(|next| next > first_word) {
+                yield_now().await;
+            }
+        };
+        let early = or(async { Some(asked.as_mut().await) }, async {
+            waits.await;
+            None
+        });
+        assert_eq!(soon(early), None, "nothing was said of it");
+        if says {
+            served.contact.say(&presence(true));
+        } else {
+            clock.advance(first_word);
+        }
+        assert_eq!(soon(asked), says);
+    }
+}
+
+#[test]
 fn lies_to_clients_of_the_small_bus_are_not_told() {
     let served = Served::start();
     let (client, mut heard) = served.client();
@@ -551,6 +591,31 @@ fn what_is_no_message_frees_the_name() {
         ends_well(owned);
         soon(bus.connection().request_name(OWN)).expect("the name is free");
     }
+}
+
+#[test]
+fn what_is_said_before_anybody_listens_is_heard_behind_what_the_bus_is_asked() {
+    let ground = Ground::new();
+    let bus = ground.bus("accepting");
+    let (here, there) = UnixStream::pair().expect("a pair of sockets");
+    let joining = joined(&ground, here);
+    let ready = async move {
+        let messages = joining.await?;
+        // What came before the answer waits to be heard.
+        let wire = zbus::Connection::from(&messages);
+        wire.call_method(Some(NAME), PATH, Some(PEER), "Ping", &())
+            .await?;
+        Ok(messages)
+    };
+    let (owned, told) = ground.own(&bus, NAME, ready, OWN);
+    let mut contact = Hostile::serve(there);
+    contact.say(&presence(true));
+    let ping = contact.hear().expect("a call");
+    let answer = Message::method_return(&ping.header());
+    contact.say(&answer.build(&()).expect("an answer"));
+    assert_eq!(soon(told.recv()), Ok(Standing::Here));
+    drop(contact);
+    ends_well(owned);
 }
 
 #[test]

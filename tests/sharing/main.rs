@@ -2,6 +2,7 @@
 //! two buses' worth of processes, and a pair of sockets where the tube would be.
 
 mod clients;
+mod dying;
 mod halves;
 mod hostile;
 mod limits;

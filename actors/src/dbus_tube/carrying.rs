@@ -27,9 +27,14 @@
 //! | --- | --- |
 //! | the application closes, or breaks | what it wrote whole is written; the next one may come |
 //! | the application writes what is no message | it is cut off; the next one may come |
-//! | the contact closes between two messages | what waits is handed over within [`HAND_OVER_WITHIN`], if somebody is there; `Closed` |
-//! | the contact closes within a message, or the bytestream breaks | `Lost` |
+//! | the contact closes between two messages | what waits is handed over within [`HAND_OVER_WITHIN`]; `Closed` |
+//! | the contact closes within a message, or takes nothing any more | the same; `Lost` |
+//! | the bytestream cannot be read any more | `Lost` |
 //! | the contact sends what is no message | `Malformed` |
+//!
+//! What waits at the end is for whoever is there, or begins in that time if nobody ever was: a contact may
+//! be done before our application has come. An application that has gone takes it with it. What applications
+//! write meanwhile goes to the contact if it still reads, and otherwise nowhere.
 
 use std::{
     collections::VecDeque,
@@ -122,6 +127,8 @@ pub struct Carrying {
     door: Door,
     coming: Pin<Box<Receiver<AcceptedSocket>>>,
     seat: Option<Guest>,
+    /// An application has been there that had begun.
+    was_used: bool,
     scratch: Box<[u8]>,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -165,6 +172,8 @@ struct Outgoing {
     taken: usize,
     splitter: Splitter,
     share: Share,
+    /// The contact takes nothing any more: what is written goes nowhere.
+    unheard: bool,
 }
 
 struct Incoming {
@@ -203,6 +212,7 @@ impl Carrying {
             door,
             coming: Box::pin(coming),
             seat: None,
+            was_used: false,
             scratch: vec![0; READ].into(),
             outgoing: Outgoing {
                 bytes: Vec::new(),
@@ -210,6 +220,7 @@ impl Carrying {
                 taken: 0,
                 splitter: Splitter::default(),
                 share: limits.sending(),
+                unheard: false,
             },
             incoming: Incoming {
                 queue: VecDeque::new(),
@@ -247,10 +258,7 @@ impl Carrying {
             if moved {
                 quiet.application = false;
             }
-            match self.send(wire, context, &mut quiet)? {
-                Ok(went) => moved |= went,
-                Err(end) => return Ok(Some(end)),
-            }
+            moved |= self.send(wire, context, &mut quiet)?;
             match self.receive(wire, context, &mut quiet)? {
                 Ok(went) => moved |= went,
                 Err(end) => return Ok(Some(end)),
@@ -341,6 +349,7 @@ impl Carrying {
         }
         if handshake.is_done() {
             guest.greeting = None;
+            self.was_used = true;
             self.traffic.connected.store(true, Ordering::Relaxed);
             return true;
         }
@@ -366,6 +375,9 @@ impl Carrying {
     /// Takes bytes that an application wrote, which lie in the scratch buffer.
     fn hold(&mut self, range: std::ops::Range<usize>) {
         let outgoing = &mut self.outgoing;
+        if outgoing.unheard {
+            return;
+        }
         let mut place = outgoing.bytes.len();
         outgoing.bytes.extend_from_slice(&self.scratch[range]);
         while place < outgoing.bytes.len() {
@@ -412,17 +424,22 @@ impl Carrying {
         wire: &mut Wire,
         context: &mut Context<'_>,
         quiet: &mut Quiet,
-    ) -> Result<Result<Moved, End>, Failure> {
-        if !wire.is_empty() {
-            self.faults.hit(FaultPoint::FlowWrite)?;
-        }
-        match wire.poll_empty(context) {
-            Poll::Pending => return Ok(Ok(false)),
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => return Ok(Err(lost(&error))),
+    ) -> Result<Moved, Failure> {
+        if !self.outgoing.unheard {
+            if !wire.is_empty() {
+                self.faults.hit(FaultPoint::FlowWrite)?;
+            }
+            match wire.poll_empty(context) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.is_unheard(&error),
+            }
         }
         let nothing_left = self.outgoing.taken == self.outgoing.whole;
         let mut moved = nothing_left && self.read_application(context, quiet)?;
+        if self.outgoing.unheard {
+            return Ok(moved);
+        }
         let written = if self.put(wire) {
             moved = true;
             self.faults.hit(FaultPoint::FlowWrite)?;
@@ -433,10 +450,11 @@ impl Carrying {
         } else {
             wire.poll_flush(context)
         };
-        Ok(match written {
-            Poll::Ready(Err(error)) => Err(lost(&error)),
-            _ => Ok(moved),
-        })
+        if let Poll::Ready(Err(error)) = written {
+            self.is_unheard(&error);
+            moved = true;
+        }
+        Ok(moved)
     }
 
     /// Reads from the application that is there.
@@ -479,6 +497,15 @@ impl Carrying {
         Ok(true)
     }
 
+    /// The contact takes nothing any more. What it said before may still be there to be read.
+    fn is_unheard(&mut self, error: &io::Error) {
+        tracing::debug!(%error, "the contact of a D-Bus tube takes nothing any more");
+        let outgoing = &mut self.outgoing;
+        outgoing.unheard = true;
+        outgoing.bytes = Vec::new();
+        (outgoing.taken, outgoing.whole) = (0, 0);
+    }
+
     fn receive(
         &mut self,
         wire: &mut Wire,
@@ -488,7 +515,7 @@ impl Carrying {
         let moved = self.hand_over(context)?;
         let incoming = &mut self.incoming;
         if let Some((end, patience)) = &mut incoming.ended {
-            let nobody = self.seat.as_ref().is_none_or(|guest| guest.deaf);
+            let nobody = self.seat.as_ref().map_or(self.was_used, |guest| guest.deaf);
             let over = incoming.queue.is_empty() || nobody;
             if over || patience.as_mut().poll(context).is_ready() {
                 return Ok(Err(end.clone()));
@@ -496,8 +523,13 @@ impl Carrying {
             return Ok(Ok(moved));
         }
         let room = QUEUE.saturating_sub(incoming.queue.len()).min(READ);
+        let unheard = self.outgoing.unheard;
         if room == 0 || quiet.contact {
-            return Ok(Ok(moved));
+            if unheard {
+                // More is not read: it might never end.
+                incoming.ended = Some((gone(), self.clock.sleep(HAND_OVER_WITHIN)));
+            }
+            return Ok(Ok(moved || unheard));
         }
         let Poll::Ready(turn) = incoming.share.poll_turn(context) else {
             return Ok(Ok(moved));
@@ -510,6 +542,7 @@ impl Carrying {
             _ => 0,
         });
         let end = match read {
+            Poll::Pending if unheard => gone(),
             Poll::Pending => {
                 quiet.contact = true;
                 return Ok(Ok(moved));
@@ -527,7 +560,10 @@ impl Carrying {
                 incoming.queue.extend(&scratch[..count]);
                 return Ok(Ok(true));
             }
-            Poll::Ready(Err(error)) => return Ok(Err(lost(&error))),
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "a D-Bus tube's bytestream broke");
+                return Ok(Err(gone()));
+            }
         };
         incoming.ended = Some((end, self.clock.sleep(HAND_OVER_WITHIN)));
         Ok(Ok(true))
@@ -585,8 +621,7 @@ impl Carrying {
     }
 }
 
-fn lost(error: &io::Error) -> End {
-    tracing::debug!(%error, "a D-Bus tube's bytestream broke");
+fn gone() -> End {
     End::Lost("the connection to the contact is lost".into())
 }
 

@@ -8,7 +8,13 @@
 //!
 //! The format is the D-Bus specification's, "Message Format". Of the header fields only one is looked at:
 //! `UNIX_FDS`, because a tube carries no descriptors and a program would take a message that lacks its
-//! descriptors for corrupt. What else is wrong inside a message is its reader's to find.
+//! descriptors for corrupt. Others are walked over, those that nobody knows too, of whatever type: the
+//! specification has them ignored. What else is wrong inside a message is its reader's to find.
+//!
+//! # How a value is walked over
+//! Its signature is a list of types that are still to come. A structure has its members come, a variant the
+//! type that it brings; an array of anything is as long as it says. So nothing nests here, and the list has
+//! a bound, [`MAX_TYPES`].
 
 /// Bytes before the header fields: what says how long a message is.
 pub const PREFIX: usize = 16;
@@ -19,9 +25,11 @@ pub const MAX_MESSAGE: u32 = 128 * 1024 * 1024;
 
 /// The header field that says how many descriptors come with a message.
 const UNIX_FDS: u8 = 9;
-/// Longest signature of a header field that is walked. Those the specification knows have one letter;
-/// of others a basic type or an array of one is enough.
-const MAX_SIGNATURE: usize = 2;
+/// Most types, by their letters, that are still to come within one header field. A signature has up to 255;
+/// more are there only where variants bring some within a structure.
+pub const MAX_TYPES: usize = 1024;
+/// How deep arrays may nest, and structures, as the specification has it.
+const MAX_DEPTH: usize = 32;
 
 /// Why bytes are no message that may go through a tube.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +69,8 @@ pub struct Splitter {
     end: u32,
     step: Step,
     malformed: Option<Malformed>,
+    /// The letters of the types that are still to come within a header field, the next one last.
+    types: Vec<u8>,
 }
 
 /// What the next byte of the header fields is.
@@ -69,14 +79,12 @@ enum Step {
     /// Padding, or a field's code.
     #[default]
     Code,
-    SignatureLength {
-        code: u8,
-    },
+    SignatureLength(Of),
+    /// So many letters are still to be read, and a zero. They go behind the others for now.
     Signature {
-        code: u8,
+        of: Of,
         length: u8,
-        read: u8,
-        letters: [u8; MAX_SIGNATURE],
+        left: u8,
     },
     /// A number that says how much follows, or, of [`UNIX_FDS`], how many descriptors; with padding
     /// before it.
@@ -91,13 +99,21 @@ enum Step {
     Until(u32),
 }
 
+/// What has a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    /// The header field with this code.
+    Field(u8),
+    Variant,
+}
+
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
     Descriptors,
     /// Of a string, which a zero follows.
     Text,
-    /// Of an array, whose elements are aligned so.
+    /// Bytes of an array, whose elements are aligned so.
     Elements(u32),
 }
 
@@ -140,7 +156,12 @@ impl Splitter {
                     return Err(Malformed::Fields);
                 }
                 if self.at == self.end {
-                    *self = Splitter::default();
+                    // Nothing is in there; its room is for the next.
+                    let types = std::mem::take(&mut self.types);
+                    *self = Splitter {
+                        types,
+                        ..Splitter::default()
+                    };
                     return Ok(taken);
                 }
             }
@@ -209,7 +230,7 @@ impl Splitter {
     fn is_between_fields(&self) -> bool {
         match self.step {
             Step::Code => true,
-            Step::Until(end) => end == self.at,
+            Step::Until(end) => end == self.at && self.types.is_empty(),
             _ => false,
         }
     }
@@ -219,43 +240,32 @@ impl Splitter {
             if self.at < until {
                 return Ok(self.skip(input, until));
             }
-            self.step = Step::Code;
+            self.step = self.next_value()?;
+            if let Step::Until(_) = self.step {
+                return Ok(0);
+            }
         }
         let byte = input[0];
         let at = self.at;
         self.at += 1;
         self.step = match self.step {
             Step::Code if !at.is_multiple_of(8) => Step::Code,
-            Step::Code => Step::SignatureLength { code: byte },
-            Step::SignatureLength { code } if (1..=MAX_SIGNATURE as u8).contains(&byte) => {
-                Step::Signature {
-                    code,
-                    length: byte,
-                    read: 0,
-                    letters: [0; MAX_SIGNATURE],
-                }
+            Step::Code => Step::SignatureLength(Of::Field(byte)),
+            Step::SignatureLength(_) if self.types.len() + usize::from(byte) > MAX_TYPES => {
+                return Err(Malformed::Fields);
             }
-            Step::SignatureLength { .. } => return Err(Malformed::Fields),
-            Step::Signature {
-                code,
-                length,
-                read,
-                mut letters,
-            } => {
-                if read < length {
-                    letters[usize::from(read)] = byte;
-                    Step::Signature {
-                        code,
-                        length,
-                        read: read + 1,
-                        letters,
-                    }
-                } else if byte == 0 {
-                    self.value(code, &letters[..usize::from(length)])?
-                } else {
-                    return Err(Malformed::Fields);
-                }
+            Step::SignatureLength(of) => Step::Signature {
+                of,
+                length: byte,
+                left: byte,
+            },
+            Step::Signature { of, length, left } if left > 0 => {
+                self.types.push(byte);
+                let left = left - 1;
+                Step::Signature { of, length, left }
             }
+            Step::Signature { of, length, .. } if byte == 0 => self.signed(of, length.into())?,
+            Step::Signature { .. } => return Err(Malformed::Fields),
             // Padding.
             Step::Number { read: 0, .. } if !at.is_multiple_of(4) => self.step,
             Step::Number { of, read, value } => {
@@ -275,27 +285,72 @@ impl Splitter {
         Ok(1)
     }
 
-    /// What comes behind a signature.
-    fn value(&self, code: u8, signature: &[u8]) -> Result<Step, Malformed> {
+    /// What comes behind a signature, the last `length` letters.
+    fn signed(&mut self, of: Of, length: usize) -> Result<Step, Malformed> {
+        let signature = self.types.len() - length;
+        if complete(&self.types[signature..]) != Some(length) {
+            return Err(Malformed::Fields);
+        }
+        if let Of::Field(UNIX_FDS) = of {
+            let one = self.types.pop() == Some(b'u') && length == 1;
+            let number = Step::Number {
+                of: Counted::Descriptors,
+                read: 0,
+                value: 0,
+            };
+            return one.then_some(number).ok_or(Malformed::Fields);
+        }
+        self.types[signature..].reverse();
+        self.next_value()
+    }
+
+    /// What the next value of the current field is, or else the next field.
+    fn next_value(&mut self) -> Result<Step, Malformed> {
         let number = |of| Step::Number {
             of,
             read: 0,
             value: 0,
         };
-        let step = match signature {
-            b"u" if code == UNIX_FDS => number(Counted::Descriptors),
-            _ if code == UNIX_FDS => return Err(Malformed::Fields),
-            b"s" | b"o" => number(Counted::Text),
-            b"g" => Step::Byte,
-            [b'a', element] => number(Counted::Elements(alignment(*element)?)),
+        let Some(letter) = self.types.pop() else {
+            return Ok(Step::Code);
+        };
+        let step = match letter {
+            b's' | b'o' => number(Counted::Text),
+            b'g' => Step::Byte,
+            b'v' => Step::SignatureLength(Of::Variant),
+            b'a' => {
+                let elements = alignment(*self.types.last().ok_or(Malformed::Fields)?)?;
+                self.drop_one();
+                number(Counted::Elements(elements))
+            }
+            b'(' => self.until(Some(self.at.next_multiple_of(8)))?,
             // The others are as large as they are aligned.
-            [letter] => {
-                let size = alignment(*letter)?;
+            _ => {
+                let size = alignment(letter)?;
                 self.until(Some(self.at.next_multiple_of(size) + size))?
             }
-            _ => return Err(Malformed::Fields),
         };
+        // Nothing comes for the end of a structure.
+        while self.types.last() == Some(&b')') {
+            self.types.pop();
+        }
         Ok(step)
+    }
+
+    /// Leaves out the next type, the elements of an array.
+    fn drop_one(&mut self) {
+        let mut depth = 0usize;
+        while let Some(letter) = self.types.pop() {
+            match letter {
+                b'a' => continue,
+                b'(' | b'{' => depth += 1,
+                b')' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth == 0 {
+                return;
+            }
+        }
     }
 
     fn counted(&self, of: Counted, value: u32) -> Result<Step, Malformed> {
@@ -307,8 +362,8 @@ impl Splitter {
                     .checked_add(1)
                     .and_then(|all| self.at.checked_add(all)),
             ),
-            Counted::Elements(_) if value == 0 => {
-                // Padding comes all the same, and is what comes before the next field anyway.
+            // Padding comes all the same. Where it is the last of the fields, they may end before it.
+            Counted::Elements(_) if value == 0 && self.types.is_empty() => {
                 self.until(Some(self.at))
             }
             Counted::Elements(alignment) => {
@@ -325,15 +380,49 @@ impl Splitter {
     }
 }
 
-/// How a basic type is aligned. Containers inside of containers are in no header field.
+/// How a type is aligned that begins with this letter.
 fn alignment(letter: u8) -> Result<u32, Malformed> {
     match letter {
-        b'y' | b'g' => Ok(1),
+        b'y' | b'g' | b'v' => Ok(1),
         b'n' | b'q' => Ok(2),
-        b'b' | b'i' | b'u' | b's' | b'o' => Ok(4),
-        b'x' | b't' | b'd' => Ok(8),
+        b'b' | b'i' | b'u' | b's' | b'o' | b'a' => Ok(4),
+        b'x' | b't' | b'd' | b'(' | b'{' => Ok(8),
         _ => Err(Malformed::Fields),
     }
+}
+
+/// How many letters the first type has that begins here; `None` where none is whole. `h` is none: nothing
+/// with descriptors goes through.
+fn complete(letters: &[u8]) -> Option<usize> {
+    // What is open, and how many arrays are.
+    let (mut open, mut arrays) = (Vec::new(), 0);
+    let mut before = 0;
+    for (place, letter) in letters.iter().copied().enumerate() {
+        match letter {
+            b'a' => arrays += 1,
+            b'(' => open.push(b')'),
+            b'{' if before == b'a' => open.push(b'}'),
+            b')' | b'}' => {
+                let empty = matches!(before, b'(' | b'{' | b'a');
+                if open.pop() != Some(letter) || empty {
+                    return None;
+                }
+            }
+            _ => drop(alignment(letter).ok()?),
+        }
+        if arrays > MAX_DEPTH || open.len() > MAX_DEPTH {
+            return None;
+        }
+        let whole = !matches!(letter, b'a' | b'(' | b'{');
+        if whole {
+            arrays = 0;
+        }
+        if whole && open.is_empty() {
+            return Some(place + 1);
+        }
+        before = letter;
+    }
+    None
 }
 
 #[cfg(feature = "testing")]

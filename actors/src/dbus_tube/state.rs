@@ -131,6 +131,7 @@ pub struct State {
     parameters: TubeParameters,
     /// What is to be done with a socket that is being bound.
     wanted: Option<Wanted>,
+    accepted: bool,
     encrypted: Option<bool>,
     error: Option<Error>,
 }
@@ -153,6 +154,7 @@ impl State {
             },
             parameters: description.parameters.clone(),
             wanted: None,
+            accepted: false,
             encrypted: None,
             error: None,
         }
@@ -187,6 +189,11 @@ impl State {
             | Phase::Open(listening) => Some(&listening.0),
             _ => None,
         }
+    }
+
+    /// Whether our user agreed to it, ever.
+    pub fn was_accepted(&self) -> bool {
+        self.accepted
     }
 
     /// Whether the bytestream had TLS inside.
@@ -261,6 +268,7 @@ impl State {
             }
             (Some(Wanted::Accept(access)), Ok(address)) => {
                 self.phase = Phase::Accepting(Listening(address.clone()));
+                self.accepted = true;
                 vec![
                     Effect::Listen(access),
                     Effect::Agree,

@@ -47,6 +47,8 @@ struct Inner {
     dial_answers: VecDeque<Answer>,
     dialled: usize,
     listeners: usize,
+    /// What a listener waits for that is to end.
+    lingering: Option<(Sender<()>, Receiver<()>)>,
 }
 
 /// A service that an application here offers.
@@ -122,6 +124,18 @@ impl FakeSockets {
         lock(&self.inner).bind_refusals.push_back(why);
     }
 
+    /// Makes listeners that are told to stop do so no sooner than the next socket is bound.
+    pub fn linger(&self) {
+        lock(&self.inner).lingering = Some(async_channel::bounded(1));
+    }
+
+    async fn lingered(&self) {
+        let lingering = lock(&self.inner).lingering.clone();
+        if let Some((_, over)) = lingering {
+            over.recv().await.ok();
+        }
+    }
+
     /// Decides over the next dial that has no answer yet; the rest find who serves there.
     pub fn next_dial(&self, answer: Answer) {
         lock(&self.inner).dial_answers.push_back(answer);
@@ -173,6 +187,9 @@ impl LocalSockets for FakeSockets {
         let mut inner = lock(&self.inner);
         if let Some(why) = inner.bind_refusals.pop_front() {
             return Err(why);
+        }
+        if let Some((lingering, _)) = inner.lingering.take() {
+            lingering.close();
         }
         inner.next_port += 1;
         let address = match kind {
@@ -366,6 +383,7 @@ impl ListeningSocket for FakeListening {
             let work = async { work.await.unwrap_or_else(Exit::Failed) };
             let stopped = async {
                 job.stop.stopped().await;
+                self.sockets.lingered().await;
                 Exit::Stopped
             };
             stopped.or(work).await

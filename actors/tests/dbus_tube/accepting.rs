@@ -55,6 +55,7 @@ fn an_offer_may_be_taken_back() {
         world.tree.wait_withdrawn(channel.id).await;
         let error = channel.view.get().error.clone();
         assert!(matches!(error, Some(Error::Cancelled(_))), "{error:?}");
+        assert!(!channel.view.get().accepted);
     });
     world.finish();
 }
@@ -74,6 +75,7 @@ fn a_bytestream_that_never_opens_closes_it() {
             matches!(error, Some(Error::ConnectionFailed(_))),
             "{error:?}"
         );
+        assert!(channel.view.get().accepted);
     });
     world.finish();
 }

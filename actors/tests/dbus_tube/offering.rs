@@ -183,6 +183,24 @@ fn an_offer_that_cannot_be_written_may_be_made_again() {
 }
 
 #[test]
+fn the_late_end_of_one_offer_s_listener_is_not_the_next_one_s() {
+    let world = World::new();
+    world.sim.run(async {
+        let (channel, port, offered) = world.ours().await;
+        port.next(Answer::Fail(Error::NotCapable("it cannot".into())));
+        world.sockets.linger();
+        let refused = offer(&channel, AccessControl::Localhost).await;
+        assert!(refused.is_err(), "{refused:?}");
+        let address = offer(&channel, AccessControl::Localhost).await.unwrap();
+        let (_, _, answering) = offered.recv().await.unwrap();
+        let _contact = answering.open(&world.counter);
+        world.application(&address).await;
+        assert_eq!(world.supervisor.restarts().listeners, 0);
+    });
+    world.finish();
+}
+
+#[test]
 fn closed_while_it_is_being_offered_the_offer_is_cancelled() {
     let world = World::new();
     world.sim.run(async {

@@ -3,8 +3,12 @@
 //! ```text
 //!   bus ══ one loop ══► Decides ◄══ one loop ══ contact
 //!    ▲                     │                       ▲
-//!    └─────────────────────┴───────────────────────┘
+//!    └── one loop ◄─ queue ┴───────────────────────┘
 //! ```
+//!
+//! The bus's connection is written in one place, so that what is begun is finished when the contact's end
+//! comes meanwhile: there are last things to say on it, which must not become the rest of something else.
+//! The contact's is used by nobody once this is over.
 //!
 //! Who does not read what it is sent is waited for, and only what comes from the other side waits with it.
 //! A contact that does not read leaves what is for it with the bus, up to the bus's own limits, and not for
@@ -19,7 +23,11 @@ use std::{
 };
 
 use actors::runtime::{Clock, Time};
-use futures_lite::{FutureExt as _, StreamExt as _};
+use async_channel::Sender;
+use futures_lite::{
+    FutureExt as _, StreamExt as _,
+    future::{or, zip},
+};
 use zbus::{Message, MessageStream, connection::Connection as Wire, message::Type};
 
 use super::{
@@ -45,6 +53,13 @@ const BYTES_A_SECOND: usize = 256 * 1024;
 /// by each. Who sends more is read later, answers too.
 pub const SIGNALS_PER_SECOND: u32 = 200;
 
+/// Most messages that wait for the bus to take them; more than [`Decides::begin`] gives, so that those are
+/// queued before anything of the contact is heard.
+const MAX_UNSENT: usize = 8;
+
+/// How long the bus may take to take the last of them.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// Who decides. Each call leaves it whole: nothing of it waits.
 pub(super) trait Decides {
     /// What the bus is asked first.
@@ -59,13 +74,17 @@ pub(super) trait Decides {
     fn pause(&self) -> Duration {
         SWEEP
     }
+    /// What the bus is to hear at the end.
+    fn end(&mut self) -> Vec<Out>;
 }
 
-/// Goes on until the contact's end does, which is well. `bus` is a connection for this alone.
+/// Goes on until the contact's end does, which is well. `bus` is a connection for this alone: it can be
+/// used on when this is over, except after [`Kind::NoBus`] or when this is dropped, which may leave half a
+/// message on it.
 ///
 /// # Errors
-/// [`Kind::NoBus`] when the bus goes away, [`Kind::TimedOut`] when the contact does not read, and what
-/// whoever decides says.
+/// [`Kind::NoBus`] when the bus goes away or takes nothing any more, [`Kind::TimedOut`] when the contact does
+/// not read, and what whoever decides says.
 pub(super) async fn carry(
     bus: &Bus,
     contact: MessageStream,
@@ -75,21 +94,30 @@ pub(super) async fn carry(
     // Each change is whole before anything could panic.
     let decides = || decides.lock().unwrap_or_else(PoisonError::into_inner);
     let clock = bus.clock();
+    let (to_bus, unsent) = async_channel::bounded(MAX_UNSENT);
     let ends = Ends {
-        bus: bus.connection().clone(),
+        bus: to_bus,
         contact: Wire::from(&contact),
         clock: clock.clone(),
         before: AtomicUsize::new(0),
     };
     // The contact has the service answer, and the answers may be large. Nothing that matters is there yet.
     bus.connection().clone().set_max_queued(READ_AHEAD);
+    let writing = async {
+        while let Ok(message) = unsent.recv().await {
+            bus.connection().send(&message).await.map_err(|_| gone())?;
+        }
+        Ok(())
+    };
+    let mut writing = std::pin::pin!(writing);
     // Heard from before anything is asked.
     let mut from_bus = MessageStream::from(bus.connection());
     let mut from_contact = Contact::new(contact, clock.clone());
 
     let begin = decides().begin()?;
+    // Whatever the contact has said already comes after this.
+    ends.send(begin).await?;
     let listening = async {
-        ends.send(begin).await?;
         while let Some(message) = from_bus.next().await {
             let message = message.map_err(|_| gone())?;
             let out = decides().hear_bus(&message, clock.now())?;
@@ -121,7 +149,26 @@ pub(super) async fn carry(
             ends.send(out).await?;
         }
     };
-    calling.or(listening).or(sweeping).await
+    let going_on = calling.or(listening).or(sweeping);
+    let ended = or(async { Err(writing.as_mut().await) }, async {
+        Ok(going_on.await)
+    });
+    let ended = match ended.await {
+        Ok(ended) => ended,
+        Err(broken) => return broken,
+    };
+    let last = decides().end();
+    let saying = async {
+        let said = ends.send(last).await;
+        ends.bus.close();
+        said
+    };
+    let saying = async {
+        let (said, written) = zip(saying, writing).await;
+        said.and(written)
+    };
+    let said = within(clock, LAST_WORDS, gone(), saying).await;
+    ended.and(said)
 }
 
 /// Whether it is a signal that whoever listens on the bus hears.
@@ -133,9 +180,9 @@ fn gone() -> Error {
     Error::new(Kind::NoBus, "the session bus is gone")
 }
 
-/// Both connections.
+/// What goes to the bus, and the contact's connection.
 struct Ends {
-    bus: Wire,
+    bus: Sender<Message>,
     contact: Wire,
     clock: Arc<dyn Clock>,
     /// Bytes of the last message to the contact.
@@ -146,7 +193,7 @@ impl Ends {
     async fn send(&self, out: Vec<Out>) -> Result<()> {
         for out in out {
             match out {
-                Out::Bus(message) => self.bus.send(&message).await.map_err(|_| gone())?,
+                Out::Bus(message) => self.bus.send(message).await.map_err(|_| gone())?,
                 Out::Contact(message) => self.tell(&message).await?,
             }
         }

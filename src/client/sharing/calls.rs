@@ -78,10 +78,10 @@ impl<C> Calls<C> {
         Some(waiting.call)
     }
 
-    /// Forgets the calls for which this does not hold.
-    pub fn retain(&mut self, holds: impl Fn(&C) -> bool) {
-        self.waiting.retain(|_, waiting| holds(&waiting.call));
-        self.count_bytes();
+    /// Those that wait, to be changed. A call whose caller has gone stays: whoever was called does not know
+    /// that, and counts it.
+    pub fn each(&mut self) -> impl Iterator<Item = &mut C> {
+        self.waiting.values_mut().map(|waiting| &mut waiting.call)
     }
 
     /// All that waited too long.
@@ -95,6 +95,13 @@ impl<C> Calls<C> {
 
     fn count_bytes(&mut self) {
         self.bytes = self.waiting.values().map(|waiting| waiting.bytes).sum();
+    }
+
+    /// All of them: there will be no answer.
+    pub fn end(&mut self) -> Vec<C> {
+        let all = std::mem::take(&mut self.waiting).into_values();
+        self.bytes = 0;
+        all.map(|waiting| waiting.call).collect()
     }
 }
 
@@ -129,9 +136,11 @@ mod tests {
         assert!(!calls.has_room(1) && calls.has_room(0));
         calls.answered(serial(1));
         assert!(calls.has_room(60) && !calls.has_room(61));
-        calls.retain(|call| *call != 'b');
+        calls.answered(serial(2));
         assert!(calls.insert(serial(3), 'c', 100, Time::ZERO));
         calls.expire(PATIENCE);
+        assert!(calls.insert(serial(4), 'd', 100, Time::ZERO));
+        assert_eq!(calls.end(), ['d']);
         assert!(calls.has_room(100));
     }
 

@@ -29,7 +29,7 @@
 //!
 //! | who | what |
 //! | --- | --- |
-//! | the side that shares | [`MAX_SHARED_CALLS`] of the contact that wait for an answer, of [`MAX_CALL_BYTES`] together; a contact that does not read for [`READ_WITHIN`] is left |
+//! | the side that shares | [`MAX_CALLS`] of the contact that wait for an answer, of [`MAX_CALL_BYTES`] together; a contact that does not read for [`READ_WITHIN`] is left |
 //! | the side that accepts | [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one program |
 //! | the small bus | [`MAX_CLIENTS`]; signals are left out for who does not read, until [`serve`] closes it |
 //! | under a name on a bus | [`SIGNALS_PER_SECOND`] of [`MAX_SIGNAL`]; the name comes or goes once in [`FLICKER`] |
@@ -57,7 +57,7 @@ mod wire;
 pub use between::{READ_WITHIN, SIGNALS_PER_SECOND};
 pub use calls::PATIENCE;
 pub use filter::{Filter, MOST_PARTS};
-pub use offering::{MAX_CALL_BYTES, MAX_CALLS, MAX_SHARED_CALLS, Offering, Out, PRESENT};
+pub use offering::{MAX_CALL_BYTES, MAX_CALLS, Offering, Out, PRESENT};
 pub use own::own;
 pub use owning::{FLICKER, MAX_SIGNAL, Owning, Standing, startable};
 pub use serve::Serving;

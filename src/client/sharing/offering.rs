@@ -27,7 +27,7 @@
 //! ```
 //!
 //! # Bounds
-//! [`MAX_SHARED_CALLS`] that wait for an answer, [`MAX_CALL_BYTES`] of them all, those that want none counted
+//! [`MAX_CALLS`] that wait for an answer, [`MAX_CALL_BYTES`] of them all, those that want none counted
 //! too: to the service they go as calls that do, and the answers are thrown away.
 
 use std::num::NonZeroU32;
@@ -47,12 +47,10 @@ use super::{
 };
 use crate::client::error::{Error, Result};
 
-/// Most calls of all local programs that wait for the contact's answer, on the side that accepts; one more
-/// is answered `LimitsExceeded`.
-pub const MAX_CALLS: usize = 1024;
-/// Most calls of the contact that wait for the service's answer, whether or not they want one. One more is
-/// answered `LimitsExceeded`, or thrown away. The bus keeps the answers for a contact that does not read.
-pub const MAX_SHARED_CALLS: usize = 64;
+/// Most calls that wait for an answer, at either side: of all local programs where it is accepted, and of the
+/// contact where it is shared, those too that want none. One more is answered `LimitsExceeded`, or thrown
+/// away. The bus keeps the answers for a contact that does not read.
+pub const MAX_CALLS: usize = 256;
 /// Most bytes of those calls; the bus keeps them for a service that does not read.
 pub const MAX_CALL_BYTES: usize = 32 * 1024 * 1024;
 
@@ -110,7 +108,7 @@ impl Offering {
         Offering {
             filter,
             machine: machine.to_owned(),
-            calls: Calls::new(MAX_SHARED_CALLS).of_bytes(MAX_CALL_BYTES),
+            calls: Calls::new(MAX_CALLS).of_bytes(MAX_CALL_BYTES),
             owner: None,
             told: None,
             looking: None,

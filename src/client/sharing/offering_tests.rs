@@ -360,13 +360,13 @@ fn what_is_shared_for_reading_starts_nothing() {
 #[test]
 fn calls_are_counted_and_end() {
     let mut offering = begun(Some(OWNER));
-    for _ in 0..MAX_SHARED_CALLS {
+    for _ in 0..MAX_CALLS {
         to_bus(offering.from_contact(&call(NAME), Time::ZERO));
     }
     let refused = to_contact(offering.from_contact(&call(NAME), Time::ZERO));
     assert_eq!(error_of(&refused), "LimitsExceeded");
     let late = offering.expire(PATIENCE);
-    assert_eq!(late.len(), MAX_SHARED_CALLS);
+    assert_eq!(late.len(), MAX_CALLS);
     to_bus(offering.from_contact(&call(NAME), PATIENCE));
 }
 
@@ -397,7 +397,7 @@ fn a_call_that_wants_no_answer_is_counted_and_hears_none() {
             .build(&())
             .unwrap()
     };
-    let passed: Vec<Message> = (0..MAX_SHARED_CALLS)
+    let passed: Vec<Message> = (0..MAX_CALLS)
         .map(|_| to_bus(offering.from_contact(&silent(NAME), Time::ZERO)))
         .collect();
     let flags = passed[0].primary_header().flags();

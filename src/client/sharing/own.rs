@@ -20,8 +20,9 @@ use crate::client::{
 /// on a bus, while it is there; its signals go there as far as the filter lets them. `told` hears each time that this changes (that it is away, a moment before the name
 /// is free). `bus` is a connection for this alone: it has no other name, and nothing is called on it.
 ///
-/// Ends well when the contact's end does, with the name given back. Dropped before, the name is the bus
-/// connection's until that is closed.
+/// Ends well when the contact's end does, with the name given back. Whoever waits for an answer then has an
+/// error, also when this ends badly, if the bus is there. Dropped before, the name is the bus
+/// connection's until that is closed, which is all that it is good for: half a message may be on it.
 ///
 /// # Errors
 /// [`Kind::InvalidArgument`] when a name is none, [`Kind::NotAvailable`] when the name on the bus is
@@ -98,5 +99,9 @@ impl<T: FnMut(Standing)> Decides for Telling<T> {
 
     fn pause(&self) -> Duration {
         FLICKER
+    }
+
+    fn end(&mut self) -> Vec<Out> {
+        self.owning.end()
     }
 }

@@ -28,8 +28,9 @@
 //! # Bounds
 //! The name comes or goes once in [`FLICKER`]; of what the contact says meanwhile the last word counts, and is
 //! acted on late. Signals have [`MAX_SIGNAL`] bytes, longer ones are left out, and how many a second is said
-//! in [`between`](super::between). [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one caller, no longer than
-//! [`PATIENCE`](super::PATIENCE).
+//! in [`between`](super::between). [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one caller, no
+//! longer than [`PATIENCE`](super::PATIENCE). A call counts until then though its caller has gone: the contact
+//! knows nothing of that, and counts it too.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -110,6 +111,8 @@ pub struct Owning {
 struct Caller {
     name: String,
     serial: NonZeroU32,
+    /// It has left the bus.
+    gone: bool,
 }
 
 impl Owning {
@@ -231,6 +234,13 @@ impl Owning {
             .collect()
     }
 
+    /// Answers all calls that wait: the contact is gone.
+    pub fn end(&mut self) -> Vec<Out> {
+        let left = self.calls.end().into_iter();
+        left.flat_map(|caller| refuse(&caller, "NoReply", "the contact has gone"))
+            .collect()
+    }
+
     fn call(&mut self, message: &Message, header: &Header<'_>, now: Time) -> Vec<Out> {
         let Some(sender) = header.sender() else {
             return vec![];
@@ -238,6 +248,7 @@ impl Owning {
         let caller = Caller {
             name: sender.as_str().to_owned(),
             serial: header.primary().serial_num(),
+            gone: false,
         };
         let wanted = wants_answer(header);
         let refuse = |name, why| match wanted {
@@ -318,7 +329,9 @@ impl Owning {
             _ if !from_bus => {}
             "NameOwnerChanged" => {
                 if let Ok((name, _, "")) = body.deserialize::<(&str, &str, &str)>() {
-                    self.calls.retain(|caller| caller.name != name);
+                    for caller in self.calls.each().filter(|caller| caller.name == name) {
+                        caller.gone = true;
+                    }
                 }
             }
             "NameAcquired" | "NameLost" if body.deserialize::<&str>().ok() != Some(&self.name) => {}
@@ -397,6 +410,9 @@ pub fn startable(name: &str) -> Error {
 }
 
 fn answer(caller: &Caller, message: &Message) -> Vec<Out> {
+    if caller.gone {
+        return vec![];
+    }
     let envelope = Envelope {
         reply_serial: Some(caller.serial),
         destination: Some(&caller.name),
@@ -409,6 +425,9 @@ fn answer(caller: &Caller, message: &Message) -> Vec<Out> {
 }
 
 fn refuse(caller: &Caller, name: &str, why: &str) -> Vec<Out> {
+    if caller.gone {
+        return vec![];
+    }
     let envelope = Envelope {
         reply_serial: Some(caller.serial),
         destination: Some(&caller.name),

@@ -360,11 +360,11 @@ fn the_contact_may_neither_call_nor_speak_for_the_bus() {
 }
 
 #[test]
-fn calls_are_counted_and_end_with_whoever_called() {
+fn calls_are_counted_until_they_are_answered() {
     let mut owning = here();
-    for _ in 0..MAX_CLIENT_CALLS {
-        one(owning.from_bus(&call(":1.7"), Time::ZERO).unwrap());
-    }
+    let asked =
+        (0..MAX_CLIENT_CALLS).map(|_| one(owning.from_bus(&call(":1.7"), Time::ZERO).unwrap()));
+    let last = asked.last().unwrap();
     let limit = "org.freedesktop.DBus.Error.LimitsExceeded";
     let refused = owning.from_bus(&call(":1.7"), Time::ZERO).unwrap();
     assert_eq!(error_of(refused), limit);
@@ -381,11 +381,41 @@ fn calls_are_counted_and_end_with_whoever_called() {
             .unwrap()
             .is_empty()
     );
+    // The contact still counts what was asked by whoever left.
+    let refused = owning.from_bus(&call(":1.8"), Time::ZERO).unwrap();
+    assert_eq!(error_of(refused), limit);
+    let answer = Message::method_return(&last.header()).build(&()).unwrap();
+    assert!(
+        owning.from_contact(&answer, Time::ZERO).is_empty(),
+        "nobody's"
+    );
     let passed = owning.from_bus(&call(":1.8"), Time::ZERO).unwrap();
     assert!(matches!(passed[..], [Out::Contact(_)]));
     let late = owning.expire(PATIENCE);
     assert_eq!(late.len(), MAX_CALLS - MAX_CLIENT_CALLS + 1);
     assert!(owning.expire(PATIENCE).is_empty());
+}
+
+#[test]
+fn whoever_waits_at_the_end_has_an_answer() {
+    let mut owning = here();
+    for caller in [":1.7", ":1.8", ":1.9"] {
+        one(owning.from_bus(&call(caller), Time::ZERO).unwrap());
+    }
+    owning.from_bus(&left(":1.8"), Time::ZERO).unwrap();
+    let callers: Vec<_> = owning
+        .end()
+        .into_iter()
+        .map(|out| {
+            let answer = one(vec![out]);
+            let header = answer.header();
+            let name = header.error_name().unwrap().as_str();
+            assert_eq!(name, "org.freedesktop.DBus.Error.NoReply");
+            header.destination().unwrap().to_string()
+        })
+        .collect();
+    assert_eq!(callers, [":1.7", ":1.9"]);
+    assert!(owning.end().is_empty());
 }
 
 proptest! {

@@ -2,14 +2,20 @@
 //!
 //! ```text
 //!   Serving (the socket) ── one task for each client ──► SmallBus (a lock, held for no wait)
-//!                                                           ▲
-//!   the contact's connection ── one task ───────────────────┘
+//!                                                           ▲     │
+//!   the contact's connection ── read in one place ──────────┘     │
+//!                            ◄── written in one place ◄── queue ──┘
 //! ```
 //!
 //! Nobody waits for a client: what is for one goes into its queue of [`MAX_WAITING`] messages and about
 //! [`MAX_WAITING_BYTES`]. Signals may fill half of it: more of them are left out for this client, so that a
-//! contact that says much closes nobody. A client for which another answer has no room is closed. A client waits for the contact: it is read
-//! no further until the connection has taken its call.
+//! contact that says much closes nobody. A client for which another answer has no room is closed. A client
+//! waits for the contact: its call is looked at once there is room for it, [`MAX_UNSENT`] of all clients at a
+//! time.
+//!
+//! What is decided is queued in the same moment, so what a client hears has the order in which it was
+//! decided. A message that is begun on the contact's connection is finished, whatever becomes of the client
+//! that it is from: half of one would be the end for all.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +26,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use actors::{
-    endpoint::{Accepted, EndpointConfig, Listening, LocalStream, Slots, listen},
+    endpoint::{Accepted, EndpointConfig, Listening, LocalStream, Slot, Slots, listen},
     model::{AccessRule, AddressType, SocketAddress},
-    runtime::{Clock, Exit, Spawner, Stop},
+    runtime::{Clock, Exit, Spawner, Stop, within},
 };
 use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt as _, StreamExt as _};
@@ -45,6 +52,14 @@ use crate::{
 const MAX_WAITING: usize = 2048;
 /// How much may wait for one client before the next message closes it.
 const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
+/// Most calls that wait for the contact's connection to take them. Who has one more is read no further.
+const MAX_UNSENT: usize = 4;
+/// Most refusals of what the contact should not have asked that wait beside them. It is told of no more
+/// than it reads.
+const MAX_REFUSALS: usize = 16;
+/// How long clients wait to be let in until the contact has said whether the service is there, which a
+/// sharing contact does at once.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// A bound socket. Dropping it closes it and removes its file.
 #[derive(Debug)]
@@ -114,7 +129,8 @@ impl Serving {
     }
 
     /// Serves the service called `name`, which is at the other end of `contact`, until that ends or
-    /// `stop`. All clients are closed then.
+    /// `stop`. All clients are closed then. The first is let in when the contact has said whether the service
+    /// is there, or after 5 seconds.
     ///
     /// # Errors
     /// [`Kind::Io`] when the socket fails.
@@ -127,8 +143,10 @@ impl Serving {
         stop: &Stop,
     ) -> Result<()> {
         let guid = Guid::generate();
+        let (outbox, unsent) = async_channel::bounded(MAX_UNSENT + MAX_REFUSALS);
         let hub = Arc::new(Hub {
-            contact: Wire::from(&contact),
+            outbox,
+            room: Slots::new(MAX_UNSENT),
             inside: Mutex::new(Inside {
                 bus: SmallBus::new(name, guid.as_str(), own_uid()),
                 places: BTreeMap::new(),
@@ -147,7 +165,10 @@ impl Serving {
             async { true }
         };
         let slots = Slots::new(MAX_CLIENTS);
+        let (told, awaits) = async_channel::bounded::<()>(1);
         let listening = async {
+            // Who is let in before the contact has said anything would hear that the service is not there.
+            within(&**clock, FIRST_WORD, awaits.recv()).await;
             match listen(self.listening.clone(), slots, clock.clone(), deliver, stop).await {
                 Exit::Failed(failure) => {
                     Err(Error::new(Kind::Io, format!("the small bus {failure}")))
@@ -158,19 +179,31 @@ impl Serving {
         let sweeping = async {
             loop {
                 clock.sleep(SWEEP).await;
-                let acts = hub.inside().bus.expire(clock.now());
-                hub.act(acts).await;
+                hub.decide(None, |bus| bus.expire(clock.now()));
             }
+        };
+        let wire = Wire::from(&contact);
+        let sending = async {
+            while let Ok(Unsent { message, _room }) = unsent.recv().await {
+                if let Err(error) = wire.send(&message).await {
+                    // Its end is noticed where it is read from.
+                    tracing::debug!(%error, "nothing more is sent to the contact");
+                }
+            }
+            // The hub is there for as long as this is.
+            Ok(())
         };
         let hearing = async {
             let mut contact = Contact::new(contact, clock.clone());
             while let Some(message) = contact.next().await {
-                let acts = hub.inside().bus.from_contact(&message);
-                hub.act(acts).await;
+                hub.decide(None, |bus| bus.from_contact(&message));
+                if !told.is_closed() && hub.inside().bus.is_told() {
+                    told.close();
+                }
             }
             Ok(())
         };
-        hearing.or(listening).or(sweeping).await
+        hearing.or(listening).or(sweeping).or(sending).await
     }
 }
 
@@ -186,8 +219,16 @@ fn escape(byte: u8) -> String {
 
 /// What all tasks share.
 struct Hub {
-    contact: Wire,
+    outbox: Sender<Unsent>,
+    /// For the calls in it.
+    room: Slots,
     inside: Mutex<Inside>,
+}
+
+/// What the contact is to be sent, and the room that it takes until it is.
+struct Unsent {
+    message: Message,
+    _room: Option<Slot>,
 }
 
 struct Inside {
@@ -210,26 +251,22 @@ impl Hub {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what follows. Waits for nobody but the contact.
-    async fn act(&self, acts: Vec<Act>) {
-        let mut calls = Vec::new();
-        {
-            let mut inside = self.inside();
-            for act in acts {
-                match act {
-                    Act::Client(id, message) => inside.put(id, message),
-                    Act::End(id, why) => {
-                        tracing::debug!(client = id, why, "a client of the small bus is closed");
-                        inside.hang_up(id);
-                    }
-                    Act::Contact(message) => calls.push(message),
+    /// Decides, and queues what follows before anybody else decides. `room` is for a call.
+    fn decide(&self, mut room: Option<Slot>, decide: impl FnOnce(&mut SmallBus) -> Vec<Act>) {
+        let mut inside = self.inside();
+        for act in decide(&mut inside.bus) {
+            match act {
+                Act::Client(id, message) => inside.put(id, message),
+                Act::End(id, why) => {
+                    tracing::debug!(client = id, why, "a client of the small bus is closed");
+                    inside.hang_up(id);
                 }
-            }
-        }
-        for call in calls {
-            if let Err(error) = self.contact.send(&call).await {
-                // Its end is noticed where it is read from.
-                tracing::debug!(%error, "nothing more is sent to the contact");
+                Act::Contact(message) => {
+                    let _room = room.take();
+                    if self.outbox.try_send(Unsent { message, _room }).is_err() {
+                        tracing::debug!("a contact that does not read is not told of a refusal");
+                    }
+                }
             }
         }
     }
@@ -330,17 +367,11 @@ struct Leaving<'h> {
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        let mut inside = self.hub.inside();
-        let left = inside.places.remove(&self.id);
+        let left = self.hub.inside().places.remove(&self.id);
         if let Some(missed) = left.map(|place| place.missed).filter(|missed| *missed > 0) {
             tracing::info!(client = self.id, missed, "a client missed signals");
         }
-        for act in inside.bus.leave(self.id) {
-            // A client that leaves has nothing to tell but to other clients.
-            if let Act::Client(id, message) = act {
-                inside.put(id, message);
-            }
-        }
+        self.hub.decide(None, |bus| bus.leave(self.id));
     }
 }
 
@@ -355,8 +386,11 @@ async fn exchange(
     let wire = Wire::from(&messages);
     let reading = async {
         while let Some(Ok(message)) = messages.next().await {
-            let acts = hub.inside().bus.from_client(id, &message, clock.now());
-            hub.act(acts).await;
+            let room = match SmallBus::is_for_service(&message) {
+                true => Some(hub.room.reserve().await),
+                false => None,
+            };
+            hub.decide(room, |bus| bus.from_client(id, &message, clock.now()));
         }
     };
     let writing = async {

@@ -111,6 +111,11 @@ impl Decides for Offering {
     fn expire(&mut self, now: Time) -> Vec<Out> {
         Offering::expire(self, now)
     }
+
+    fn end(&mut self) -> Vec<Out> {
+        // Nobody on the bus waits for the contact.
+        vec![]
+    }
 }
 
 #[cfg(test)]

@@ -3,20 +3,25 @@
 use actors::{
     dbus_tube::DBusTubeMessage,
     model::{AccessControl, ContactHandle, Error, Result, ServiceName, TubeParameters},
+    ports::DBusTubeView,
     supervisor::DBusTubeWay,
     testing::{FakeDBusOffer, FakeIncomingDBusTube},
 };
 
-use super::fakes::{World, bob, offered};
+use super::{
+    fakes::{World, bob, offered},
+    offers::contact,
+};
 use crate::{
     connection::{
         ConnectionHandle,
-        message::CreatedChannel,
+        message::{ConnectionMessage, CreatedChannel},
+        offer_rate::OF_A_PINNED_CONTACT,
         requests::{ChannelRequest, Target, Wanted},
         table::MAX_OFFERS_OF_ONE,
     },
     session::{
-        SessionEvent, TubeId,
+        ContactId, SessionEvent, Trust, TubeId,
         trust::{Decision, Scope, Terms, Who},
     },
 };
@@ -53,6 +58,21 @@ impl World {
         let answer = self.sim.run(connection.request(request, ensure));
         self.sim.settle();
         answer
+    }
+
+    /// Denies it to everybody.
+    fn deny(&self, connection: &ConnectionHandle, service: &str) {
+        let scope = Scope {
+            who: Who::Everybody,
+            service: Some(ServiceName::new(service).unwrap()),
+        };
+        let terms = Terms {
+            decision: Decision::Deny,
+            ..Terms::default()
+        };
+        let deny = connection.set_rule(scope, Some(terms));
+        self.sim.run(deny).unwrap();
+        self.sim.settle();
     }
 
     /// Whether the contact that made this offer is refused by now.
@@ -126,34 +146,15 @@ fn our_user_is_asked_about_what_is_offered_within_bounds() {
 fn who_is_denied_is_declined() {
     let world = World::new();
     let (connection, bob) = world.online();
-    let scope = Scope {
-        who: Who::Everybody,
-        service: Some(ServiceName::new("dbus:com.example.Chess").unwrap()),
-    };
-    let terms = Terms {
-        decision: Decision::Deny,
-        ..Terms::default()
-    };
     let (event, standing) = tube_of_bob(1);
     world.happens(event);
     let mine = world.wants_chess(&connection, bob, false).unwrap();
     // The same name without a prefix is a stream tube's.
-    let other = Scope {
-        service: Some(chess()),
-        ..scope.clone()
-    };
-    let set = |scope| {
-        world
-            .sim
-            .run(connection.set_rule(scope, Some(terms)))
-            .unwrap();
-        world.sim.settle();
-    };
-    set(other);
+    world.deny(&connection, "com.example.Chess");
     for tube in &mut *world.opener.dbus_tubes.lock().unwrap() {
         assert!(tube.told.drain().is_empty());
     }
-    set(scope);
+    world.deny(&connection, "dbus:com.example.Chess");
     // What stands is closed, and what comes is declined.
     for tube in &mut *world.opener.dbus_tubes.lock().unwrap() {
         assert!(matches!(
@@ -174,6 +175,62 @@ fn who_is_denied_is_declined() {
     );
     assert!(world.session().pinned.lock().unwrap().is_empty());
     drop((standing, mine));
+    world.ends();
+}
+
+#[test]
+fn a_tube_for_who_is_denied_stays_and_its_offer_is_refused() {
+    let world = World::new();
+    let (connection, bob) = world.online();
+    world.deny(&connection, "dbus:com.example.Chess");
+    let mine = world.wants_chess(&connection, bob, false).unwrap();
+    assert!(world.dbus_tube_was_told().is_empty());
+    let object = world.opener.dbus_tubes.lock().unwrap()[0].object.clone();
+    let offering = connection.offer_dbus(&object, AccessControl::Localhost, Default::default());
+    let refused = world.sim.run(offering);
+    assert!(
+        matches!(refused, Err(Error::PermissionDenied(_))),
+        "{refused:?}"
+    );
+    drop(mine);
+    world.ends();
+}
+
+#[test]
+fn a_tube_that_was_accepted_counts_as_no_offer_whatever_became_of_it() {
+    let world = World::new();
+    let (connection, _) = world.online();
+    let ends = |accepted| {
+        let tube = world.opener.dbus_tubes.lock().unwrap().pop().unwrap();
+        let seen = (*tube.object.view.get()).clone();
+        tube.view.publish(DBusTubeView { accepted, ..seen });
+        let closed = ConnectionMessage::ChannelClosed(tube.object.id);
+        let told = connection.address.tell_first(closed);
+        world.sim.run(told).unwrap();
+        world.sim.settle();
+    };
+    // To accept is to pin.
+    let since = std::time::UNIX_EPOCH;
+    world.happens(contact("carol", Trust::Pinned { since }));
+    let offers = |number| {
+        let (mut event, offer) = tube_of_bob(number);
+        if let SessionEvent::DBusTubeOffered { from, .. } = &mut event {
+            from.contact = ContactId("carol".into());
+        }
+        world.happens(event);
+        offer
+    };
+    for number in 1..=2 * OF_A_PINNED_CONTACT.burst {
+        let offer = offers(number);
+        assert!(!world.is_declined(&offer), "{number}");
+        ends(true);
+    }
+    for number in 1..=OF_A_PINNED_CONTACT.burst {
+        let offer = offers(number);
+        assert!(!world.is_declined(&offer), "{number}");
+        ends(false);
+    }
+    assert!(world.is_declined(&offers(1)));
     world.ends();
 }
 

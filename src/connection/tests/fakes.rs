@@ -196,6 +196,7 @@ pub struct OpenedDBusTube {
     pub told: Probe<DBusTubeMessage>,
     pub object: DBusTubeObject,
     pub way: DBusTubeWay,
+    pub view: SnapshotWriter<DBusTubeView>,
 }
 
 impl TestOpener {
@@ -303,11 +304,12 @@ impl ChannelOpener for OpenerHandle {
         request: DBusTubeRequest,
     ) -> BoxFuture<'static, Result<DBusTubeObject>> {
         let (told, address) = Probe::new(4);
-        let (_, view) = Snapshot::new(DBusTubeView {
+        let (writer, view) = Snapshot::new(DBusTubeView {
             state: begins(&request.description.parties),
             parameters: request.description.parameters.clone(),
             error: None,
             address: None,
+            accepted: false,
             connected: false,
             bytes_sent: 0,
             bytes_received: 0,
@@ -324,6 +326,7 @@ impl ChannelOpener for OpenerHandle {
             told,
             object: object.clone(),
             way: request.way,
+            view: writer,
         });
         Box::pin(async move { Ok(object) })
     }

@@ -370,6 +370,96 @@ fn what_came_before_the_end_is_handed_over_but_not_for_ever() {
 }
 
 #[test]
+fn what_the_contact_said_before_it_went_is_handed_over_though_it_hears_nothing_any_more() {
+    let all = [big("One"), big("Two")].concat();
+    // It closes, or is gone at once; and the application speaks.
+    for closes in [true, false] {
+        let sim = Sim::new();
+        let (tube, contact, ended) = Tube::open(&sim);
+        let mut contact = contact.like_a_socket();
+        sim.run(async {
+            let mut application = tube.application().await;
+            contact.write_all(&all).await.unwrap();
+            if closes {
+                contact.close().await.unwrap();
+                // Its end has been read.
+                tube.clock.sleep(Duration::from_secs(1)).await;
+            }
+            drop(contact);
+            let late = call(false, "Late", b"");
+            for _ in 0..3 {
+                application.write_all(&late).await.unwrap();
+                tube.clock.sleep(Duration::from_millis(100)).await;
+            }
+            let mut read = Vec::new();
+            application.read_to_end(&mut read).await.unwrap();
+            assert!(read == all, "{} of {}", read.len(), all.len());
+        });
+        assert_eq!(sim.run(ended).unwrap().unwrap(), End::Closed);
+    }
+}
+
+#[test]
+fn an_application_that_goes_after_the_contact_has_keeps_nobody() {
+    let sim = Sim::new();
+    let (tube, contact, ended) = Tube::open(&sim);
+    let mut contact = contact.like_a_socket();
+    sim.run(async {
+        let mut application = tube.application().await;
+        contact.write_all(&big("Last")).await.unwrap();
+        contact.close().await.unwrap();
+        drop(contact);
+        tube.clock.sleep(Duration::from_secs(1)).await;
+        // What it writes goes nowhere; that it goes is seen behind that.
+        application
+            .write_all(&call(false, "Late", &[1; 100]))
+            .await
+            .unwrap();
+        drop(application);
+        let before = tube.clock.now();
+        assert_eq!(ended.await.unwrap().unwrap(), End::Closed);
+        assert_eq!(tube.clock.now(), before);
+    });
+}
+
+#[test]
+fn what_a_contact_said_that_is_gone_before_anybody_came_waits_for_the_first() {
+    let said = big("Hello and goodbye");
+    let end = with_tube(async |tube, contact| {
+        contact.write_all(&said).await.unwrap();
+        contact.close().await.unwrap();
+        tube.clock.sleep(HAND_OVER_WITHIN / 2).await;
+        let mut application = tube.application().await;
+        let mut read = Vec::new();
+        application.read_to_end(&mut read).await.unwrap();
+        assert!(read == said);
+    });
+    assert_eq!(end, End::Closed);
+    // Nobody comes.
+    let sim = Sim::new();
+    let (tube, mut contact, ended) = Tube::open(&sim);
+    sim.run(async {
+        contact.write_all(&said).await.unwrap();
+        let before = tube.clock.now();
+        contact.close().await.unwrap();
+        assert_eq!(ended.await.unwrap().unwrap(), End::Closed);
+        assert_eq!(tube.clock.now() - before, HAND_OVER_WITHIN);
+    });
+    // Somebody came before, and went.
+    let sim = Sim::new();
+    let (tube, mut contact, ended) = Tube::open(&sim);
+    sim.run(async {
+        drop(tube.application().await);
+        tube.clock.sleep(Duration::from_secs(1)).await;
+        contact.write_all(&said).await.unwrap();
+        let before = tube.clock.now();
+        contact.close().await.unwrap();
+        assert_eq!(ended.await.unwrap().unwrap(), End::Closed);
+        assert_eq!(tube.clock.now(), before);
+    });
+}
+
+#[test]
 fn who_does_not_begin_makes_room_for_the_next() {
     with_tube(async |tube, contact| {
         let silent = tube.connect().await;

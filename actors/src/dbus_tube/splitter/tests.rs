@@ -132,6 +132,103 @@ fn unknown_fields_are_passed_over() {
     }
 }
 
+/// Fields of types that no field has today.
+fn odd_fields(fields: &mut Writer) {
+    // An array is as long as it says, whatever is in it.
+    for signature in ["a{sv}", "a(ia(yv))", "aaas"] {
+        fields.field(205, signature);
+        fields.number(13);
+        fields.align(if signature == "aaas" { 4 } else { 8 });
+        fields.bytes.extend([9; 13]);
+    }
+    fields.field(206, "a{sv}");
+    fields.number(0);
+    // A structure in a structure; an array of none is padded all the same.
+    fields.field(207, "(y(na(tt)s)gd)");
+    fields.align(8);
+    fields.bytes.push(9);
+    fields.align(8);
+    fields.bytes.extend([9; 2]);
+    fields.number(0);
+    fields.align(8);
+    fields.number(3);
+    fields.bytes.extend(b"abc\0");
+    fields.bytes.extend(b"\x02ss\0");
+    fields.align(8);
+    fields.bytes.extend([9; 8]);
+    // A variant in a structure in a variant.
+    fields.field(208, "v");
+    fields.bytes.extend(b"\x05(vix)\0");
+    fields.align(8);
+    fields.bytes.extend(b"\x01v\0\x01s\0");
+    fields.number(2);
+    fields.bytes.extend(b"ab\0");
+    fields.number(9);
+    fields.align(8);
+    fields.bytes.extend([9; 8]);
+}
+
+#[test]
+fn a_field_may_be_of_any_type_and_the_next_is_found_behind_it() {
+    for big_endian in [false, true] {
+        let odd = message(big_endian, b"body", odd_fields);
+        for piece in [1, 3, 8, odd.len()] {
+            assert_eq!(split(&odd, piece), Ok(vec![odd.len()]));
+        }
+        let smuggling = message(big_endian, b"body", |fields| {
+            odd_fields(fields);
+            fields.field(9, "u");
+            fields.number(1);
+        });
+        assert_eq!(split(&smuggling, 1), Err(Malformed::Descriptors));
+    }
+}
+
+#[test]
+fn what_is_no_type_is_in_no_field() {
+    let deep = "a".repeat(33) + "y";
+    let wide = "(".repeat(33) + "y" + &")".repeat(33);
+    for signature in [
+        "", "(", "()", "(i", "i)", "(i}", "ii", "a", "a)", "(a)", "{sv}", "a{", "a{}", "h", "ah",
+        "r", "z", &deep, &wide,
+    ] {
+        let strange = message(false, b"", |fields| {
+            fields.field(200, signature);
+            fields.bytes.extend([0; 64]);
+        });
+        assert_eq!(split(&strange, 1), Err(Malformed::Fields), "{signature}");
+    }
+}
+
+#[test]
+fn variants_may_bring_variants_but_not_ever_more() {
+    let chain = message(false, b"", |fields| {
+        fields.field(200, "v");
+        for _ in 0..10_000 {
+            fields.bytes.extend(b"\x01v\0");
+        }
+        fields.bytes.extend(b"\x01y\0\x09");
+    });
+    assert_eq!(split(&chain, 1000), Ok(vec![chain.len()]));
+    let many = format!("({})", "v".repeat(253));
+    let growing = |generations| {
+        message(false, b"", |fields| {
+            fields.field(200, &many);
+            for _ in 0..generations {
+                fields.align(8);
+                fields.bytes.push(255);
+                fields.bytes.extend(many.as_bytes());
+                fields.bytes.push(0);
+            }
+            fields.bytes.resize(fields.bytes.len() + 64, 0);
+        })
+    };
+    // What is to come has a bound.
+    let mut splitter = Splitter::default();
+    assert_eq!(splitter.feed(&growing(1000)), Err(Malformed::Fields));
+    assert!(splitter.types.len() <= MAX_TYPES);
+}
+
 #[test]
 fn descriptors_do_not_go_through() {
     let with = |count, big_endian| {

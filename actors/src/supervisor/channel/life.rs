@@ -10,12 +10,12 @@
 //! A commit of who decides is taken whole: record, published view, commands (signals among them) and answers
 //! belong together.
 
-use super::{Event, Followed, Note, Place, Shell, SiblingKind, publish, survive};
+use super::{Ended, Event, Followed, Note, Place, Shell, SiblingKind, publish, survive};
 use crate::{
     endpoint::Token,
     model::Result,
     ports::{ChannelObject, ChannelSignal, Object},
-    runtime::{Commit, Decider, Desk, Exit, Failure, FaultPoint, Reply, Stopper, Task, Time, run},
+    runtime::{Commit, Decider, Desk, Failure, FaultPoint, Reply, Stopper, Task, Time, run},
     supervisor::{AcceptedSocket, config::count},
 };
 
@@ -181,7 +181,7 @@ fn apply<C: ChannelType>(channel: &mut C, event: Event<C>) -> Result<(), Failure
         Event::Commit(commit) => take(channel, *commit)?,
         // Who is done ends.
         Event::Note(Note::SiblingEnded(..)) if channel.shell().finished => {}
-        Event::Note(Note::SiblingEnded(kind, exit)) => sibling_ended(channel, kind, exit, now)?,
+        Event::Note(Note::SiblingEnded(kind, ended)) => sibling_ended(channel, kind, ended, now)?,
         Event::Note(Note::Accepted(accepted)) => channel.shell().keep(accepted.into()),
         Event::Note(Note::Own(note)) => channel.hear(note),
         Event::Hurry => start(channel, C::DECIDER),
@@ -205,11 +205,11 @@ fn apply<C: ChannelType>(channel: &mut C, event: Event<C>) -> Result<(), Failure
 fn sibling_ended<C: ChannelType>(
     channel: &mut C,
     kind: SiblingKind,
-    exit: Exit,
+    ended: Ended,
     now: Time,
 ) -> Result<(), Failure> {
     let shell = channel.shell();
-    let Followed::GivenUp(what) = shell.sibling_ended(kind, exit, now) else {
+    let Followed::GivenUp(what) = shell.sibling_ended(kind, ended, now) else {
         return Ok(());
     };
     match kind {

@@ -53,11 +53,18 @@ pub(super) use self::{
 /// commits of who decides have a queue of their own.
 pub(super) enum Note<N> {
     /// One of the actors that restart has ended.
-    SiblingEnded(SiblingKind, Exit),
+    SiblingEnded(SiblingKind, Ended),
     /// An application connected.
     Accepted(AcceptedSocket),
     /// Of the type's own.
     Own(N),
+}
+
+/// How one of the lives of a sibling ended, and which: by the time that it is heard of there may be another,
+/// of whom it says nothing.
+pub(super) struct Ended {
+    life: u64,
+    exit: Exit,
 }
 
 /// What every channel supervisor owns.
@@ -323,16 +330,20 @@ impl<C: ChannelType> Shell<C> {
         stopper: Stopper,
         life: BoxFuture<'static, Exit>,
     ) {
+        let Some(sibling) = self.siblings.get_mut(&kind) else {
+            return;
+        };
+        sibling.lives += 1;
+        let number = sibling.lives;
         let notes = self.notes.0.clone();
         let name = kind.name();
         let task = self.world.spawner.spawn(name, async move {
             let exit = catch(name, life).await.unwrap_or_else(Exit::Failed);
+            let ended = Ended { life: number, exit };
             // A channel that is gone restarts nobody.
-            notes.send(Note::SiblingEnded(kind, exit)).await.ok();
+            notes.send(Note::SiblingEnded(kind, ended)).await.ok();
         });
-        if let Some(sibling) = self.siblings.get_mut(&kind) {
-            sibling.life = Life::Running { task, stopper };
-        }
+        sibling.life = Life::Running { task, stopper };
     }
 
     /// Shows where it stands.
@@ -455,8 +466,10 @@ impl<C: ChannelType> Shell<C> {
     }
 
     /// A sibling has ended: if it failed, when it is restarted, or that it will not be.
-    fn sibling_ended(&mut self, kind: SiblingKind, exit: Exit, now: Time) -> Followed {
-        let Some(sibling) = self.siblings.get_mut(&kind) else {
+    fn sibling_ended(&mut self, kind: SiblingKind, ended: Ended, now: Time) -> Followed {
+        let Ended { life, exit } = ended;
+        let of_this_life = |sibling: &&mut Sibling| sibling.lives == life;
+        let Some(sibling) = self.siblings.get_mut(&kind).filter(of_this_life) else {
             return Followed::Nothing;
         };
         if let Life::Stopping { .. } = std::mem::replace(&mut sibling.life, Life::Idle) {
@@ -562,15 +575,16 @@ impl<C: ChannelType> Shell<C> {
             let note = note.or(timer).await;
             let now = self.world.clock.now();
             match note {
-                Some(Note::SiblingEnded(SiblingKind::Announcer, Exit::Failed(failure))) => {
-                    let exit = Exit::Failed(failure);
+                Some(Note::SiblingEnded(SiblingKind::Announcer, ended)) => {
+                    if !matches!(ended.exit, Exit::Failed(_)) {
+                        return;
+                    }
                     if let Followed::GivenUp(_) =
-                        self.sibling_ended(SiblingKind::Announcer, exit, now)
+                        self.sibling_ended(SiblingKind::Announcer, ended, now)
                     {
                         break;
                     }
                 }
-                Some(Note::SiblingEnded(SiblingKind::Announcer, _)) => return,
                 // All others are gone, and what they had to say is of no consequence now.
                 Some(_) => {}
                 None => {

@@ -53,6 +53,8 @@ impl SiblingKind {
 /// ```
 pub(super) struct Sibling {
     pub(super) budget: RestartBudget,
+    /// How many lives it has had, this one counted.
+    pub(super) lives: u64,
     pub(super) life: Life,
 }
 
@@ -75,6 +77,7 @@ impl Sibling {
     pub(super) fn new(policy: RestartPolicy) -> Self {
         Sibling {
             budget: RestartBudget::new(policy),
+            lives: 0,
             life: Life::Idle,
         }
     }

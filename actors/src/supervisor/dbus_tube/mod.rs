@@ -15,7 +15,9 @@
 //!
 //! # What is bounded
 //! [`APPLICATIONS`] at once are accepted; others wait in the kernel's queue
-//! ([`BACKLOG`](crate::endpoint::BACKLOG)) and are refused when that is full. Signals are each state once.
+//! ([`BACKLOG`](crate::endpoint::BACKLOG)). When that is full, who connects waits there too, without an end of
+//! its own, unless its socket does not block: that is told to try again (`EAGAIN`). Signals are each state
+//! once.
 
 mod carrier;
 
@@ -160,6 +162,7 @@ impl ChannelType for Channel {
             parameters: record.parameters().clone(),
             error: record.error().cloned(),
             address: record.address().map(str::to_owned),
+            accepted: record.was_accepted(),
             connected: traffic.is_connected(),
             bytes_sent: traffic.sent(),
             bytes_received: traffic.received(),

@@ -156,7 +156,7 @@ impl SmallBus {
             return Some(BUS);
         }
         if name == self.name || name == PRESENT {
-            return self.there.then_some(PRESENT);
+            return self.is_there().then_some(PRESENT);
         }
         let mut names = self.clients.values().filter(|client| client.greeted);
         names
@@ -169,7 +169,7 @@ impl SmallBus {
         let service = [PRESENT, self.name.as_str()];
         [BUS]
             .into_iter()
-            .chain(service.into_iter().filter(|_| self.there))
+            .chain(service.into_iter().filter(|_| self.is_there()))
             .chain(clients.map(|client| client.name.as_str()))
             .collect()
     }

@@ -17,7 +17,7 @@
 //! [`MAX_CLIENTS`]; [`MAX_CLIENT_CALLS`] of each and [`MAX_CALLS`] of all that wait for an answer, one
 //! more is answered `LimitsExceeded`; [`rules::MAX_RULES`] rules of each, which look
 //! into bodies of [`rules::MAX_LOOKED_INTO`] bytes. A call waits no longer than
-//! [`PATIENCE`](super::PATIENCE).
+//! [`PATIENCE`](super::PATIENCE), and counts among those of all though its client has gone.
 
 mod daemon;
 mod rules;
@@ -41,7 +41,7 @@ use rules::{Refusal, Rules, Signal};
 /// Most clients at once; one more is closed.
 pub const MAX_CLIENTS: usize = 64;
 /// Most calls of one client that wait for their answer.
-pub const MAX_CLIENT_CALLS: usize = 256;
+pub const MAX_CLIENT_CALLS: usize = 128;
 
 /// Tells clients apart.
 pub type ClientId = u64;
@@ -66,7 +66,8 @@ pub struct SmallBus {
     guid: String,
     /// The user whose clients are let in.
     uid: u32,
-    there: bool,
+    /// Whether the contact says that the service is there, once it has said anything of that.
+    there: Option<bool>,
     clients: BTreeMap<ClientId, Client>,
     last: ClientId,
     calls: Calls<Caller>,
@@ -93,7 +94,7 @@ impl SmallBus {
             name: name.to_owned(),
             guid: guid.to_owned(),
             uid,
-            there: false,
+            there: None,
             clients: BTreeMap::new(),
             last: 0,
             calls: Calls::new(MAX_CALLS),
@@ -102,7 +103,12 @@ impl SmallBus {
 
     /// Whether the contact says that the service is there.
     pub fn is_there(&self) -> bool {
-        self.there
+        self.there == Some(true)
+    }
+
+    /// Whether the contact has said if the service is there.
+    pub fn is_told(&self) -> bool {
+        self.there.is_some()
     }
 
     /// A client has connected; `None` when there is no room.
@@ -122,14 +128,20 @@ impl SmallBus {
 
     /// A client is gone.
     pub fn leave(&mut self, id: ClientId) -> Vec<Act> {
-        self.calls.retain(|caller| caller.client != id);
+        // What it asked stays until it is answered: the contact knows nothing of this, and counts it.
         match self.clients.remove(&id) {
             Some(client) if client.greeted => self.owner_changed(&client.name, &client.name, ""),
             _ => vec![],
         }
     }
 
-    /// What follows from a client's message.
+    /// Whether a client's message is for somebody else than the bus itself, and so may go to the contact.
+    pub fn is_for_service(message: &Message) -> bool {
+        let header = message.header();
+        header.destination().is_some_and(|name| *name != BUS)
+    }
+
+    /// What follows from a client's message: no more than one thing for the contact.
     pub fn from_client(&mut self, id: ClientId, message: &Message, now: Time) -> Vec<Act> {
         let Some(client) = self.clients.get(&id) else {
             return vec![];
@@ -140,7 +152,7 @@ impl SmallBus {
         }
         let header = message.header();
         let destination = header.destination().map(|name| name.as_str());
-        let for_bus = destination.is_none_or(|name| name == BUS);
+        let for_bus = !SmallBus::is_for_service(message);
         let is_hello = for_bus && header.member().is_some_and(|member| *member == "Hello");
         if client.greeted == is_hello {
             return vec![Act::End(id, "a client says Hello first, and once")];
@@ -229,7 +241,7 @@ impl SmallBus {
     }
 
     fn signal(&self, message: &Message) -> Vec<Act> {
-        if !self.there {
+        if !self.is_there() {
             return vec![];
         }
         let envelope = Envelope {
@@ -244,10 +256,11 @@ impl SmallBus {
 
     /// The service is there now, or not.
     fn found(&mut self, there: bool) -> Vec<Act> {
-        if self.there == there {
+        let changed = self.is_there() != there;
+        self.there = Some(there);
+        if !changed {
             return vec![];
         }
-        self.there = there;
         let name = self.name.clone();
         if there {
             let mut acts = self.owner_changed(PRESENT, "", PRESENT);

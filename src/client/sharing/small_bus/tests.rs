@@ -241,10 +241,12 @@ fn clients_and_calls_are_bounded_and_end() {
 #[test]
 fn the_calls_of_all_clients_are_bounded_together() {
     let mut bus = small_bus();
+    let mut passed = None;
     for _ in 0..MAX_CALLS / MAX_CLIENT_CALLS {
         let id = greeted(&mut bus);
         for _ in 0..MAX_CLIENT_CALLS {
-            to_contact(bus.from_client(id, &service_call(NAME), Time::ZERO));
+            let call = to_contact(bus.from_client(id, &service_call(NAME), Time::ZERO));
+            passed.get_or_insert(call);
         }
     }
     let id = greeted(&mut bus);
@@ -257,6 +259,16 @@ fn the_calls_of_all_clients_are_bounded_together() {
         .build(&())
         .unwrap();
     to_contact(bus.from_client(id, &silent, Time::ZERO));
+    // What was asked by who has left is still to be answered by the contact.
+    let first = bus.clients.keys().next().copied().unwrap();
+    bus.leave(first);
+    let (_, answer) = to_client(bus.from_client(id, &service_call(NAME), Time::ZERO));
+    assert_eq!(error_of(&answer), "LimitsExceeded");
+    let answer = Message::method_return(&passed.unwrap().header())
+        .build(&())
+        .unwrap();
+    assert!(bus.from_contact(&answer).is_empty());
+    to_contact(bus.from_client(id, &service_call(NAME), Time::ZERO));
 }
 
 proptest! {
