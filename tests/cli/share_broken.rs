@@ -58,10 +58,18 @@ fn kill(whose: &str, own: bool) {
     };
     killed.signal(Signal::KILL);
     assert_eq!(killed.finish().code, None);
-    // Its bus has gone, or says who has.
+    // Its bus has gone, or it is told who has: by the bus, or before that by the command that is left.
     let without_a_bus = ["Remote peer disconnected", "Connection reset by peer"];
     let by_the_bus = ["Message recipient disconnected", "did not receive a reply"];
-    failed(caller, if own { &by_the_bus } else { &without_a_bus });
+    let by_the_command = ["the contact has gone"];
+    failed(
+        caller,
+        match (own, whose) {
+            (false, _) => &without_a_bus,
+            (true, "alice") => &by_the_bus,
+            (true, _) => &by_the_command,
+        },
+    );
     closed(other.finish());
     for who in [&two.alice, &two.bob] {
         who.has_no_tubes();
