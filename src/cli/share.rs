@@ -151,7 +151,14 @@ async fn share_once(
         let wire = tube.join(&address).await?;
         app.out.record(&json!({ "event": "opened" }))?;
         app.out.remark(format!("{id} uses it."));
-        Ok(sharing::share(&bus, wire, filter.clone(), &contact.id).await?)
+        match sharing::share(&bus, wire, filter.clone(), &contact.id).await {
+            // Like one that closed the tube: it may read again.
+            Err(late) if late.kind == Kind::TimedOut && wish.again => {
+                app.out.remark(format!("{}.", safe(&late.message)));
+                Ok(())
+            }
+            ended => Ok(ended?),
+        }
     };
     let carried = carried(&tube, sharing);
     let outcome = or(serve(app, &mut events, &tube, &id), carried).await;

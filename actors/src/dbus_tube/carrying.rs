@@ -524,7 +524,7 @@ impl Carrying {
         }
         let room = QUEUE.saturating_sub(incoming.queue.len()).min(READ);
         let unheard = self.outgoing.unheard;
-        if room == 0 || quiet.contact {
+        if room == 0 || (quiet.contact && !unheard) {
             if unheard {
                 // More is not read: it might never end.
                 incoming.ended = Some((gone(), self.clock.sleep(HAND_OVER_WITHIN)));

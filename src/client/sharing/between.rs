@@ -12,17 +12,14 @@
 //!
 //! Who does not read what it is sent is waited for, and only what comes from the other side waits with it.
 //! A contact that does not read leaves what is for it with the bus, up to the bus's own limits, and not for
-//! ever: [`READ_WITHIN`]. Here wait [`READ_AHEAD`] messages of it.
+//! ever: [`READ_WITHIN`](super::READ_WITHIN). Here wait [`READ_AHEAD`] messages of it.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use actors::runtime::{Clock, Time};
+use actors::runtime::Time;
 use async_channel::Sender;
 use futures_lite::{
     FutureExt as _, StreamExt as _,
@@ -33,6 +30,7 @@ use zbus::{Message, MessageStream, connection::Connection as Wire, message::Type
 use super::{
     offering::Out,
     pace::Pace,
+    teller::Teller,
     wire::{Contact, READ_AHEAD},
 };
 use crate::client::{
@@ -42,12 +40,6 @@ use crate::client::{
 
 /// How often it is looked for calls that waited too long.
 pub(super) const SWEEP: Duration = Duration::from_secs(30);
-
-/// How long the contact may take to read a message, and one second more for each [`BYTES_A_SECOND`] of it and
-/// of the one before it, which may still be on its way. Who takes longer is left: the bus keeps what is for
-/// him, and has other things to do.
-pub const READ_WITHIN: Duration = Duration::from_secs(30);
-const BYTES_A_SECOND: usize = 256 * 1024;
 
 /// Signals of the contact a second that are put on the bus, and as many at once: everybody there may be woken
 /// by each. Who sends more is read later, answers too.
@@ -97,15 +89,17 @@ pub(super) async fn carry(
     let (to_bus, unsent) = async_channel::bounded(MAX_UNSENT);
     let ends = Ends {
         bus: to_bus,
-        contact: Wire::from(&contact),
-        clock: clock.clone(),
-        before: AtomicUsize::new(0),
+        contact: Teller::new(Wire::from(&contact), clock.clone()),
     };
     // The contact has the service answer, and the answers may be large. Nothing that matters is there yet.
     bus.connection().clone().set_max_queued(READ_AHEAD);
     let writing = async {
         while let Ok(message) = unsent.recv().await {
-            bus.connection().send(&message).await.map_err(|_| gone())?;
+            if bus.connection().send(&message).await.is_err() {
+                // Nobody is to wait for room any more.
+                unsent.close();
+                return Err(gone());
+            }
         }
         Ok(())
     };
@@ -183,10 +177,7 @@ fn gone() -> Error {
 /// What goes to the bus, and the contact's connection.
 struct Ends {
     bus: Sender<Message>,
-    contact: Wire,
-    clock: Arc<dyn Clock>,
-    /// Bytes of the last message to the contact.
-    before: AtomicUsize,
+    contact: Teller,
 }
 
 impl Ends {
@@ -194,28 +185,9 @@ impl Ends {
         for out in out {
             match out {
                 Out::Bus(message) => self.bus.send(message).await.map_err(|_| gone())?,
-                Out::Contact(message) => self.tell(&message).await?,
+                Out::Contact(message) => self.contact.tell(&message).await?,
             }
         }
         Ok(())
-    }
-
-    async fn tell(&self, message: &Message) -> Result<()> {
-        let bytes = message.data().len();
-        let before = self.before.swap(bytes, Ordering::Relaxed);
-        let more = u64::try_from((bytes + before) / BYTES_A_SECOND).unwrap_or(0);
-        let patience = READ_WITHIN + Duration::from_secs(more);
-        let late = Error::new(
-            Kind::TimedOut,
-            "the contact does not read what the service says",
-        );
-        within(&self.clock, patience, late, async {
-            if let Err(error) = self.contact.send(message).await {
-                // Its end is noticed where it is read from.
-                tracing::debug!(%error, "nothing more is sent to the contact");
-            }
-            Ok(())
-        })
-        .await
     }
 }

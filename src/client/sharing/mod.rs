@@ -52,9 +52,10 @@ mod said;
 mod serve;
 mod share;
 mod small_bus;
+mod teller;
 mod wire;
 
-pub use between::{READ_WITHIN, SIGNALS_PER_SECOND};
+pub use between::SIGNALS_PER_SECOND;
 pub use calls::PATIENCE;
 pub use filter::{Filter, MOST_PARTS};
 pub use offering::{MAX_CALL_BYTES, MAX_CALLS, Offering, Out, PRESENT};
@@ -63,4 +64,5 @@ pub use owning::{FLICKER, MAX_SIGNAL, Owning, Standing, startable};
 pub use serve::Serving;
 pub use share::{look, share};
 pub use small_bus::{Act, ClientId, MAX_CLIENT_CALLS, MAX_CLIENTS, SmallBus};
+pub use teller::READ_WITHIN;
 pub use wire::{MESSAGES_PER_SECOND, MOST_BYTES, join};

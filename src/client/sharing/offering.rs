@@ -172,7 +172,8 @@ impl Offering {
         let envelope = Envelope {
             destination: Some(self.filter.name()),
             answered: true,
-            starts_nothing: self.filter.is_read_only(),
+            // A program that the bus starts for a call would have it before it is looked at.
+            starts_nothing: self.filter.is_read_only() || !self.filter.names_objects(),
             ..Envelope::fresh()
         };
         let Ok(call) = rewrap(message, &envelope) else {
@@ -183,7 +184,8 @@ impl Offering {
             return asked.refuse(TOO_MANY);
         }
         let nobody = self.owner.as_deref() == Some("");
-        let starts = !call.primary_header().flags().contains(Flags::NO_AUTO_START);
+        let starts =
+            !self.filter.is_read_only() && !header.primary().flags().contains(Flags::NO_AUTO_START);
         if !self.filter.names_objects() && nobody && !starts {
             // The next one that has the name is not looked at yet.
             return asked.refuse(AWAY);

@@ -337,6 +337,15 @@ fn a_service_that_is_not_there_is_started_by_a_call_and_looked_at_first() {
 }
 
 #[test]
+fn a_call_that_is_passed_on_starts_nobody_who_was_not_looked_at() {
+    let mut offering = begun(Some(OWNER));
+    // He may be gone before it comes to him.
+    let passed = to_bus(offering.from_contact(&call(NAME), Time::ZERO));
+    let flags = passed.primary_header().flags();
+    assert!(flags.contains(Flags::NO_AUTO_START));
+}
+
+#[test]
 fn what_is_shared_for_reading_starts_nothing() {
     let get = Message::method_call("/", "Introspect")
         .interface("org.freedesktop.DBus.Introspectable")

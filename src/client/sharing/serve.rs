@@ -41,6 +41,7 @@ use zbus::{Guid, Message, MessageStream, connection::Connection as Wire, message
 use super::{
     between::SWEEP,
     small_bus::{Act, ClientId, MAX_CLIENTS, SmallBus},
+    teller::Teller,
     wire::{Contact, welcome},
 };
 use crate::{
@@ -133,7 +134,7 @@ impl Serving {
     /// is there, or after 5 seconds.
     ///
     /// # Errors
-    /// [`Kind::Io`] when the socket fails.
+    /// [`Kind::Io`] when the socket fails, [`Kind::TimedOut`] when the contact does not read.
     pub async fn run(
         &self,
         name: &str,
@@ -182,13 +183,10 @@ impl Serving {
                 hub.decide(None, |bus| bus.expire(clock.now()));
             }
         };
-        let wire = Wire::from(&contact);
+        let teller = Teller::new(Wire::from(&contact), clock.clone());
         let sending = async {
             while let Ok(Unsent { message, _room }) = unsent.recv().await {
-                if let Err(error) = wire.send(&message).await {
-                    // Its end is noticed where it is read from.
-                    tracing::debug!(%error, "nothing more is sent to the contact");
-                }
+                teller.tell(&message).await?;
             }
             // The hub is there for as long as this is.
             Ok(())
@@ -263,7 +261,9 @@ impl Hub {
                 }
                 Act::Contact(message) => {
                     let _room = room.take();
-                    if self.outbox.try_send(Unsent { message, _room }).is_err() {
+                    // Of what else is there refusals take no more than their share, so a call has its room.
+                    let too_many = _room.is_none() && self.outbox.len() >= MAX_REFUSALS;
+                    if too_many || self.outbox.try_send(Unsent { message, _room }).is_err() {
                         tracing::debug!("a contact that does not read is not told of a refusal");
                     }
                 }

@@ -530,29 +530,42 @@ fn lies_to_clients_of_the_small_bus_are_not_told() {
     assert_eq!(next.header().member().expect("a signal").as_str(), "Seeked");
 }
 
+const DAEMON: &str = "org.freedesktop.DBus";
+
+/// Asks the small bus something as a client, and waits for its answer.
+fn asks(client: &zbus::Connection, heard: &mut MessageStream, call: &Message) {
+    block_on(client.send(call)).expect("sent");
+    let serial = Some(call.primary_header().serial_num());
+    soon(async {
+        loop {
+            let message = heard.next().await.expect("it goes on").expect("whole");
+            if message.header().reply_serial() == serial {
+                break;
+            }
+        }
+    });
+}
+
+/// Wants to hear what the player says.
+fn listens(client: &zbus::Connection, heard: &mut MessageStream) {
+    let add = Message::method_call("/org/freedesktop/DBus", "AddMatch")
+        .interface(DAEMON)
+        .destination(DAEMON)
+        .build(&format!("interface='{PLAYER}'"))
+        .expect("a call");
+    asks(client, heard, &add);
+}
+
+fn is(message: &Message, member: &str) -> bool {
+    let header = message.header();
+    header.member().is_some_and(|name| name.as_str() == member)
+}
+
 #[test]
 fn a_burst_closes_no_client_that_is_busy() {
     let served = Served::start();
     let (client, mut heard) = served.client();
-    let daemon = "org.freedesktop.DBus";
-    let add = Message::method_call("/org/freedesktop/DBus", "AddMatch")
-        .interface(daemon)
-        .destination(daemon)
-        .build(&format!("interface='{PLAYER}'"))
-        .expect("a call");
-    let answered = |heard: &mut MessageStream, to: &Message| {
-        let to = Some(to.primary_header().serial_num());
-        soon(async {
-            loop {
-                let message = heard.next().await.expect("it goes on").expect("whole");
-                if message.header().reply_serial() == to {
-                    break;
-                }
-            }
-        });
-    };
-    block_on(client.send(&add)).expect("sent");
-    answered(&mut heard, &add);
+    listens(&client, &mut heard);
     // It does something else now; a second's worth of signals comes, and some more.
     let mut contact = served.contact;
     for _ in 0..MESSAGES_PER_SECOND + 100 {
@@ -562,34 +575,32 @@ fn a_burst_closes_no_client_that_is_busy() {
     contact.say(&refused);
     contact.answer(&refused);
     // It is still there.
-    let ask = call(daemon, "/org/freedesktop/DBus", daemon, "ListNames");
-    block_on(client.send(&ask)).expect("sent");
-    answered(&mut heard, &ask);
+    let ask = call(DAEMON, "/org/freedesktop/DBus", DAEMON, "ListNames");
+    asks(&client, &mut heard, &ask);
 }
 
 #[test]
-fn a_contact_that_does_not_read_is_left() {
-    let clock = VirtualClock::new();
-    let sharing = Sharing::on(Ground::at(clock.clone()));
-    let mut contact = sharing.contact;
-    while contact.hear().expect("presence").message_type() != Type::Signal {}
-    // More than the library reads ahead here, and more bytes than a socket holds.
-    let long = Message::signal(PATH, PLAYER, "Seeked").build(&"x".repeat(100_000));
-    let long = long.expect("a signal");
-    for _ in 0..200 {
-        block_on(sharing.player.send(&long)).expect("sent");
+fn refusals_that_a_contact_does_not_read_take_no_call_s_room() {
+    let mut served = Served::start();
+    let (client, mut heard) = served.client();
+    listens(&client, &mut heard);
+    // More refusals than sockets buffer, and then something that the client hears.
+    let refused = call(NAME, PATH, PEER, "Ping");
+    for _ in 0..2000 {
+        served.contact.say(&refused);
     }
-    let mut shared = sharing.shared;
-    let ended = soon(async {
-        loop {
-            if let Some(ended) = smol::future::poll_once(&mut shared).await {
-                break ended;
-            }
-            clock.advance(Duration::from_millis(500));
-            yield_now().await;
-        }
+    served.contact.say(&signal(":1.0"));
+    soon(async {
+        while !is(
+            &heard.next().await.expect("it goes on").expect("whole"),
+            "Seeked",
+        ) {}
     });
-    let error = ended.expect("no panic").expect_err("nobody reads");
-    assert_eq!(error.kind, Kind::TimedOut);
-    drop(contact);
+    let asked = call(NAME, PATH, PLAYER, "Knock");
+    block_on(client.send(&asked)).expect("sent");
+    // Behind it, and answered by the bus alone.
+    let ask = call(DAEMON, "/org/freedesktop/DBus", DAEMON, "ListNames");
+    asks(&client, &mut heard, &ask);
+    let mut said = std::iter::from_fn(|| served.contact.hear());
+    assert!(said.any(|message| is(&message, "Knock")));
 }

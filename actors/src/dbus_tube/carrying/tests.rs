@@ -615,3 +615,75 @@ proptest! {
         fuzzing::dbus_carrying(&input);
     }
 }
+
+/// Says nothing until we write for the second time; by then the contact has said a message and closed, and
+/// takes nothing, as `<close/>` in band.
+struct ClosedMeanwhile {
+    writes: usize,
+    says: Vec<u8>,
+}
+
+impl AsyncRead for ClosedMeanwhile {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.writes < 2 {
+            // Woken for what comes.
+            let _ = context;
+            return Poll::Pending;
+        }
+        let count = self.says.len().min(into.len());
+        into[..count].copy_from_slice(&self.says[..count]);
+        self.says.drain(..count);
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for ClosedMeanwhile {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes += 1;
+        if self.writes < 2 {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        context.waker().wake_by_ref();
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Duplex for ClosedMeanwhile {}
+
+#[test]
+fn rev_last_message_before_close() {
+    let sim = Sim::new();
+    let last = call(false, "Last", b"12345678");
+    let near = ClosedMeanwhile {
+        writes: 0,
+        says: last.clone(),
+    };
+    let (tube, ended) = Tube::over(&sim, near, Count::default());
+    let heard = sim.run(async {
+        let mut application = begin(tube.connect_by(1 << 20, Count::default()).await).await;
+        let one = call(false, "Ping", &[1; 8000]);
+        let all: Vec<u8> = (0..40).flat_map(|_| one.clone()).collect();
+        application.write_all(&all).await.unwrap();
+        let mut heard = Vec::new();
+        application.read_to_end(&mut heard).await.ok();
+        heard
+    });
+    println!("heard {} of {}", heard.len(), last.len());
+    let end = sim.run(ended);
+    println!("{end:?}");
+    assert_eq!(heard.len(), last.len());
+}

@@ -179,8 +179,9 @@ fn apply<C: ChannelType>(channel: &mut C, event: Event<C>) -> Result<(), Failure
     }
     match event {
         Event::Commit(commit) => take(channel, *commit)?,
-        // Who is done ends.
-        Event::Note(Note::SiblingEnded(..)) if channel.shell().finished => {}
+        // Who is done ends. The announcer may have failed before it has said all.
+        Event::Note(Note::SiblingEnded(kind, _))
+            if kind == C::DECIDER && channel.shell().finished => {}
         Event::Note(Note::SiblingEnded(kind, ended)) => sibling_ended(channel, kind, ended, now)?,
         Event::Note(Note::Accepted(accepted)) => channel.shell().keep(accepted.into()),
         Event::Note(Note::Own(note)) => channel.hear(note),
