@@ -10,10 +10,11 @@ use actors::runtime::Time;
 use zbus::{Message, message::Type};
 
 use super::{
-    Act, Filter, Offering, Out, Owning, PRESENT, SmallBus,
+    Filter, Owning, PRESENT,
     envelope::{Envelope, parse, rewrap},
     filter::is_below,
-    offering::{BUS, BUS_PATH},
+    offering::{BUS, BUS_PATH, Offering, Out},
+    small_bus::{Act, SmallBus},
 };
 
 const NAME: &str = "org.example.Player";
@@ -206,7 +207,7 @@ fn to_offering(message: &Message, limited: bool, read_only: bool) {
             assert_eq!((told.sender, told.destination), (None, None));
         }
     }
-    let _ = filter.signal(message);
+    let _ = filter.lets_signal_through(message);
 }
 
 fn bus_call<B>(member: &str, body: &B) -> Message

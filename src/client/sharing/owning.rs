@@ -25,12 +25,9 @@
 //!
 //! A name that the bus can start a service for is nobody's to take: its programs would be asked for by that.
 //!
-//! # Bounds
-//! The name comes or goes once in [`FLICKER`]; of what the contact says meanwhile the last word counts, and is
-//! acted on late. Signals have [`MAX_SIGNAL`] bytes, longer ones are left out, and how many a second is said
-//! in [`between`](super::between). [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one caller, no
-//! longer than [`PATIENCE`](super::PATIENCE). A call counts until then though its caller has gone: the contact
-//! knows nothing of that, and counts it too.
+//! Of what the contact says of the service within one [`FLICKER`] the last word counts. A call counts until it
+//! is answered, though its caller has gone: the contact knows nothing of that, and counts it too.
+//! [Limits](super#limits).
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -213,7 +210,7 @@ impl Owning {
     }
 
     fn signal(&mut self, message: &Message) -> Vec<Out> {
-        if !self.filter.signal(message) {
+        if !self.filter.lets_signal_through(message) {
             return vec![];
         }
         if message.data().len() > MAX_SIGNAL {
