@@ -210,6 +210,21 @@ fn nobody_else_is_on_this_bus() {
 }
 
 #[test]
+fn the_bus_s_properties_are_read_only_and_it_has_no_other_methods_for_them() {
+    let mut bus = small_bus();
+    let id = greeted(&mut bus);
+    for (member, error) in [("Set", "PropertyReadOnly"), ("Reset", "UnknownMethod")] {
+        let call = Message::method_call(BUS_PATH, member)
+            .interface("org.freedesktop.DBus.Properties")
+            .destination(BUS)
+            .build(&(BUS, "Features", zbus::Variant::from("none")))
+            .unwrap();
+        let (_, answer) = to_client(bus.from_client(id, &call, Time::ZERO));
+        assert_eq!(error_of(&answer), error, "{member}");
+    }
+}
+
+#[test]
 fn a_client_says_hello_first_and_once() {
     let mut bus = small_bus();
     let id = bus.enter().unwrap();
