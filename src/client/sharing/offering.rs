@@ -152,7 +152,7 @@ impl Offering {
     }
 
     /// What follows from a message of the contact.
-    pub fn from_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
+    pub fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
         if message.message_type() != Type::MethodCall {
             // We call nothing over there and listen to nothing.
             return vec![];
@@ -209,7 +209,7 @@ impl Offering {
     /// # Errors
     /// When the bus does not let us see the service, and when the program behind its name has others,
     /// with a filter that names no objects.
-    pub fn from_bus(&mut self, message: &Message) -> Result<Vec<Out>> {
+    pub fn hear_bus(&mut self, message: &Message) -> Result<Vec<Out>> {
         let header = message.header();
         match message.message_type() {
             Type::MethodReturn | Type::Error => self.answer(message, &header),

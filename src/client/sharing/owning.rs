@@ -167,7 +167,7 @@ impl Owning {
     /// # Errors
     /// [`Kind::NotAvailable`] when the name is somebody else's, and what the bus answers if we may not
     /// have it.
-    pub fn from_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>> {
+    pub fn hear_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>> {
         let header = message.header();
         match message.message_type() {
             Type::MethodCall => Ok(self.call(message, &header, now)),
@@ -180,7 +180,7 @@ impl Owning {
     }
 
     /// What follows from a message of the contact.
-    pub fn from_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
+    pub fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
         match Said::by(message, self.filter.name()) {
             Said::Answer(serial) => match self.calls.answered(serial) {
                 Some(caller) => answer(&caller, message),

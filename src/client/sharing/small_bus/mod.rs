@@ -139,7 +139,7 @@ impl SmallBus {
     }
 
     /// What follows from a client's message: no more than one thing for the contact.
-    pub fn from_client(&mut self, id: ClientId, message: &Message, now: Time) -> Vec<Act> {
+    pub fn hear_client(&mut self, id: ClientId, message: &Message, now: Time) -> Vec<Act> {
         let Some(client) = self.clients.get(&id) else {
             return vec![];
         };
@@ -193,7 +193,7 @@ impl SmallBus {
     }
 
     /// What follows from a message of the contact.
-    pub fn from_contact(&mut self, message: &Message) -> Vec<Act> {
+    pub fn hear_contact(&mut self, message: &Message) -> Vec<Act> {
         match Said::by(message, &self.name) {
             Said::Answer(serial) => match self.calls.answered(serial) {
                 Some(caller) => self.answer(&caller, message),
