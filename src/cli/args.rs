@@ -348,7 +348,7 @@ pub struct SharedArgs {
     #[arg(long = "object", value_name = "PATH")]
     pub objects: Vec<String>,
     /// Of the program that has dbus:NAME, share only this interface; may be given more than once
-    // The account's option of this name is another thing, and comes from everywhere.
+    // `--interface` is the global option for a network interface.
     #[arg(long = "dbus-interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
     /// Let dbus:NAME be read and heard only: properties and signals; a call then starts no program

@@ -88,7 +88,7 @@ pub enum Place<'a> {
 /// Codes 2 to 6, and what the service and the bus answer.
 pub async fn offer(app: &App, wish: &Wish<'_>) -> Outcome {
     let filter = filter(wish.name, wish.objects, wish.interfaces)?.read_only(wish.read_only);
-    not_kept(app)?;
+    refuse_detach(app)?;
     // Before anybody is offered what is not there.
     sharing::look(&session_bus(app).await?, &filter).await?;
     app.with_connection(async |connection| {
@@ -172,7 +172,7 @@ async fn share_once(
 /// Codes 2 to 6, and what the service and the bus answer.
 pub async fn accept(app: &App, contact: &str, name: &str, place: Place<'_>) -> Outcome {
     Filter::of(name).map_err(|error| Failure::usage(error.message))?;
-    not_kept(app)?;
+    refuse_detach(app)?;
     // Before anything is accepted: what cannot be must not cost the contact's offer.
     let ready = Ready::at(app, name, place).await?;
     let expected = contact
@@ -184,7 +184,7 @@ pub async fn accept(app: &App, contact: &str, name: &str, place: Place<'_>) -> O
         let contact = app
             .contact(connection, contact, Need::Present, confirm)
             .await?;
-        use_once(app, connection, &contact, name, &ready).await
+        use_service(app, connection, &contact, name, &ready).await
     })
     .await
 }
@@ -239,7 +239,7 @@ impl<'a> Ready<'a> {
     }
 }
 
-async fn use_once(
+async fn use_service(
     app: &App,
     connection: &Connection,
     contact: &Contact,
@@ -298,7 +298,7 @@ async fn use_once(
                 serving.run(name, wire, spawner, clock, &app.stop).await?;
             }
             Ready::Named(bus, own, signals) => {
-                let told = |standing| stands(app, own, standing);
+                let told = |standing| say_name_state(app, own, standing);
                 sharing::own(bus, signals.clone(), own, wire, told).await?;
             }
         }
@@ -314,7 +314,7 @@ async fn use_once(
 /// did not is said before the tube is closed: its end would be taken for the contact's.
 async fn carried(tube: &Tube, carrying: impl Future<Output = Outcome>) -> Outcome<EndedBy> {
     match carrying.await {
-        // Said by whoever hears of it.
+        // `follow` reports the tube's end.
         Err(Failure::Error {
             word: "cancelled", ..
         })
@@ -328,7 +328,7 @@ async fn carried(tube: &Tube, carrying: impl Future<Output = Outcome>) -> Outcom
 }
 
 /// Says whether the name on the session bus is there.
-fn stands(app: &App, name: &str, standing: Standing) {
+fn say_name_state(app: &App, name: &str, standing: Standing) {
     let (word, sentence) = match standing {
         Standing::Here => ("here", "is on the session bus"),
         Standing::Away => ("away", "is not there: the contact's service does not run"),
@@ -354,7 +354,7 @@ async fn session_bus(app: &App) -> Outcome<Bus> {
     Ok(Bus::at(&address, spawner, clock).await?)
 }
 
-fn not_kept(app: &App) -> Outcome {
+fn refuse_detach(app: &App) -> Outcome {
     if app.global.detach {
         return Err(Failure::usage(
             "a service is shared by this command, not by the connection manager; leave it running instead of using --detach",

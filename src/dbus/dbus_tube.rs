@@ -46,8 +46,7 @@ impl DBusTube {
         })
     }
 
-    /// Who takes part under which bus name: of rooms, of which there are none. Empty with a contact, by the
-    /// specification.
+    /// Bus names of a room's members. Always empty: Pneuma has no rooms.
     #[zbus(property(emits_changed_signal = "false"), name = "DBusNames")]
     fn dbus_names(&self) -> Result<HashMap<u32, String>> {
         read("DBusNames", HashMap::new)

@@ -326,7 +326,7 @@ fn a_tube_that_shares_no_service_stays_on_offer() {
 }
 
 #[test]
-fn it_has_a_name_on_the_session_bus_over_here() {
+fn own_puts_the_service_on_the_session_bus() {
     let two = Two::verified();
     let lamp = lamp(&two);
     let own = "com.example.BobsLamp";
@@ -430,7 +430,7 @@ fn a_tube_that_is_closed_while_it_opens_is_declined() {
 }
 
 #[test]
-fn what_cannot_be_is_said_in_one_sentence() {
+fn wrong_options_of_a_shared_service_are_usage_errors() {
     let two = Two::new();
     for (line, part) in [
         ("offer dbus:com.example.Lamp 80 --to alice", "no address"),

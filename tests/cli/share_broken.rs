@@ -90,12 +90,12 @@ fn the_command_that_accepts_is_killed_in_the_middle_of_a_call() {
 }
 
 #[test]
-fn the_command_that_shares_is_killed_in_the_middle_of_a_call_of_ones_own_name() {
+fn the_command_that_shares_is_killed_in_the_middle_of_a_call_with_own() {
     kill("bob", true);
 }
 
 #[test]
-fn the_command_that_accepts_is_killed_in_the_middle_of_a_call_of_ones_own_name() {
+fn the_command_that_accepts_is_killed_in_the_middle_of_a_call_with_own() {
     kill("alice", true);
 }
 

@@ -50,7 +50,7 @@ fn states_and_signals_come_in_order() {
 }
 
 #[test]
-fn what_is_fixed_is_in_the_request_and_in_the_offer() {
+fn immutable_properties_are_those_requested() {
     let (alice, bob) = alice_and_bob();
     let request = dbus_tube_request(alice.sees(&bob).handle, SERVICE);
     let answer = alice
@@ -102,7 +102,7 @@ fn what_is_fixed_is_in_the_request_and_in_the_offer() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn wrong_requests_and_access_controls_are_errors() {
     let (alice, bob) = alice_and_bob();
     let handle = alice.sees(&bob).handle;
     let refused = alice.create_dbus_tube(handle, "no bus name");

@@ -3,9 +3,9 @@
 
 mod clients;
 mod dying;
+mod ending;
 mod halves;
 mod hostile;
-mod limits;
-mod mpv;
 mod own;
+mod shared_part;
 mod tools;

@@ -76,6 +76,9 @@ pub const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 const READ: usize = 64 * 1024;
 /// How many times it reads and writes before it lets others run.
 const TURNS: usize = 4;
+/// Why it ends then, which cannot be: they are split alike both times.
+const REFUSED_LATE: &str =
+    "the queue holds bytes the splitter refuses, although it took them on arrival";
 
 /// Why messages stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -577,8 +580,7 @@ impl Carrying {
             let front = incoming.queue.as_slices().0;
             if incoming.dropping {
                 let Ok(taken) = incoming.leaving.feed(front) else {
-                    // It was fed the same before.
-                    return Err(Failure::Failed("a message is none when it leaves".into()));
+                    return Err(Failure::Failed(REFUSED_LATE.into()));
                 };
                 incoming.queue.drain(..taken);
                 incoming.dropping = !incoming.leaving.is_between();
@@ -606,7 +608,7 @@ impl Carrying {
             let mut rest = &front[..written];
             while !rest.is_empty() {
                 let Ok(taken) = incoming.leaving.feed(rest) else {
-                    return Err(Failure::Failed("a message is none when it leaves".into()));
+                    return Err(Failure::Failed(REFUSED_LATE.into()));
                 };
                 rest = &rest[taken..];
             }

@@ -91,7 +91,8 @@ pub(super) async fn carry(
         bus: to_bus,
         contact: Teller::new(Wire::from(&contact), clock.clone()),
     };
-    // The contact has the service answer, and the answers may be large. Nothing that matters is there yet.
+    // The contact can make the service send large answers, so bound what zbus queues; set before we ask
+    // anything, when the queue holds nothing we need.
     bus.connection().clone().set_max_queued(READ_AHEAD);
     let writing = async {
         while let Ok(message) = unsent.recv().await {

@@ -29,7 +29,7 @@ const SENDER: u8 = 7;
 /// The last one that the specification knows.
 const UNIX_FDS: u8 = 9;
 
-/// What libraries tell their own program by; they, and buses, disconnect from whoever sends it.
+/// Reserved for what a library tells its own process; libraries and buses disconnect a peer that sends it.
 const LOCAL: &str = "org.freedesktop.DBus.Local";
 const LOCAL_PATH: &str = "/org/freedesktop/DBus/Local";
 
@@ -64,12 +64,15 @@ impl Envelope<'_> {
     }
 }
 
-/// A number that no other message of this process has, until there were four thousand million.
+/// Unique in this process until the 32-bit counter wraps.
 pub fn fresh_serial() -> NonZeroU32 {
     PrimaryHeader::new(Type::MethodCall, 0).serial_num()
 }
 
 /// Reads one whole message.
+///
+/// zbus checks bytes that come from a socket, so they come from one here that has nothing more to say:
+/// `Message::from_bytes` is unsafe, which this crate forbids.
 ///
 /// # Errors
 /// When it is none, or has bytes missing; what follows it is not looked at.

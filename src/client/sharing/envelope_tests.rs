@@ -64,7 +64,7 @@ fn an_answer_finds_another_question() {
 }
 
 #[test]
-fn no_name_no_envelope() {
+fn an_invalid_name_in_an_envelope_is_refused() {
     let call = Message::method_call("/", "Do").build(&()).unwrap();
     for name in ["", "no name", "a\0b"] {
         let envelope = Envelope {

@@ -106,7 +106,7 @@ impl Filter {
     ///
     /// # Errors
     /// Why not, for people.
-    pub fn call(&self, message: &Message) -> Result<(), &'static str> {
+    pub fn check_call(&self, message: &Message) -> Result<(), &'static str> {
         let header = message.header();
         if message.message_type() != Type::MethodCall {
             return Err("only method calls go to a shared service");
@@ -161,7 +161,7 @@ impl Filter {
     }
 
     /// Whether a signal of the service goes to the contact.
-    pub fn signal(&self, message: &Message) -> bool {
+    pub fn lets_signal_through(&self, message: &Message) -> bool {
         let header = message.header();
         let (Some(path), Some(interface), Some(_)) =
             (header.path(), header.interface(), header.member())

@@ -10,10 +10,11 @@ use actors::runtime::Time;
 use zbus::{Message, message::Type};
 
 use super::{
-    Act, Filter, Offering, Out, Owning, PRESENT, SmallBus,
+    Filter, Owning, PRESENT,
     envelope::{Envelope, parse, rewrap},
     filter::is_below,
-    offering::{BUS, BUS_PATH},
+    offering::{BUS, BUS_PATH, Offering, Out},
+    small_bus::{Act, SmallBus},
 };
 
 const NAME: &str = "org.example.Player";
@@ -172,7 +173,7 @@ fn to_offering(message: &Message, limited: bool, read_only: bool) {
         filter = filter.object("/").expect("a path");
     }
     let mut offering = Offering::new(filter.clone(), MACHINE);
-    let out = offering.from_contact(message, Time::ZERO);
+    let out = offering.hear_contact(message, Time::ZERO);
     assert!(out.len() <= 1);
     for out in out {
         match out {
@@ -200,13 +201,13 @@ fn to_offering(message: &Message, limited: bool, read_only: bool) {
         }
     }
     // The same as a signal or an answer of the bus.
-    for out in offering.from_bus(message).unwrap_or_default() {
+    for out in offering.hear_bus(message).unwrap_or_default() {
         if let Out::Contact(message) = out {
             let told = sent(&message);
             assert_eq!((told.sender, told.destination), (None, None));
         }
     }
-    let _ = filter.signal(message);
+    let _ = filter.lets_signal_through(message);
 }
 
 fn bus_call<B>(member: &str, body: &B) -> Message
@@ -222,10 +223,10 @@ fn to_small_bus(message: &Message) {
     let guid = "0123456789abcdef0123456789abcdef";
     let mut bus = SmallBus::new(NAME, guid, 1000);
     let id = bus.enter().expect("room");
-    bus.from_client(id, &bus_call("Hello", &()), Time::ZERO);
-    bus.from_client(id, &bus_call("AddMatch", &""), Time::ZERO);
+    bus.hear_client(id, &bus_call("Hello", &()), Time::ZERO);
+    bus.hear_client(id, &bus_call("AddMatch", &""), Time::ZERO);
     // As a client's.
-    for act in bus.from_client(id, message, Time::ZERO) {
+    for act in bus.hear_client(id, message, Time::ZERO) {
         match act {
             Act::Contact(call) => {
                 let call = sent(&call);
@@ -243,7 +244,7 @@ fn to_small_bus(message: &Message) {
     // As the contact's, before it has said that the service is there, and after.
     let there = Message::signal(BUS_PATH, BUS, "NameOwnerChanged").build(&(NAME, "", PRESENT));
     for _ in 0..2 {
-        for act in bus.from_contact(message) {
+        for act in bus.hear_contact(message) {
             match act {
                 Act::Contact(answer) => assert_eq!(sent(&answer).kind, 3),
                 Act::Client(to, told) => {
@@ -261,7 +262,7 @@ fn to_small_bus(message: &Message) {
                 Act::End(..) => panic!("a contact that can close a client"),
             }
         }
-        bus.from_contact(there.as_ref().expect("a signal"));
+        bus.hear_contact(there.as_ref().expect("a signal"));
     }
 }
 
@@ -269,16 +270,16 @@ fn to_owning(message: &Message) {
     let filter = Filter::of(NAME).expect("a name");
     let mut owning = Owning::new(filter, OWN).expect("names");
     let there = Message::signal(BUS_PATH, BUS, "NameOwnerChanged").build(&(NAME, "", PRESENT));
-    owning.from_contact(&there.expect("a signal"), Time::ZERO);
+    owning.hear_contact(&there.expect("a signal"), Time::ZERO);
     // A local program waits for an answer, and this is it, if it is one.
     let asked = Message::method_call("/", "Do").sender(":1.7").build(&());
-    let waiting = owning.from_bus(&asked.expect("a call"), Time::ZERO);
+    let waiting = owning.hear_bus(&asked.expect("a call"), Time::ZERO);
     let answered = match &waiting.unwrap_or_default()[..] {
         [Out::Contact(call)] => answer_to(call.primary_header().serial_num(), message),
         other => panic!("the call goes on: {other:?}"),
     };
     for message in [Some(message), answered.as_ref()].into_iter().flatten() {
-        for out in owning.from_contact(message, Time::ZERO) {
+        for out in owning.hear_contact(message, Time::ZERO) {
             match out {
                 Out::Contact(answer) => assert_eq!(sent(&answer).kind, 3),
                 Out::Bus(told) => {

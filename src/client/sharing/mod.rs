@@ -13,7 +13,7 @@
 //! [`share`] lets calls of one well-known name through, as far as its [`Filter`] allows, and gives back
 //! answers and the service's signals; nothing else of the bus can be reached or heard of. [`Serving`] is a
 //! bus at a private Unix socket that ordinary tools work with; [`own`] puts the service on a bus that is
-//! there, under a name of its user's choice. What decides, [`Offering`], [`SmallBus`] and [`Owning`], is
+//! there, under a name of its user's choice. What decides, `Offering`, `SmallBus` and `Owning`, is
 //! pure and takes whatever the other side sends.
 //!
 //! # On the connection between them
@@ -23,19 +23,27 @@
 //! a service that another program took over is told as gone and there again.
 //!
 //! # Limits
-//! Messages of [`MOST_BYTES`] (a longer call or answer of our own side's is answered with an error, a
-//! longer signal is left out), [`MESSAGES_PER_SECOND`] from the contact in each direction (who sends more
-//! is read later); no call waits longer than [`PATIENCE`] for its answer. No descriptors go through.
+//! For everybody; `docs/sharing.md` has them for users.
 //!
-//! | who | what |
-//! | --- | --- |
-//! | the side that shares | [`MAX_CALLS`] of the contact that wait for an answer, of [`MAX_CALL_BYTES`] together; a contact that does not read for [`READ_WITHIN`] is left |
-//! | the side that accepts | [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one program |
-//! | the small bus | [`MAX_CLIENTS`]; signals are left out for who does not read, until [`serve`] closes it |
-//! | under a name on a bus | [`SIGNALS_PER_SECOND`] of [`MAX_SIGNAL`]; the name comes or goes once in [`FLICKER`] |
+//! | what | how much | at the limit |
+//! | --- | --- | --- |
+//! | a message | [`MOST_BYTES`] | a call or answer of our own side's is answered with an error, a signal is left out; the contact's ends it all |
+//! | messages of the contact | [`MESSAGES_PER_SECOND`] | it is read later |
+//! | messages that are read ahead, at every connection | `wire::READ_AHEAD` | they wait where they are |
+//! | calls that wait for their answer, at either side | [`MAX_CALLS`], of one program [`MAX_CLIENT_CALLS`] | `LimitsExceeded` |
+//! | the contact's calls together, where it is shared | [`MAX_CALL_BYTES`] | `LimitsExceeded` |
+//! | how long a call waits | [`PATIENCE`] | `NoReply` |
+//! | how long the contact may not read | [`READ_WITHIN`] and more for large messages | it ends |
+//! | objects and interfaces of a [`Filter`] | [`MOST_PARTS`] of each | an error |
+//! | names of a bus that are asked about | `looking::MOST_NAMES` | an error |
+//! | signals for a bus, under a name there | [`SIGNALS_PER_SECOND`] of [`MAX_SIGNAL`] | the contact is read later; left out |
+//! | how often that name comes or goes | once in [`FLICKER`] | acted on late |
+//! | clients of the small bus | [`MAX_CLIENTS`] | the next one waits until one leaves |
+//! | a client's match rules | `rules::MAX_RULES` of `rules::MAX_RULE` bytes | `LimitsExceeded` |
+//! | a body that rules on arguments look into | `rules::MAX_LOOKED_INTO` | the rule does not match |
+//! | what waits for a client | `serve::MAX_WAITING` of `serve::MAX_WAITING_BYTES` | signals are left out from half of it on; it is closed |
 //!
-//! A match rule on the arguments of a message does not match one whose body is larger than 16 KiB, and
-//! `argNpath` matches object paths that are the same only.
+//! No descriptors go through. `argNpath` of a match rule matches object paths that are the same only.
 
 mod between;
 mod calls;
@@ -58,11 +66,12 @@ mod wire;
 pub use between::SIGNALS_PER_SECOND;
 pub use calls::PATIENCE;
 pub use filter::{Filter, MOST_PARTS};
-pub use offering::{MAX_CALL_BYTES, MAX_CALLS, Offering, Out, PRESENT};
+pub use offering::{MAX_CALL_BYTES, MAX_CALLS, PRESENT};
 pub use own::own;
-pub use owning::{FLICKER, MAX_SIGNAL, Owning, Standing, startable};
+pub use owning::{FLICKER, MAX_SIGNAL, Standing};
+pub(crate) use owning::{Owning, startable};
 pub use serve::Serving;
 pub use share::{look, share};
-pub use small_bus::{Act, ClientId, MAX_CLIENT_CALLS, MAX_CLIENTS, SmallBus};
+pub use small_bus::{MAX_CLIENT_CALLS, MAX_CLIENTS};
 pub use teller::READ_WITHIN;
 pub use wire::{MESSAGES_PER_SECOND, MOST_BYTES, join};

@@ -26,9 +26,8 @@
 //!      └── a call: it is kept, the bus is asked to start the service
 //! ```
 //!
-//! # Bounds
-//! [`MAX_CALLS`] that wait for an answer, [`MAX_CALL_BYTES`] of them all, those that want none counted
-//! too: to the service they go as calls that do, and the answers are thrown away.
+//! Calls that want no answer go to the service as calls that do, so that they can be counted, and the answers
+//! are thrown away. [Limits](super#limits).
 
 use std::num::NonZeroU32;
 
@@ -153,7 +152,7 @@ impl Offering {
     }
 
     /// What follows from a message of the contact.
-    pub fn from_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
+    pub fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
         if message.message_type() != Type::MethodCall {
             // We call nothing over there and listen to nothing.
             return vec![];
@@ -163,7 +162,7 @@ impl Offering {
             serial: header.primary().serial_num(),
             wants_answer: wants_answer(&header),
         };
-        if let Err(why) = self.filter.call(message) {
+        if let Err(why) = self.filter.check_call(message) {
             return asked.refuse(("AccessDenied", why));
         }
         if asks_for_machine(&header) {
@@ -212,7 +211,7 @@ impl Offering {
     /// # Errors
     /// When the bus does not let us see the service, and when the program behind its name has others,
     /// with a filter that names no objects.
-    pub fn from_bus(&mut self, message: &Message) -> Result<Vec<Out>> {
+    pub fn hear_bus(&mut self, message: &Message) -> Result<Vec<Out>> {
         let header = message.header();
         match message.message_type() {
             Type::MethodReturn | Type::Error => self.answer(message, &header),
@@ -246,7 +245,7 @@ impl Offering {
         }
         if self.asked_owner == Some(serial) {
             self.asked_owner = None;
-            // A change that came meanwhile was said by the bus before this answer.
+            // The bus sends owner changes before this answer, so those skipped below are already in it.
             let body = message.body();
             let owner = body.deserialize::<&str>().ok().filter(|_| !failed);
             return self.owned_by(owner.unwrap_or_default());
@@ -308,7 +307,7 @@ impl Offering {
             };
         }
         let of_owner = !sender.is_empty() && self.owner.as_deref() == Some(sender);
-        if !of_owner || self.looking.is_some() || !self.filter.signal(message) {
+        if !of_owner || self.looking.is_some() || !self.filter.lets_signal_through(message) {
             return Ok(vec![]);
         }
         Ok(rewrap(message, &Envelope::fresh())

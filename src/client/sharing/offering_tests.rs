@@ -28,7 +28,7 @@ where
         panic!("for the bus: {asked:?}");
     };
     let answer = Message::method_return(&ask.header()).sender(BUS);
-    offering.from_bus(&answer.build(body).unwrap())
+    offering.hear_bus(&answer.build(body).unwrap())
 }
 
 /// The bus's error for what it was asked.
@@ -38,7 +38,7 @@ fn bus_fails(offering: &mut Offering, asked: &Out, name: &str) -> Result<Vec<Out
     };
     let name = format!("{ERRORS}{name}");
     let error = Message::error(&ask.header(), name).sender(BUS);
-    offering.from_bus(&error.build(&"process 17 of :1.7, /home/bob").unwrap())
+    offering.hear_bus(&error.build(&"process 17 of :1.7, /home/bob").unwrap())
 }
 
 /// The bus answers that these are its names, of these owners.
@@ -123,7 +123,7 @@ fn error_of(answer: &Message) -> String {
 
 /// Somebody else has the name now, and no other.
 fn hand_over(offering: &mut Offering, owner: &str) -> Vec<Out> {
-    let mut out = offering.from_bus(&changed(owner)).unwrap();
+    let mut out = offering.hear_bus(&changed(owner)).unwrap();
     let asked = out.pop().unwrap();
     out.extend(looks(offering, vec![asked], &[]).unwrap());
     out
@@ -156,13 +156,13 @@ fn changed(new: &str) -> Message {
 fn a_call_goes_on_and_its_answer_comes_back() {
     let mut offering = begun(Some(OWNER));
     let asked = call(NAME);
-    let passed = to_bus(offering.from_contact(&asked, Time::ZERO));
+    let passed = to_bus(offering.hear_contact(&asked, Time::ZERO));
     assert_eq!(passed.header().destination().unwrap().as_str(), NAME);
     assert_eq!(passed.header().sender(), None, "the bus says who we are");
     let serial = passed.primary_header().serial_num();
     assert_ne!(serial, asked.primary_header().serial_num());
 
-    let answer = to_contact(offering.from_bus(&returned(serial)).unwrap());
+    let answer = to_contact(offering.hear_bus(&returned(serial)).unwrap());
     let header = answer.header();
     assert_eq!(
         header.reply_serial(),
@@ -171,7 +171,7 @@ fn a_call_goes_on_and_its_answer_comes_back() {
     assert_eq!((header.sender(), header.destination()), (None, None));
     assert_eq!(answer.body().deserialize::<&str>().unwrap(), "done");
     assert!(
-        offering.from_bus(&returned(serial)).unwrap().is_empty(),
+        offering.hear_bus(&returned(serial)).unwrap().is_empty(),
         "once"
     );
 }
@@ -181,7 +181,7 @@ fn what_is_refused_never_reaches_the_bus() {
     let mut offering = begun(Some(OWNER));
     for destination in [BUS, "org.example.Other", OWNER] {
         let asked = call(destination);
-        let answer = to_contact(offering.from_contact(&asked, Time::ZERO));
+        let answer = to_contact(offering.hear_contact(&asked, Time::ZERO));
         let header = answer.header();
         assert_eq!(
             header.error_name().unwrap().as_str(),
@@ -193,30 +193,30 @@ fn what_is_refused_never_reaches_the_bus() {
         );
     }
     for silent in [signal(OWNER), returned(NonZeroU32::MIN)] {
-        assert!(offering.from_contact(&silent, Time::ZERO).is_empty());
+        assert!(offering.hear_contact(&silent, Time::ZERO).is_empty());
     }
 }
 
 #[test]
 fn only_the_owner_s_signals_go_on_and_without_its_name() {
     let mut offering = begun(Some(OWNER));
-    let told = to_contact(offering.from_bus(&signal(OWNER)).unwrap());
+    let told = to_contact(offering.hear_bus(&signal(OWNER)).unwrap());
     assert_eq!(told.header().sender(), None);
-    assert!(offering.from_bus(&signal(":1.8")).unwrap().is_empty());
+    assert!(offering.hear_bus(&signal(":1.8")).unwrap().is_empty());
 
-    let gone = to_contact(offering.from_bus(&changed("")).unwrap());
+    let gone = to_contact(offering.hear_bus(&changed("")).unwrap());
     assert_eq!(
         gone.body().deserialize::<(&str, &str, &str)>().unwrap(),
         (NAME, PRESENT, "")
     );
-    assert!(offering.from_bus(&signal(OWNER)).unwrap().is_empty());
+    assert!(offering.hear_bus(&signal(OWNER)).unwrap().is_empty());
     let back = to_contact(hand_over(&mut offering, ":1.8"));
     assert_eq!(
         back.body().deserialize::<(&str, &str, &str)>().unwrap(),
         (NAME, "", PRESENT)
     );
-    assert!(offering.from_bus(&signal(OWNER)).unwrap().is_empty());
-    to_contact(offering.from_bus(&signal(":1.8")).unwrap());
+    assert!(offering.hear_bus(&signal(OWNER)).unwrap().is_empty());
+    to_contact(offering.hear_bus(&signal(":1.8")).unwrap());
 
     // Handed over: gone and there again.
     let told = hand_over(&mut offering, ":1.9");
@@ -236,8 +236,8 @@ fn a_program_with_other_names_is_not_shared_as_a_whole() {
     let (mut offering, looking) = asked(Filter::of(NAME).unwrap(), Some(OWNER));
     // Nothing of it is told, and nothing reaches it, before it is known.
     assert!(!offering.is_settled());
-    assert!(offering.from_bus(&signal(OWNER)).unwrap().is_empty());
-    assert!(offering.from_contact(&call(NAME), Time::ZERO).is_empty());
+    assert!(offering.hear_bus(&signal(OWNER)).unwrap().is_empty());
+    assert!(offering.hear_contact(&call(NAME), Time::ZERO).is_empty());
     let names = [("org.example.Other", ":1.8"), ("org.example.Keys", OWNER)];
     let error = looks(&mut offering, looking, &names).unwrap_err();
     assert_eq!(error.kind, crate::client::Kind::NotAvailable);
@@ -254,13 +254,13 @@ fn a_program_with_other_names_is_not_shared_as_a_whole() {
             .build(&(name, "", owner))
             .unwrap()
     };
-    let other = offering.from_bus(&got("org.example.Other", ":1.8"));
+    let other = offering.hear_bus(&got("org.example.Other", ":1.8"));
     assert!(other.unwrap().is_empty());
-    assert!(offering.from_bus(&got("org.example.Keys", OWNER)).is_err());
+    assert!(offering.hear_bus(&got("org.example.Keys", OWNER)).is_err());
 
     // The next one that has the shared name.
     let mut offering = begun(Some(OWNER));
-    let mut told = offering.from_bus(&changed(":1.9")).unwrap();
+    let mut told = offering.hear_bus(&changed(":1.9")).unwrap();
     let looking = told.split_off(1);
     to_contact(told);
     assert!(looks(&mut offering, looking, &[("org.example.Keys", ":1.9")]).is_err());
@@ -276,7 +276,7 @@ fn with_objects_named_other_names_do_not_matter() {
             .sender(BUS)
             .build(&("org.example.Keys", "", OWNER))
             .unwrap();
-        assert!(offering.from_bus(&got).unwrap().is_empty());
+        assert!(offering.hear_bus(&got).unwrap().is_empty());
     }
 }
 
@@ -284,7 +284,7 @@ fn with_objects_named_other_names_do_not_matter() {
 fn calls_wait_until_the_program_is_known() {
     let (mut offering, looking) = asked(Filter::of(NAME).unwrap(), Some(OWNER));
     for _ in 0..2 {
-        assert!(offering.from_contact(&call(NAME), Time::ZERO).is_empty());
+        assert!(offering.hear_contact(&call(NAME), Time::ZERO).is_empty());
     }
     let out = looks(&mut offering, looking, &[]).unwrap();
     assert!(
@@ -293,15 +293,15 @@ fn calls_wait_until_the_program_is_known() {
     );
     // It goes away while it is looked at.
     let (mut offering, _) = asked(Filter::of(NAME).unwrap(), Some(OWNER));
-    assert!(offering.from_contact(&call(NAME), Time::ZERO).is_empty());
-    let told = offering.from_bus(&changed("")).unwrap();
+    assert!(offering.hear_contact(&call(NAME), Time::ZERO).is_empty());
+    let told = offering.hear_bus(&changed("")).unwrap();
     assert!(
         matches!(told[..], [Out::Contact(_), Out::Contact(_)]),
         "{told:?}"
     );
     // What waited too long does not go on later.
     let (mut offering, looking) = asked(Filter::of(NAME).unwrap(), Some(OWNER));
-    assert!(offering.from_contact(&call(NAME), Time::ZERO).is_empty());
+    assert!(offering.hear_contact(&call(NAME), Time::ZERO).is_empty());
     assert_eq!(error_of(&to_contact(offering.expire(PATIENCE))), "NoReply");
     to_contact(looks(&mut offering, looking, &[]).unwrap());
 }
@@ -309,14 +309,14 @@ fn calls_wait_until_the_program_is_known() {
 #[test]
 fn a_service_that_is_not_there_is_started_by_a_call_and_looked_at_first() {
     let mut offering = begun(None);
-    assert!(offering.from_bus(&signal(OWNER)).unwrap().is_empty());
-    let start = one(offering.from_contact(&call(NAME), Time::ZERO));
+    assert!(offering.hear_bus(&signal(OWNER)).unwrap().is_empty());
+    let start = one(offering.hear_contact(&call(NAME), Time::ZERO));
     assert_eq!(member(&start), "StartServiceByName");
     assert!(
-        offering.from_contact(&call(NAME), Time::ZERO).is_empty(),
+        offering.hear_contact(&call(NAME), Time::ZERO).is_empty(),
         "once"
     );
-    let looking = offering.from_bus(&changed(OWNER)).unwrap();
+    let looking = offering.hear_bus(&changed(OWNER)).unwrap();
     assert!(bus_says(&mut offering, &start, &1u32).unwrap().is_empty());
     let out = looks(&mut offering, looking, &[]).unwrap();
     assert!(
@@ -325,14 +325,14 @@ fn a_service_that_is_not_there_is_started_by_a_call_and_looked_at_first() {
     );
 
     let mut offering = begun(None);
-    let start = one(offering.from_contact(&call(NAME), Time::ZERO));
+    let start = one(offering.hear_contact(&call(NAME), Time::ZERO));
     let refused = bus_fails(&mut offering, &start, "ServiceUnknown").unwrap();
     assert_eq!(error_of(&to_contact(refused)), "ServiceUnknown");
 
     // With objects named, the bus does all that.
     let filter = Filter::of(NAME).unwrap().object("/").unwrap();
     let (mut offering, _) = asked(filter, None);
-    let call = to_bus(offering.from_contact(&call(NAME), Time::ZERO));
+    let call = to_bus(offering.hear_contact(&call(NAME), Time::ZERO));
     assert!(!call.primary_header().flags().contains(Flags::NO_AUTO_START));
 }
 
@@ -340,7 +340,7 @@ fn a_service_that_is_not_there_is_started_by_a_call_and_looked_at_first() {
 fn a_call_that_is_passed_on_starts_nobody_who_was_not_looked_at() {
     let mut offering = begun(Some(OWNER));
     // He may be gone before it comes to him.
-    let passed = to_bus(offering.from_contact(&call(NAME), Time::ZERO));
+    let passed = to_bus(offering.hear_contact(&call(NAME), Time::ZERO));
     let flags = passed.primary_header().flags();
     assert!(flags.contains(Flags::NO_AUTO_START));
 }
@@ -354,10 +354,10 @@ fn what_is_shared_for_reading_starts_nothing() {
         .unwrap();
     let filter = Filter::of(NAME).unwrap().read_only(true);
     let (mut offering, _) = asked(filter.clone(), None);
-    let refused = to_contact(offering.from_contact(&get, Time::ZERO));
+    let refused = to_contact(offering.hear_contact(&get, Time::ZERO));
     assert_eq!(error_of(&refused), "ServiceUnknown");
     let (mut offering, _) = asked(filter.object("/").unwrap(), None);
-    let passed = to_bus(offering.from_contact(&get, Time::ZERO));
+    let passed = to_bus(offering.hear_contact(&get, Time::ZERO));
     assert!(
         passed
             .primary_header()
@@ -370,13 +370,13 @@ fn what_is_shared_for_reading_starts_nothing() {
 fn calls_are_counted_and_end() {
     let mut offering = begun(Some(OWNER));
     for _ in 0..MAX_CALLS {
-        to_bus(offering.from_contact(&call(NAME), Time::ZERO));
+        to_bus(offering.hear_contact(&call(NAME), Time::ZERO));
     }
-    let refused = to_contact(offering.from_contact(&call(NAME), Time::ZERO));
+    let refused = to_contact(offering.hear_contact(&call(NAME), Time::ZERO));
     assert_eq!(error_of(&refused), "LimitsExceeded");
     let late = offering.expire(PATIENCE);
     assert_eq!(late.len(), MAX_CALLS);
-    to_bus(offering.from_contact(&call(NAME), PATIENCE));
+    to_bus(offering.hear_contact(&call(NAME), PATIENCE));
 }
 
 #[test]
@@ -386,14 +386,14 @@ fn bytes_of_calls_are_counted_until_their_answers() {
         .destination(NAME)
         .build(&vec![0u8; MAX_CALL_BYTES / 3])
         .unwrap();
-    let first = to_bus(offering.from_contact(&large, Time::ZERO));
-    to_bus(offering.from_contact(&large, Time::ZERO));
-    let refused = to_contact(offering.from_contact(&large, Time::ZERO));
+    let first = to_bus(offering.hear_contact(&large, Time::ZERO));
+    to_bus(offering.hear_contact(&large, Time::ZERO));
+    let refused = to_contact(offering.hear_contact(&large, Time::ZERO));
     assert_eq!(error_of(&refused), "LimitsExceeded");
-    to_bus(offering.from_contact(&call(NAME), Time::ZERO));
+    to_bus(offering.hear_contact(&call(NAME), Time::ZERO));
     let serial = first.primary_header().serial_num();
-    to_contact(offering.from_bus(&returned(serial)).unwrap());
-    to_bus(offering.from_contact(&large, Time::ZERO));
+    to_contact(offering.hear_bus(&returned(serial)).unwrap());
+    to_bus(offering.hear_contact(&large, Time::ZERO));
 }
 
 #[test]
@@ -407,15 +407,15 @@ fn a_call_that_wants_no_answer_is_counted_and_hears_none() {
             .unwrap()
     };
     let passed: Vec<Message> = (0..MAX_CALLS)
-        .map(|_| to_bus(offering.from_contact(&silent(NAME), Time::ZERO)))
+        .map(|_| to_bus(offering.hear_contact(&silent(NAME), Time::ZERO)))
         .collect();
     let flags = passed[0].primary_header().flags();
     assert!(!flags.contains(Flags::NO_REPLY_EXPECTED), "it is answered");
-    assert!(offering.from_contact(&silent(NAME), Time::ZERO).is_empty());
+    assert!(offering.hear_contact(&silent(NAME), Time::ZERO).is_empty());
     let serial = passed[0].primary_header().serial_num();
-    assert!(offering.from_bus(&returned(serial)).unwrap().is_empty());
-    to_bus(offering.from_contact(&silent(NAME), Time::ZERO));
-    assert!(offering.from_contact(&silent(BUS), Time::ZERO).is_empty());
+    assert!(offering.hear_bus(&returned(serial)).unwrap().is_empty());
+    to_bus(offering.hear_contact(&silent(NAME), Time::ZERO));
+    assert!(offering.hear_contact(&silent(BUS), Time::ZERO).is_empty());
     assert!(offering.expire(PATIENCE).is_empty());
 }
 
@@ -429,7 +429,7 @@ fn the_machine_has_another_id_for_the_contact() {
             None => call,
         };
         let call = call.build(&()).unwrap();
-        let answer = to_contact(offering.from_contact(&call, Time::ZERO));
+        let answer = to_contact(offering.hear_contact(&call, Time::ZERO));
         let header = answer.header();
         assert_eq!(
             header.reply_serial(),
@@ -442,19 +442,19 @@ fn the_machine_has_another_id_for_the_contact() {
 #[test]
 fn what_the_bus_says_of_a_failure_stays_here() {
     let mut offering = begun(Some(OWNER));
-    let passed = one(offering.from_contact(&call(NAME), Time::ZERO));
+    let passed = one(offering.hear_contact(&call(NAME), Time::ZERO));
     let told = to_contact(bus_fails(&mut offering, &passed, "NoReply").unwrap());
     assert_eq!(error_of(&told), "NoReply");
     let text = told.body();
     let text: &str = text.deserialize().unwrap();
     assert!(!text.contains(":1.") && !text.contains("/home"), "{text}");
     // What the service itself says is for whoever asked.
-    let passed = to_bus(offering.from_contact(&call(NAME), Time::ZERO));
+    let passed = to_bus(offering.hear_contact(&call(NAME), Time::ZERO));
     let own = Message::error(&passed.header(), "org.example.No")
         .sender(OWNER)
         .build(&"no lamp at /home/bob")
         .unwrap();
-    let told = to_contact(offering.from_bus(&own).unwrap());
+    let told = to_contact(offering.hear_bus(&own).unwrap());
     assert_eq!(
         told.body().deserialize::<&str>().unwrap(),
         "no lamp at /home/bob"
@@ -467,7 +467,7 @@ fn a_bus_that_refuses_ends_it() {
     let asked = to_bus(offering.begin().unwrap().into_iter().take(1).collect());
     let name = "org.freedesktop.DBus.Error.LimitsExceeded";
     let refused = Message::error(&asked.header(), name).build(&"no").unwrap();
-    assert!(offering.from_bus(&refused).is_err());
+    assert!(offering.hear_bus(&refused).is_err());
 }
 
 proptest! {
@@ -479,12 +479,12 @@ proptest! {
         for (kind, number) in steps {
             let owner = format!(":1.{number}");
             let out = match kind {
-                0 => offering.from_bus(&signal(&owner)).unwrap(),
-                1 => offering.from_bus(&changed(&owner)).unwrap(),
-                2 => offering.from_bus(&changed("")).unwrap(),
-                3 => offering.from_contact(&call(NAME), Time::ZERO),
+                0 => offering.hear_bus(&signal(&owner)).unwrap(),
+                1 => offering.hear_bus(&changed(&owner)).unwrap(),
+                2 => offering.hear_bus(&changed("")).unwrap(),
+                3 => offering.hear_contact(&call(NAME), Time::ZERO),
                 _ => match sent.pop() {
-                    Some(serial) => offering.from_bus(&returned(serial)).unwrap(),
+                    Some(serial) => offering.hear_bus(&returned(serial)).unwrap(),
                     None => vec![],
                 },
             };

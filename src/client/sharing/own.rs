@@ -80,13 +80,13 @@ impl<T: FnMut(Standing)> Decides for Telling<T> {
     }
 
     fn hear_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>> {
-        let out = self.owning.from_bus(message, now)?;
+        let out = self.owning.hear_bus(message, now)?;
         self.tell();
         Ok(out)
     }
 
     fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
-        let out = self.owning.from_contact(message, now);
+        let out = self.owning.hear_contact(message, now);
         self.tell();
         out
     }

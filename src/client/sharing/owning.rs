@@ -25,12 +25,9 @@
 //!
 //! A name that the bus can start a service for is nobody's to take: its programs would be asked for by that.
 //!
-//! # Bounds
-//! The name comes or goes once in [`FLICKER`]; of what the contact says meanwhile the last word counts, and is
-//! acted on late. Signals have [`MAX_SIGNAL`] bytes, longer ones are left out, and how many a second is said
-//! in [`between`](super::between). [`MAX_CALLS`] that wait for an answer, [`MAX_CLIENT_CALLS`] of one caller, no
-//! longer than [`PATIENCE`](super::PATIENCE). A call counts until then though its caller has gone: the contact
-//! knows nothing of that, and counts it too.
+//! Of what the contact says of the service within one [`FLICKER`] the last word counts. A call counts until it
+//! is answered, though its caller has gone: the contact knows nothing of that, and counts it too.
+//! [Limits](super#limits).
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -170,7 +167,7 @@ impl Owning {
     /// # Errors
     /// [`Kind::NotAvailable`] when the name is somebody else's, and what the bus answers if we may not
     /// have it.
-    pub fn from_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>> {
+    pub fn hear_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>> {
         let header = message.header();
         match message.message_type() {
             Type::MethodCall => Ok(self.call(message, &header, now)),
@@ -183,7 +180,7 @@ impl Owning {
     }
 
     /// What follows from a message of the contact.
-    pub fn from_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
+    pub fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
         match Said::by(message, self.filter.name()) {
             Said::Answer(serial) => match self.calls.answered(serial) {
                 Some(caller) => answer(&caller, message),
@@ -213,7 +210,7 @@ impl Owning {
     }
 
     fn signal(&mut self, message: &Message) -> Vec<Out> {
-        if !self.filter.signal(message) {
+        if !self.filter.lets_signal_through(message) {
             return vec![];
         }
         if message.data().len() > MAX_SIGNAL {

@@ -41,7 +41,7 @@ where
     B: serde::Serialize + zbus::DynamicType,
 {
     let answer = Message::method_return(&asked.header()).build(body).unwrap();
-    let out = owning.from_bus(&answer, Time::ZERO)?;
+    let out = owning.hear_bus(&answer, Time::ZERO)?;
     assert!(out.is_empty(), "{out:?}");
     Ok(())
 }
@@ -53,7 +53,7 @@ fn hears(owning: &mut Owning, member: &str) -> Result<()> {
         .destination(":1.5")
         .build(&NAME)
         .unwrap();
-    owning.from_bus(&told, Time::ZERO).map(drop)
+    owning.hear_bus(&told, Time::ZERO).map(drop)
 }
 
 /// One that has begun, with nobody having the name.
@@ -71,7 +71,7 @@ fn begun() -> Owning {
 /// One that has the name.
 fn here() -> Owning {
     let mut owning = begun();
-    let asked = one(owning.from_contact(&presence(true), later()));
+    let asked = one(owning.hear_contact(&presence(true), later()));
     says(&mut owning, &asked, &PRIMARY_OWNER).unwrap();
     assert_eq!(owning.standing(), Standing::Here);
     owning
@@ -102,8 +102,8 @@ fn left(name: &str) -> Message {
 #[test]
 fn the_name_comes_and_goes_with_the_service() {
     let mut owning = begun();
-    assert!(owning.from_contact(&presence(false), later()).is_empty());
-    let asked = one(owning.from_contact(&presence(true), later()));
+    assert!(owning.hear_contact(&presence(false), later()).is_empty());
+    let asked = one(owning.hear_contact(&presence(true), later()));
     assert_eq!(member(&asked), "RequestName");
     let body = asked.body();
     let (name, flags) = body.deserialize::<(&str, u32)>().unwrap();
@@ -112,17 +112,17 @@ fn the_name_comes_and_goes_with_the_service() {
     says(&mut owning, &asked, &PRIMARY_OWNER).unwrap();
     assert_eq!(owning.standing(), Standing::Here);
     assert!(
-        owning.from_contact(&presence(true), later()).is_empty(),
+        owning.hear_contact(&presence(true), later()).is_empty(),
         "once"
     );
 
-    let released = one(owning.from_contact(&presence(false), later()));
+    let released = one(owning.hear_contact(&presence(false), later()));
     assert_eq!(member(&released), "ReleaseName");
     assert_eq!(owning.standing(), Standing::Away);
     // The bus says so too.
     hears(&mut owning, "NameLost").unwrap();
     assert_eq!(
-        member(&one(owning.from_contact(&presence(true), later()))),
+        member(&one(owning.hear_contact(&presence(true), later()))),
         "RequestName"
     );
 }
@@ -137,16 +137,16 @@ fn a_name_that_is_taken_is_an_error() {
 
     // Between that answer and our wish.
     let mut owning = begun();
-    let asked = one(owning.from_contact(&presence(true), later()));
+    let asked = one(owning.hear_contact(&presence(true), later()));
     let error = says(&mut owning, &asked, &3u32).unwrap_err();
     assert_eq!(error.kind, Kind::NotAvailable);
 
     let mut owning = begun();
-    let asked = one(owning.from_contact(&presence(true), later()));
+    let asked = one(owning.hear_contact(&presence(true), later()));
     let refused = Message::error(&asked.header(), "org.freedesktop.DBus.Error.AccessDenied")
         .build(&"by policy")
         .unwrap();
-    let error = owning.from_bus(&refused, Time::ZERO).unwrap_err();
+    let error = owning.hear_bus(&refused, Time::ZERO).unwrap_err();
     assert_eq!(error.kind, Kind::PermissionDenied);
 
     for name in [
@@ -170,7 +170,7 @@ fn a_name_that_the_bus_can_start_somebody_for_is_taken() {
     let mut asked = owning.begin().unwrap();
     let (startable, taken) = (one(asked.split_off(2)), one(asked.split_off(1)));
     // Not a moment too early.
-    assert!(owning.from_contact(&presence(true), later()).is_empty());
+    assert!(owning.hear_contact(&presence(true), later()).is_empty());
     says(&mut owning, &taken, &false).unwrap();
     let error = says(&mut owning, &startable, &vec![BUS, NAME]).unwrap_err();
     assert_eq!(error.kind, Kind::NotAvailable);
@@ -179,12 +179,12 @@ fn a_name_that_the_bus_can_start_somebody_for_is_taken() {
     let mut owning = Owning::new(Filter::of(SHARED).unwrap(), NAME).unwrap();
     let mut asked = owning.begin().unwrap();
     let (startable, taken) = (one(asked.split_off(2)), one(asked.split_off(1)));
-    assert!(owning.from_contact(&presence(true), later()).is_empty());
+    assert!(owning.hear_contact(&presence(true), later()).is_empty());
     says(&mut owning, &taken, &false).unwrap();
     let answer = Message::method_return(&startable.header())
         .build(&vec![BUS])
         .unwrap();
-    let asked = one(owning.from_bus(&answer, later()).unwrap());
+    let asked = one(owning.hear_bus(&answer, later()).unwrap());
     assert_eq!(member(&asked), "RequestName");
 }
 
@@ -192,23 +192,23 @@ fn a_name_that_the_bus_can_start_somebody_for_is_taken() {
 fn a_service_that_flickers_comes_and_goes_once_a_second() {
     let mut owning = begun();
     let begin = later();
-    let asked = one(owning.from_contact(&presence(true), begin));
+    let asked = one(owning.hear_contact(&presence(true), begin));
     says(&mut owning, &asked, &PRIMARY_OWNER).unwrap();
     for _ in 0..100 {
-        assert!(owning.from_contact(&presence(false), begin).is_empty());
-        assert!(owning.from_contact(&presence(true), begin).is_empty());
+        assert!(owning.hear_contact(&presence(false), begin).is_empty());
+        assert!(owning.hear_contact(&presence(true), begin).is_empty());
     }
     // The last word is what holds already.
     assert!(owning.expire(begin + FLICKER).is_empty());
-    assert!(owning.from_contact(&presence(true), begin).is_empty());
-    assert!(owning.from_contact(&presence(false), begin).is_empty());
+    assert!(owning.hear_contact(&presence(true), begin).is_empty());
+    assert!(owning.hear_contact(&presence(false), begin).is_empty());
     assert!(owning.expire(begin + FLICKER / 2).is_empty());
     assert_eq!(owning.standing(), Standing::Here);
     let released = one(owning.expire(begin + FLICKER));
     assert_eq!(member(&released), "ReleaseName");
     assert!(
         owning
-            .from_contact(&presence(true), begin + FLICKER)
+            .hear_contact(&presence(true), begin + FLICKER)
             .is_empty()
     );
     let asked = one(owning.expire(begin + FLICKER * 2));
@@ -236,7 +236,7 @@ fn signals_go_to_the_bus_as_far_as_they_may() {
     let mut owning = here();
     assert_eq!(
         owning
-            .from_contact(&plain("/b", "org.example.J"), Time::ZERO)
+            .hear_contact(&plain("/b", "org.example.J"), Time::ZERO)
             .len(),
         1
     );
@@ -251,7 +251,7 @@ fn signals_go_to_the_bus_as_far_as_they_may() {
         (changed("org.example.J"), 0),
     ] {
         assert_eq!(
-            owning.from_contact(&signal, Time::ZERO).len(),
+            owning.hear_contact(&signal, Time::ZERO).len(),
             goes,
             "{signal:?}"
         );
@@ -265,15 +265,15 @@ fn a_long_signal_is_left_out() {
         let signal = Message::signal("/", "org.example.I", "Did")
             .build(&vec![0u8; bytes])
             .unwrap();
-        assert_eq!(owning.from_contact(&signal, Time::ZERO).len(), goes);
+        assert_eq!(owning.hear_contact(&signal, Time::ZERO).len(), goes);
     }
 }
 
 #[test]
 fn who_took_the_name_meanwhile_is_waited_for() {
     let mut owning = here();
-    owning.from_contact(&presence(false), later());
-    let asked = one(owning.from_contact(&presence(true), later()));
+    owning.hear_contact(&presence(false), later());
+    let asked = one(owning.hear_contact(&presence(true), later()));
     assert_eq!(
         asked.body().deserialize::<(&str, u32)>().unwrap(),
         (NAME, 0)
@@ -284,12 +284,12 @@ fn who_took_the_name_meanwhile_is_waited_for() {
         .build(&())
         .unwrap();
     assert!(
-        owning.from_contact(&signal, Time::ZERO).is_empty(),
+        owning.hear_contact(&signal, Time::ZERO).is_empty(),
         "not in their name"
     );
     hears(&mut owning, "NameAcquired").unwrap();
     assert_eq!(owning.standing(), Standing::Here);
-    one(owning.from_contact(&signal, Time::ZERO));
+    one(owning.hear_contact(&signal, Time::ZERO));
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_name_that_the_bus_takes_away_is_an_error() {
         .sender(":1.9")
         .build(&NAME)
         .unwrap();
-    assert!(owning.from_bus(&lie, Time::ZERO).unwrap().is_empty());
+    assert!(owning.hear_bus(&lie, Time::ZERO).unwrap().is_empty());
     assert_eq!(owning.standing(), Standing::Here);
 }
 
@@ -311,12 +311,12 @@ fn a_name_that_the_bus_takes_away_is_an_error() {
 fn calls_go_on_and_answers_come_back_to_whom_asked() {
     let mut owning = here();
     let asked = call(":1.7");
-    let passed = one(owning.from_bus(&asked, Time::ZERO).unwrap());
+    let passed = one(owning.hear_bus(&asked, Time::ZERO).unwrap());
     let header = passed.header();
     assert_eq!(header.destination().unwrap().as_str(), SHARED);
     assert_eq!(header.sender(), None, "the contact hears nobody's name");
     let answer = Message::method_return(&header).build(&"done").unwrap();
-    let back = one(owning.from_contact(&answer, Time::ZERO));
+    let back = one(owning.hear_contact(&answer, Time::ZERO));
     let header = back.header();
     assert_eq!(header.destination().unwrap().as_str(), ":1.7");
     assert_eq!(
@@ -324,10 +324,10 @@ fn calls_go_on_and_answers_come_back_to_whom_asked() {
         Some(asked.primary_header().serial_num())
     );
     assert_eq!(back.body().deserialize::<&str>().unwrap(), "done");
-    assert!(owning.from_contact(&answer, Time::ZERO).is_empty(), "once");
+    assert!(owning.hear_contact(&answer, Time::ZERO).is_empty(), "once");
 
-    owning.from_contact(&presence(false), later());
-    let refused = owning.from_bus(&asked, Time::ZERO).unwrap();
+    owning.hear_contact(&presence(false), later());
+    let refused = owning.hear_bus(&asked, Time::ZERO).unwrap();
     assert_eq!(
         error_of(refused),
         "org.freedesktop.DBus.Error.ServiceUnknown"
@@ -337,24 +337,24 @@ fn calls_go_on_and_answers_come_back_to_whom_asked() {
 #[test]
 fn the_contact_may_neither_call_nor_speak_for_the_bus() {
     let mut owning = here();
-    let refused = owning.from_contact(&call(":1.7"), Time::ZERO);
+    let refused = owning.hear_contact(&call(":1.7"), Time::ZERO);
     assert!(matches!(refused[..], [Out::Contact(_)]), "{refused:?}");
     assert_eq!(error_of(refused), "org.freedesktop.DBus.Error.AccessDenied");
     let lie = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
         .sender(BUS)
         .build(&(":1.7", ":1.7", ""))
         .unwrap();
-    assert!(owning.from_contact(&lie, Time::ZERO).is_empty());
+    assert!(owning.hear_contact(&lie, Time::ZERO).is_empty());
     let stray = Message::method_return(&call(":1.7").header())
         .build(&())
         .unwrap();
-    assert!(owning.from_contact(&stray, Time::ZERO).is_empty());
+    assert!(owning.hear_contact(&stray, Time::ZERO).is_empty());
     let signal = Message::signal("/", "org.example.I", "Did")
         .sender(":1.7")
         .destination(":1.8")
         .build(&())
         .unwrap();
-    let told = one(owning.from_contact(&signal, Time::ZERO));
+    let told = one(owning.hear_contact(&signal, Time::ZERO));
     let header = told.header();
     assert_eq!((header.sender(), header.destination()), (None, None));
 }
@@ -363,33 +363,33 @@ fn the_contact_may_neither_call_nor_speak_for_the_bus() {
 fn calls_are_counted_until_they_are_answered() {
     let mut owning = here();
     let asked =
-        (0..MAX_CLIENT_CALLS).map(|_| one(owning.from_bus(&call(":1.7"), Time::ZERO).unwrap()));
+        (0..MAX_CLIENT_CALLS).map(|_| one(owning.hear_bus(&call(":1.7"), Time::ZERO).unwrap()));
     let last = asked.last().unwrap();
     let limit = "org.freedesktop.DBus.Error.LimitsExceeded";
-    let refused = owning.from_bus(&call(":1.7"), Time::ZERO).unwrap();
+    let refused = owning.hear_bus(&call(":1.7"), Time::ZERO).unwrap();
     assert_eq!(error_of(refused), limit);
     for number in 0..MAX_CALLS - MAX_CLIENT_CALLS {
         let caller = format!(":1.{}", 100 + number);
-        let passed = owning.from_bus(&call(&caller), Time::ZERO).unwrap();
+        let passed = owning.hear_bus(&call(&caller), Time::ZERO).unwrap();
         assert!(matches!(passed[..], [Out::Contact(_)]));
     }
-    let refused = owning.from_bus(&call(":1.8"), Time::ZERO).unwrap();
+    let refused = owning.hear_bus(&call(":1.8"), Time::ZERO).unwrap();
     assert_eq!(error_of(refused), limit);
     assert!(
         owning
-            .from_bus(&left(":1.7"), Time::ZERO)
+            .hear_bus(&left(":1.7"), Time::ZERO)
             .unwrap()
             .is_empty()
     );
     // The contact still counts what was asked by whoever left.
-    let refused = owning.from_bus(&call(":1.8"), Time::ZERO).unwrap();
+    let refused = owning.hear_bus(&call(":1.8"), Time::ZERO).unwrap();
     assert_eq!(error_of(refused), limit);
     let answer = Message::method_return(&last.header()).build(&()).unwrap();
     assert!(
-        owning.from_contact(&answer, Time::ZERO).is_empty(),
+        owning.hear_contact(&answer, Time::ZERO).is_empty(),
         "nobody's"
     );
-    let passed = owning.from_bus(&call(":1.8"), Time::ZERO).unwrap();
+    let passed = owning.hear_bus(&call(":1.8"), Time::ZERO).unwrap();
     assert!(matches!(passed[..], [Out::Contact(_)]));
     let late = owning.expire(PATIENCE);
     assert_eq!(late.len(), MAX_CALLS - MAX_CLIENT_CALLS + 1);
@@ -400,9 +400,9 @@ fn calls_are_counted_until_they_are_answered() {
 fn whoever_waits_at_the_end_has_an_answer() {
     let mut owning = here();
     for caller in [":1.7", ":1.8", ":1.9"] {
-        one(owning.from_bus(&call(caller), Time::ZERO).unwrap());
+        one(owning.hear_bus(&call(caller), Time::ZERO).unwrap());
     }
-    owning.from_bus(&left(":1.8"), Time::ZERO).unwrap();
+    owning.hear_bus(&left(":1.8"), Time::ZERO).unwrap();
     let callers: Vec<_> = owning
         .end()
         .into_iter()
@@ -431,9 +431,9 @@ proptest! {
             let out = match step {
                 0 | 1 => {
                     wanted = step == 0;
-                    owning.from_contact(&presence(wanted), later())
+                    owning.hear_contact(&presence(wanted), later())
                 }
-                2 => owning.from_contact(&Message::signal("/", "a.b", "C").build(&()).unwrap(), Time::ZERO),
+                2 => owning.hear_contact(&Message::signal("/", "a.b", "C").build(&()).unwrap(), Time::ZERO),
                 _ => {
                     if let Some(question) = asked.pop_front() {
                         owned = member(&question) == "RequestName";

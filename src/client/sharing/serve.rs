@@ -194,7 +194,7 @@ impl Serving {
         let hearing = async {
             let mut contact = Contact::new(contact, clock.clone());
             while let Some(message) = contact.next().await {
-                hub.decide(None, |bus| bus.from_contact(&message));
+                hub.decide(None, |bus| bus.hear_contact(&message));
                 if !told.is_closed() && hub.inside().bus.is_told() {
                     told.close();
                 }
@@ -390,7 +390,7 @@ async fn exchange(
                 true => Some(hub.room.reserve().await),
                 false => None,
             };
-            hub.decide(room, |bus| bus.from_client(id, &message, clock.now()));
+            hub.decide(room, |bus| bus.hear_client(id, &message, clock.now()));
         }
     };
     let writing = async {

@@ -63,7 +63,7 @@ pub async fn look(bus: &Bus, filter: &Filter) -> Result<()> {
                 .next()
                 .await
                 .unwrap_or(Err(zbus::Error::InvalidField));
-            out = offering.from_bus(&message.map_err(gone)?)?;
+            out = offering.hear_bus(&message.map_err(gone)?)?;
         }
     };
     let late = Error::new(
@@ -101,11 +101,11 @@ impl Decides for Offering {
     }
 
     fn hear_bus(&mut self, message: &Message, _now: Time) -> Result<Vec<Out>> {
-        Offering::from_bus(self, message)
+        Offering::hear_bus(self, message)
     }
 
     fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
-        Offering::from_contact(self, message, now)
+        Offering::hear_contact(self, message, now)
     }
 
     fn expire(&mut self, now: Time) -> Vec<Out> {

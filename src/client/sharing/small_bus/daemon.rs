@@ -11,8 +11,9 @@ const ARGUMENTS: Refusal = ("InvalidArgs", "the method has other arguments");
 const NO_OWNER: Refusal = ("NameHasNoOwner", "nobody has this name");
 const NO_NAMES: Refusal = ("AccessDenied", "nobody can have a name of their own here");
 
-/// `StartServiceByName`: it runs already. `ReleaseName`: there is no such name.
+/// `StartServiceByName`: it runs already.
 const ALREADY_RUNNING: u32 = 2;
+/// `ReleaseName`: there is no such name.
 const NON_EXISTENT: u32 = 2;
 
 const INTROSPECTION: &str = include_str!("daemon.xml");
@@ -27,6 +28,8 @@ impl SmallBus {
             None | Some(BUS) => self.of_bus(id, message, &header, member),
             Some("org.freedesktop.DBus.Peer") => match member {
                 "Ping" => Ok(self.returns(id, &header, &())),
+                // What is on this bus runs on another machine, whose id is nobody's business. The bus's own
+                // has the form of one, and tells a program that compares ids that it is not this machine.
                 "GetMachineId" => Ok(self.returns(id, &header, &self.guid)),
                 _ => Err(UNKNOWN),
             },
@@ -129,7 +132,8 @@ impl SmallBus {
                 Ok(_) => Ok(self.returns(id, header, &HashMap::<&str, Variant<'_>>::new())),
                 Err(_) => Err(ARGUMENTS),
             },
-            _ => Err(("PropertyReadOnly", "no property of this bus can be set")),
+            "Set" => Err(("PropertyReadOnly", "no property of this bus can be set")),
+            _ => Err(UNKNOWN),
         }
     }
 

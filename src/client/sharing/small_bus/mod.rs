@@ -13,11 +13,8 @@
 //! A call of the service goes to the contact also while it is not there, since the contact's bus may
 //! start it.
 //!
-//! # Bounds
-//! [`MAX_CLIENTS`]; [`MAX_CLIENT_CALLS`] of each and [`MAX_CALLS`] of all that wait for an answer, one
-//! more is answered `LimitsExceeded`; [`rules::MAX_RULES`] rules of each, which look
-//! into bodies of [`rules::MAX_LOOKED_INTO`] bytes. A call waits no longer than
-//! [`PATIENCE`](super::PATIENCE), and counts among those of all though its client has gone.
+//! A call counts until it is answered, though its client has gone: the contact knows nothing of that, and
+//! counts it too. [Limits](super#limits).
 
 mod daemon;
 mod rules;
@@ -38,7 +35,7 @@ use super::{
 };
 use rules::{Refusal, Rules, Signal};
 
-/// Most clients at once; one more is closed.
+/// Most clients at once; one more waits until one of them leaves.
 pub const MAX_CLIENTS: usize = 64;
 /// Most calls of one client that wait for their answer.
 pub const MAX_CLIENT_CALLS: usize = 128;
@@ -102,7 +99,7 @@ impl SmallBus {
     }
 
     /// Whether the contact says that the service is there.
-    pub fn is_there(&self) -> bool {
+    fn is_there(&self) -> bool {
         self.there == Some(true)
     }
 
@@ -142,7 +139,7 @@ impl SmallBus {
     }
 
     /// What follows from a client's message: no more than one thing for the contact.
-    pub fn from_client(&mut self, id: ClientId, message: &Message, now: Time) -> Vec<Act> {
+    pub fn hear_client(&mut self, id: ClientId, message: &Message, now: Time) -> Vec<Act> {
         let Some(client) = self.clients.get(&id) else {
             return vec![];
         };
@@ -196,7 +193,7 @@ impl SmallBus {
     }
 
     /// What follows from a message of the contact.
-    pub fn from_contact(&mut self, message: &Message) -> Vec<Act> {
+    pub fn hear_contact(&mut self, message: &Message) -> Vec<Act> {
         match Said::by(message, &self.name) {
             Said::Answer(serial) => match self.calls.answered(serial) {
                 Some(caller) => self.answer(&caller, message),

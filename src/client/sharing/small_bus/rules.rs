@@ -123,8 +123,9 @@ fn parsed(rule: &str) -> Result<MatchRule<'static>, Refusal> {
     Ok(rule.into_owned())
 }
 
-/// The library's matching knows of no names, takes a path that only begins alike for one below, and
-/// reads the whole body for each rule.
+/// Not zbus's `matches`: that compares a sender with the header only, and lets every well-known name pass;
+/// takes `path_namespace` for any prefix of the path, `/a` for one of `/ab`; and reads the whole body for each
+/// rule.
 fn matches(rule: &MatchRule<'_>, signal: &Signal<'_>) -> bool {
     let header = signal.message.header();
     let sent_by = |name: &BusName<'_>| signal.senders.contains(&name.as_str());

@@ -22,7 +22,7 @@ fn small_bus() -> SmallBus {
 fn greeted(bus: &mut SmallBus) -> ClientId {
     let id = bus.enter().unwrap();
     let hello = bus_call("Hello").build(&()).unwrap();
-    let acts = bus.from_client(id, &hello, Time::ZERO);
+    let acts = bus.hear_client(id, &hello, Time::ZERO);
     assert!(
         matches!(&acts[..], [Act::Client(..), Act::Client(..)]),
         "{acts:?}"
@@ -35,12 +35,12 @@ fn present(bus: &mut SmallBus, there: bool) -> Vec<Act> {
     let told = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
         .build(&(NAME, old, new))
         .unwrap();
-    bus.from_contact(&told)
+    bus.hear_contact(&told)
 }
 
 fn listen(bus: &mut SmallBus, id: ClientId, rule: &str) {
     let add = bus_call("AddMatch").build(&rule).unwrap();
-    let (to, answer) = to_client(bus.from_client(id, &add, Time::ZERO));
+    let (to, answer) = to_client(bus.hear_client(id, &add, Time::ZERO));
     assert_eq!(
         (to, answer.message_type()),
         (id, Type::MethodReturn),
@@ -88,7 +88,7 @@ fn calls_of_two_clients_find_back_to_whom_asked() {
     let ids = [greeted(&mut bus), greeted(&mut bus)];
     // The same number of both.
     let asked = service_call(NAME);
-    let passed = ids.map(|id| to_contact(bus.from_client(id, &asked, Time::ZERO)));
+    let passed = ids.map(|id| to_contact(bus.hear_client(id, &asked, Time::ZERO)));
     let serials = passed.map(|call| {
         let header = call.header();
         assert_eq!(header.destination().unwrap().as_str(), NAME);
@@ -101,7 +101,7 @@ fn calls_of_two_clients_find_back_to_whom_asked() {
             .reply_serial(Some(serial))
             .build(&id)
             .unwrap();
-        let (to, answer) = to_client(bus.from_contact(&answer));
+        let (to, answer) = to_client(bus.hear_contact(&answer));
         let header = answer.header();
         assert_eq!(to, id);
         assert_eq!(header.sender().unwrap().as_str(), PRESENT);
@@ -119,7 +119,7 @@ fn the_service_is_there_when_the_contact_says_so() {
     let mut bus = small_bus();
     let id = greeted(&mut bus);
     let owner = bus_call("GetNameOwner").build(&NAME).unwrap();
-    let (_, answer) = to_client(bus.from_client(id, &owner, Time::ZERO));
+    let (_, answer) = to_client(bus.hear_client(id, &owner, Time::ZERO));
     assert_eq!(error_of(&answer), "NameHasNoOwner");
 
     listen(
@@ -134,10 +134,10 @@ fn the_service_is_there_when_the_contact_says_so() {
         (NAME, "", PRESENT)
     );
     assert!(present(&mut bus, true).is_empty(), "once");
-    let (_, answer) = to_client(bus.from_client(id, &owner, Time::ZERO));
+    let (_, answer) = to_client(bus.hear_client(id, &owner, Time::ZERO));
     assert_eq!(answer.body().deserialize::<&str>().unwrap(), PRESENT);
     let names = bus_call("ListNames").build(&()).unwrap();
-    let (_, answer) = to_client(bus.from_client(id, &names, Time::ZERO));
+    let (_, answer) = to_client(bus.hear_client(id, &names, Time::ZERO));
     assert_eq!(
         answer.body().deserialize::<Vec<&str>>().unwrap(),
         [BUS, PRESENT, NAME, ":2.1"]
@@ -149,7 +149,7 @@ fn the_service_is_there_when_the_contact_says_so() {
         (NAME, PRESENT, "")
     );
     // It may be started by a call.
-    to_contact(bus.from_client(id, &service_call(NAME), Time::ZERO));
+    to_contact(bus.hear_client(id, &service_call(NAME), Time::ZERO));
 }
 
 #[test]
@@ -162,11 +162,11 @@ fn signals_go_to_whom_asked_for_them() {
     listen(&mut bus, one, "sender='org.example.Player'");
     listen(&mut bus, two, "sender='org.freedesktop.DBus'");
     assert!(
-        bus.from_contact(&signal).is_empty(),
+        bus.hear_contact(&signal).is_empty(),
         "of a service that is not there"
     );
     present(&mut bus, true);
-    let (to, told) = to_client(bus.from_contact(&signal));
+    let (to, told) = to_client(bus.hear_contact(&signal));
     assert_eq!(
         (to, told.header().sender().unwrap().as_str()),
         (one, PRESENT)
@@ -175,7 +175,7 @@ fn signals_go_to_whom_asked_for_them() {
     let lie = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
         .build(&(":2.1", ":2.1", ""))
         .unwrap();
-    assert!(bus.from_contact(&lie).is_empty());
+    assert!(bus.hear_contact(&lie).is_empty());
 }
 
 #[test]
@@ -184,40 +184,55 @@ fn nobody_else_is_on_this_bus() {
     let id = greeted(&mut bus);
     greeted(&mut bus);
     for destination in [":2.2", "org.example.Other"] {
-        let (_, answer) = to_client(bus.from_client(id, &service_call(destination), Time::ZERO));
+        let (_, answer) = to_client(bus.hear_client(id, &service_call(destination), Time::ZERO));
         assert_eq!(error_of(&answer), "ServiceUnknown");
         assert_eq!(answer.header().sender().unwrap().as_str(), BUS);
     }
     let request = bus_call("RequestName").build(&(NAME, 0u32)).unwrap();
-    let (_, answer) = to_client(bus.from_client(id, &request, Time::ZERO));
+    let (_, answer) = to_client(bus.hear_client(id, &request, Time::ZERO));
     assert_eq!(error_of(&answer), "AccessDenied");
     for (member, error) in [
         ("AddMatch", "InvalidArgs"),
         ("BecomeMonitor", "UnknownMethod"),
     ] {
         let call = bus_call(member).build(&()).unwrap();
-        let (_, answer) = to_client(bus.from_client(id, &call, Time::ZERO));
+        let (_, answer) = to_client(bus.hear_client(id, &call, Time::ZERO));
         assert_eq!(error_of(&answer), error);
     }
     let (serial, call) = (NonZeroU32::MIN, service_call(NAME));
-    let refused = to_contact(bus.from_contact(&call));
+    let refused = to_contact(bus.hear_contact(&call));
     assert_eq!(error_of(&refused), "AccessDenied");
     let stray = Message::method_return(&call.header())
         .reply_serial(Some(serial))
         .build(&())
         .unwrap();
-    assert!(bus.from_contact(&stray).is_empty());
+    assert!(bus.hear_contact(&stray).is_empty());
+}
+
+#[test]
+fn the_bus_s_properties_are_read_only_and_it_has_no_other_methods_for_them() {
+    let mut bus = small_bus();
+    let id = greeted(&mut bus);
+    for (member, error) in [("Set", "PropertyReadOnly"), ("Reset", "UnknownMethod")] {
+        let call = Message::method_call(BUS_PATH, member)
+            .interface("org.freedesktop.DBus.Properties")
+            .destination(BUS)
+            .build(&(BUS, "Features", zbus::Variant::from("none")))
+            .unwrap();
+        let (_, answer) = to_client(bus.hear_client(id, &call, Time::ZERO));
+        assert_eq!(error_of(&answer), error, "{member}");
+    }
 }
 
 #[test]
 fn a_client_says_hello_first_and_once() {
     let mut bus = small_bus();
     let id = bus.enter().unwrap();
-    let acts = bus.from_client(id, &service_call(NAME), Time::ZERO);
+    let acts = bus.hear_client(id, &service_call(NAME), Time::ZERO);
     assert!(matches!(&acts[..], [Act::End(1, _)]), "{acts:?}");
     let id = greeted(&mut bus);
     let hello = bus_call("Hello").build(&()).unwrap();
-    let acts = bus.from_client(id, &hello, Time::ZERO);
+    let acts = bus.hear_client(id, &hello, Time::ZERO);
     assert!(matches!(&acts[..], [Act::End(2, _)]), "{acts:?}");
 }
 
@@ -227,11 +242,11 @@ fn clients_and_calls_are_bounded_and_end() {
     let ids: Vec<ClientId> = (0..MAX_CLIENTS).map(|_| greeted(&mut bus)).collect();
     assert_eq!(bus.enter(), None);
     for _ in 0..MAX_CLIENT_CALLS {
-        to_contact(bus.from_client(ids[0], &service_call(NAME), Time::ZERO));
+        to_contact(bus.hear_client(ids[0], &service_call(NAME), Time::ZERO));
     }
-    let (_, answer) = to_client(bus.from_client(ids[0], &service_call(NAME), Time::ZERO));
+    let (_, answer) = to_client(bus.hear_client(ids[0], &service_call(NAME), Time::ZERO));
     assert_eq!(error_of(&answer), "LimitsExceeded");
-    to_contact(bus.from_client(ids[1], &service_call(NAME), Time::ZERO));
+    to_contact(bus.hear_client(ids[1], &service_call(NAME), Time::ZERO));
     bus.leave(ids[0]);
     let (to, late) = to_client(bus.expire(PATIENCE));
     assert_eq!((to, error_of(&late).as_str()), (ids[1], "NoReply"));
@@ -245,12 +260,12 @@ fn the_calls_of_all_clients_are_bounded_together() {
     for _ in 0..MAX_CALLS / MAX_CLIENT_CALLS {
         let id = greeted(&mut bus);
         for _ in 0..MAX_CLIENT_CALLS {
-            let call = to_contact(bus.from_client(id, &service_call(NAME), Time::ZERO));
+            let call = to_contact(bus.hear_client(id, &service_call(NAME), Time::ZERO));
             passed.get_or_insert(call);
         }
     }
     let id = greeted(&mut bus);
-    let (_, answer) = to_client(bus.from_client(id, &service_call(NAME), Time::ZERO));
+    let (_, answer) = to_client(bus.hear_client(id, &service_call(NAME), Time::ZERO));
     assert_eq!(error_of(&answer), "LimitsExceeded");
     // What wants no answer waits for none.
     let silent = Message::method_call("/", "Do")
@@ -258,17 +273,17 @@ fn the_calls_of_all_clients_are_bounded_together() {
         .with_flags(Flags::NO_REPLY_EXPECTED)
         .build(&())
         .unwrap();
-    to_contact(bus.from_client(id, &silent, Time::ZERO));
+    to_contact(bus.hear_client(id, &silent, Time::ZERO));
     // What was asked by who has left is still to be answered by the contact.
     let first = bus.clients.keys().next().copied().unwrap();
     bus.leave(first);
-    let (_, answer) = to_client(bus.from_client(id, &service_call(NAME), Time::ZERO));
+    let (_, answer) = to_client(bus.hear_client(id, &service_call(NAME), Time::ZERO));
     assert_eq!(error_of(&answer), "LimitsExceeded");
     let answer = Message::method_return(&passed.unwrap().header())
         .build(&())
         .unwrap();
-    assert!(bus.from_contact(&answer).is_empty());
-    to_contact(bus.from_client(id, &service_call(NAME), Time::ZERO));
+    assert!(bus.hear_contact(&answer).is_empty());
+    to_contact(bus.hear_client(id, &service_call(NAME), Time::ZERO));
 }
 
 proptest! {
@@ -288,7 +303,7 @@ proptest! {
                 }
                 2 if !clients.is_empty() => {
                     let id = clients[who % clients.len()];
-                    let call = to_contact(bus.from_client(id, &service_call(NAME), Time::ZERO));
+                    let call = to_contact(bus.hear_client(id, &service_call(NAME), Time::ZERO));
                     waiting.push((call.primary_header().serial_num(), id));
                 }
                 3 if !waiting.is_empty() => {
@@ -296,13 +311,13 @@ proptest! {
                     let call = service_call(NAME);
                     let answer = Message::method_return(&call.header())
                         .reply_serial(Some(serial)).build(&()).unwrap();
-                    let acts = bus.from_contact(&answer);
+                    let acts = bus.hear_contact(&answer);
                     if clients.contains(&id) {
                         prop_assert_eq!(to_client(acts).0, id);
                     } else {
                         prop_assert!(acts.is_empty());
                     }
-                    prop_assert!(bus.from_contact(&answer).is_empty());
+                    prop_assert!(bus.hear_contact(&answer).is_empty());
                 }
                 _ => { present(&mut bus, which % 2 == 0); }
             }

@@ -1,7 +1,4 @@
-//! What is not shared cannot be reached, and what ends, ends for everybody.
-
-use smol::future::block_on;
-use support::PATIENCE;
+//! Where only a part of a service is shared, nothing else can be reached.
 
 use crate::halves::{Halves, NAME, PATH, PLAYER};
 
@@ -56,30 +53,4 @@ fn a_service_shared_for_reading_is_read_only() {
     let (_, said) = halves.busctl(&["get-property", NAME, PATH, PLAYER, "Volume"]);
     assert!(said.contains("d 0.5"), "{said}");
     assert!(halves.played.lock().unwrap().is_empty());
-}
-
-#[test]
-fn when_the_sharing_ends_the_small_bus_does_and_its_clients_hear_it() {
-    let mut halves = Halves::start(|filter| filter);
-    halves.wait_for_service();
-    let mut monitor = halves.program("gdbus", &["monitor", "--session", "--dest", NAME]);
-    monitor.wait_for_line(PATIENCE, |line| line.contains("is owned by").then_some(()));
-    block_on(halves.shared.take().expect("shared").cancel());
-    let served = block_on(halves.served.take().expect("served"));
-    assert!(matches!(served, Ok(Ok(()))), "{served:?}");
-    // GLib ends a program whose bus has gone.
-    monitor.wait(PATIENCE);
-    let (went, said) = halves.busctl(&["list"]);
-    assert!(!went, "{said}");
-}
-
-#[test]
-fn when_the_small_bus_ends_the_sharing_does() {
-    let mut halves = Halves::start(|filter| filter);
-    halves.wait_for_service();
-    halves.stopper.take().expect("a small bus").stop();
-    let served = block_on(halves.served.take().expect("served"));
-    assert!(matches!(served, Ok(Ok(()))), "{served:?}");
-    let shared = block_on(halves.shared.take().expect("shared"));
-    assert!(matches!(shared, Ok(Ok(()))), "{shared:?}");
 }
