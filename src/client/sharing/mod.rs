@@ -52,6 +52,7 @@ mod said;
 mod serve;
 mod share;
 mod small_bus;
+mod tube;
 mod wire;
 
 pub use between::{READ_WITHIN, SIGNALS_PER_SECOND};
