@@ -42,8 +42,8 @@ pub(crate) enum Command {
     Discard(Token),
     StopFlow,
     /// Keep this until the offer is on its way: it would be lost with the tube.
-    Keep(Reply<Result<String>>),
-    Offered(Result<String>),
+    KeepOfferer(Reply<Result<String>>),
+    AnswerOffer(Result<String>),
     AwaitClosed(Reply<()>),
     Finish,
 }
@@ -153,22 +153,22 @@ impl Decider for DBusTube {
                 Effect::Attach(token) => Command::Attach(token),
                 Effect::Discard(token) => Command::Discard(token),
                 Effect::StopFlow => Command::StopFlow,
-                Effect::Offered(result) => Command::Offered(result),
+                Effect::AnswerOffer(result) => Command::AnswerOffer(result),
                 Effect::Finish => Command::Finish,
-                Effect::Bind(access) => {
-                    let result = self.bind(access).map(|(socket, address)| {
+                Effect::Bind(wanted) => {
+                    let result = self.bind(wanted.access()).map(|(socket, address)| {
                         bound = Some(socket);
                         address
                     });
-                    effects.extend(self.state.apply(Input::Bound(result)));
+                    effects.extend(self.state.apply(Input::Bound(wanted, result)));
                     continue;
                 }
                 Effect::Listen(access) => match bound.take() {
                     Some(socket) => Command::Listen(socket, access),
                     None => continue,
                 },
-                Effect::Keep => match waiting.take() {
-                    Some(reply) => Command::Keep(reply),
+                Effect::KeepOfferer => match waiting.take() {
+                    Some(reply) => Command::KeepOfferer(reply),
                     None => continue,
                 },
                 Effect::Answer(result) => {
