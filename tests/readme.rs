@@ -111,6 +111,7 @@ fn every_file_that_is_named_is_there() {
         }
     }
     for example in [
+        "examples/dbus_tube.rs",
         "examples/embed_in_smol.rs",
         "examples/embed_without_a_bus.rs",
         "actors/examples/actor_from_scratch.rs",

@@ -148,7 +148,7 @@ async fn share_once(
         // Whoever does not listen any more must not hold up the bus.
         drop(opening);
         let bus = session_bus(app).await?;
-        let wire = tube.join(&address).await?;
+        let wire = tube.join_share(&address).await?;
         app.out.record(&json!({ "event": "opened" }))?;
         app.out.remark(format!("{id} uses it."));
         match sharing::share(&bus, wire, filter.clone(), &contact.id).await {
@@ -269,7 +269,7 @@ async fn use_service(
                 opened => opened?,
             }
             drop(opening);
-            Ok(tube.join(&address).await?)
+            Ok(tube.join_share(&address).await?)
         })
         .await;
     let wire = match accepted {

@@ -9,8 +9,7 @@ use actors::{
     limits::Limits,
     model::{AddressType, ChannelId, Error, Result, ServiceName, TubeParameters},
     ports::{
-        ChannelObject, DBusTubeDescription, FileTransferDescription, FileTransferObject, Parties,
-        StreamTubeDescription, StreamTubeObject,
+        ChannelObject, DBusTubeDescription, FileTransferDescription, Parties, StreamTubeDescription,
     },
     runtime::{Address, BoxFuture, Failure, Reply, TellError},
     stream_tube::StreamTubeMessage,
@@ -29,6 +28,18 @@ use super::{
     view::{ChannelDetails, ConnectionSignal, Status},
 };
 use crate::session::{PeerId, TubeId};
+
+/// What a connection tells a channel, of whichever kind.
+#[derive(Clone, Copy)]
+pub(super) enum News {
+    /// The contact says that it closes it. A file's end is told on its bytestream: of a file, only the contact
+    /// can be gone.
+    ClosedByContact,
+    /// The contact has been gone for longer than the grace period.
+    ContactGone,
+    /// Our user's rules want it closed. Nobody waits for the end.
+    Close,
+}
 
 impl Connection {
     /// CreateChannel and EnsureChannel.
@@ -67,17 +78,15 @@ impl Connection {
             return;
         }
         let waiter = Waiter { reply, yours: true };
-        let (kind, service) = match request.wanted {
-            Wanted::StreamTube(service) => (Kind::StreamTube, service),
-            Wanted::DBusTube(service) => (Kind::DBusTube, service),
-            Wanted::File(file) => return self.request_file(&contact, *file, waiter),
-        };
-        match self.table.fresh_id(contact.handle) {
-            Ok(tube) if kind == Kind::DBusTube => {
+        match (request.wanted, self.table.fresh_id(contact.handle)) {
+            (Wanted::File(file), _) => self.request_file(&contact, *file, waiter),
+            (Wanted::StreamTube(service), Ok(tube)) => {
+                self.request_tube(&contact, tube, service, waiter);
+            }
+            (Wanted::DBusTube(service), Ok(tube)) => {
                 self.request_dbus_tube(&contact, tube, service, waiter);
             }
-            Ok(tube) => self.request_tube(&contact, tube, service, waiter),
-            Err(error) => waiter.reply.answer(Err(error)),
+            (_, Err(error)) => waiter.reply.answer(Err(error)),
         }
     }
 
@@ -324,17 +333,7 @@ impl Connection {
             return;
         }
         if opening.closed {
-            match &object {
-                ChannelObject::StreamTube(tube) => {
-                    self.tell_tube(tube, StreamTubeMessage::RemoteClosed);
-                }
-                ChannelObject::FileTransfer(transfer) => {
-                    self.tell_transfer(transfer, FileTransferMessage::ContactGone);
-                }
-                ChannelObject::DBusTube(tube) => {
-                    self.tell(&tube.address, DBusTubeMessage::RemoteClosed);
-                }
-            }
+            self.tell(&object, News::ClosedByContact);
         }
         self.deny_what_opened(&place, &object);
         self.channels.insert(id, details.clone());
@@ -378,26 +377,38 @@ impl Connection {
         self.enforced.closed(place.contact, &place.service, more);
     }
 
-    /// Tells a tube something that must reach it.
-    pub(super) fn tell_tube(&self, tube: &StreamTubeObject, message: StreamTubeMessage) {
-        self.tell(&tube.address, message);
-    }
-
-    /// The same of a transfer.
-    pub(super) fn tell_transfer(
-        &self,
-        transfer: &FileTransferObject,
-        message: FileTransferMessage,
-    ) {
-        self.tell(&transfer.address, message);
+    /// Tells a channel something that must reach it.
+    pub(super) fn tell(&self, channel: &ChannelObject, news: News) {
+        let nobody = || Reply::new().0;
+        match channel {
+            ChannelObject::StreamTube(tube) => {
+                let message = match news {
+                    News::ClosedByContact => StreamTubeMessage::RemoteClosed,
+                    News::ContactGone => StreamTubeMessage::ContactGone,
+                    News::Close => StreamTubeMessage::Close { reply: nobody() },
+                };
+                self.send(&tube.address, message);
+            }
+            ChannelObject::DBusTube(tube) => {
+                let message = match news {
+                    News::ClosedByContact => DBusTubeMessage::RemoteClosed,
+                    News::ContactGone => DBusTubeMessage::ContactGone,
+                    News::Close => DBusTubeMessage::Close { reply: nobody() },
+                };
+                self.send(&tube.address, message);
+            }
+            ChannelObject::FileTransfer(transfer) => {
+                let message = match news {
+                    News::ClosedByContact | News::ContactGone => FileTransferMessage::ContactGone,
+                    News::Close => FileTransferMessage::Close { reply: nobody() },
+                };
+                self.send(&transfer.address, message);
+            }
+        }
     }
 
     /// If it is busy, a task waits for room.
-    pub(super) fn tell<Message: Send + 'static>(
-        &self,
-        address: &Address<Message>,
-        message: Message,
-    ) {
+    fn send<Message: Send + 'static>(&self, address: &Address<Message>, message: Message) {
         if let Err(TellError::Full(message)) = address.try_tell_first(message) {
             let address = address.clone();
             self.parts

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 
 use actors::{
-    dbus_tube::DBusTubeMessage,
-    file_transfer::FileTransferMessage,
     model::{ContactHandle, Error, FileOffer, Result, ServiceName, TubeParameters},
     ports::{
         ChannelObject, FileTransferDescription, IncomingBytestream, IncomingDBusTube, IncomingFile,
@@ -18,6 +16,7 @@ use actors::{
 
 use super::{
     actor::Connection,
+    channels::News,
     contacts::Contact,
     policy,
     requests::Kind,
@@ -146,29 +145,13 @@ impl Connection {
         };
         self.table.close_openings_with(contact.handle);
         for channel in self.table.with(contact.handle) {
-            match channel {
-                ChannelObject::StreamTube(tube) => {
-                    self.tell_tube(tube, StreamTubeMessage::ContactGone);
-                }
-                ChannelObject::FileTransfer(transfer) => {
-                    self.tell_transfer(transfer, FileTransferMessage::ContactGone);
-                }
-                ChannelObject::DBusTube(tube) => {
-                    self.tell(&tube.address, DBusTubeMessage::ContactGone);
-                }
-            }
+            self.tell(channel, News::ContactGone);
         }
     }
 
     fn closed_by_contact(&self, wire: WireId) {
-        match self.table.on_wire(wire) {
-            Some(ChannelObject::StreamTube(tube)) => {
-                self.tell_tube(tube, StreamTubeMessage::RemoteClosed);
-            }
-            Some(ChannelObject::DBusTube(tube)) => {
-                self.tell(&tube.address, DBusTubeMessage::RemoteClosed);
-            }
-            Some(ChannelObject::FileTransfer(_)) | None => {}
+        if let Some(channel) = self.table.on_wire(wire) {
+            self.tell(channel, News::ClosedByContact);
         }
     }
 

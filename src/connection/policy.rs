@@ -23,17 +23,15 @@ use std::{
 };
 
 use actors::{
-    dbus_tube::DBusTubeMessage,
-    file_transfer::FileTransferMessage,
     limits::{Caps, Limits},
     model::{ContactHandle, Error, FileTransferState, Result, ServiceName, TubeState},
     ports::ChannelObject,
     runtime::{Clock, Reply},
-    stream_tube::StreamTubeMessage,
 };
 
 use super::{
     actor::Connection,
+    channels::News,
     contacts::Contact,
     message::{ConnectionHandle, ConnectionMessage},
     table::Place,
@@ -195,28 +193,16 @@ impl Connection {
     }
 
     fn deny(&self, channel: &ChannelObject) {
-        // Nobody waits for the end.
-        let (reply, _) = Reply::new();
-        match channel {
-            ChannelObject::StreamTube(tube) => {
-                self.tell_tube(tube, StreamTubeMessage::Close { reply });
-            }
-            // One that is over says only what has become of it.
-            ChannelObject::FileTransfer(transfer)
-                if matches!(
-                    transfer.view.get().state,
-                    FileTransferState::Completed | FileTransferState::Cancelled
-                ) =>
-            {
-                return;
-            }
-            ChannelObject::FileTransfer(transfer) => {
-                self.tell_transfer(transfer, FileTransferMessage::Close { reply });
-            }
-            ChannelObject::DBusTube(tube) => {
-                self.tell(&tube.address, DBusTubeMessage::Close { reply });
-            }
+        if let Some(transfer) = channel.file_transfer()
+            && matches!(
+                transfer.view.get().state,
+                FileTransferState::Completed | FileTransferState::Cancelled
+            )
+        {
+            // It is over, and says only what has become of it.
+            return;
         }
+        self.tell(channel, News::Close);
         tracing::info!(channel = channel.id().0, "closed: the policy denies it");
     }
 }

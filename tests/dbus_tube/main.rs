@@ -2,6 +2,7 @@
 //! that speak D-Bus to each other.
 
 mod closing;
+mod library;
 mod messages;
 mod opening;
 mod trouble;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     endpoint::Token,
-    model::{AccessControl, AccessRule, AddressType, Error, Result, SocketAddress, TubeParameters},
+    model::{AccessControl, AccessRule, AddressType, Error, Result, TubeParameters},
     ports::DBusTubeSignal,
     runtime::{Decider, Decision, DeskEvent, Points, Reply},
     supervisor::{ListeningSocket, LocalSockets},
@@ -42,8 +42,8 @@ pub(crate) enum Command {
     Discard(Token),
     StopFlow,
     /// Keep this until the offer is on its way: it would be lost with the tube.
-    Keep(Reply<Result<String>>),
-    Offered(Result<String>),
+    KeepOfferer(Reply<Result<String>>),
+    AnswerOffer(Result<String>),
     AwaitClosed(Reply<()>),
     Finish,
 }
@@ -105,11 +105,14 @@ impl DBusTube {
             }
         };
         let socket = self.seed.sockets.bind(AddressType::Unix, rule)?;
-        let address = match socket.address() {
-            SocketAddress::Unix(path) => dbus_address(path, self.seed.guid),
-            other => return Err(Error::Confused(format!("{other:?} is no Unix socket"))),
-        };
-        Ok((socket, address))
+        let guid = self.seed.guid.to_string();
+        match socket.address().to_dbus(Some(&guid)) {
+            Some(address) => Ok((socket, address)),
+            None => {
+                let what = format!("{} is no Unix socket", socket.address());
+                Err(Error::Confused(what))
+            }
+        }
     }
 }
 
@@ -150,22 +153,22 @@ impl Decider for DBusTube {
                 Effect::Attach(token) => Command::Attach(token),
                 Effect::Discard(token) => Command::Discard(token),
                 Effect::StopFlow => Command::StopFlow,
-                Effect::Offered(result) => Command::Offered(result),
+                Effect::AnswerOffer(result) => Command::AnswerOffer(result),
                 Effect::Finish => Command::Finish,
-                Effect::Bind(access) => {
-                    let result = self.bind(access).map(|(socket, address)| {
+                Effect::Bind(wanted) => {
+                    let result = self.bind(wanted.access()).map(|(socket, address)| {
                         bound = Some(socket);
                         address
                     });
-                    effects.extend(self.state.apply(Input::Bound(result)));
+                    effects.extend(self.state.apply(Input::Bound(wanted, result)));
                     continue;
                 }
                 Effect::Listen(access) => match bound.take() {
                     Some(socket) => Command::Listen(socket, access),
                     None => continue,
                 },
-                Effect::Keep => match waiting.take() {
-                    Some(reply) => Command::Keep(reply),
+                Effect::KeepOfferer => match waiting.take() {
+                    Some(reply) => Command::KeepOfferer(reply),
                     None => continue,
                 },
                 Effect::Answer(result) => {
@@ -185,35 +188,5 @@ impl Decider for DBusTube {
 
     fn is_finished(&self) -> bool {
         self.state.is_finished()
-    }
-}
-
-/// `unix:path=…,guid=…`, as the D-Bus specification has it: what is not in its short list of bytes is
-/// escaped.
-fn dbus_address(path: &std::path::Path, guid: Guid) -> String {
-    use std::{fmt::Write as _, os::unix::ffi::OsStrExt as _};
-    let mut address = String::from("unix:path=");
-    for byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_/\\*.".contains(byte) {
-            address.push(char::from(*byte));
-        } else {
-            // A string takes everything.
-            write!(address, "%{byte:02x}").ok();
-        }
-    }
-    format!("{address},guid={guid}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Guid, dbus_address};
-
-    #[test]
-    fn an_address_is_written_as_the_specification_has_it() {
-        let address = dbus_address("/run/a b,c=d;é/s-1_2.x".as_ref(), Guid([0x0f; 16]));
-        assert_eq!(
-            address,
-            "unix:path=/run/a%20b%2cc%3dd%3b%c3%a9/s-1_2.x,guid=0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"
-        );
     }
 }

@@ -43,8 +43,8 @@ pub enum Input {
     Offer(TubeParameters, AccessControl),
     /// `DBusTube.Accept`.
     Accept(AccessControl),
-    /// What came of [`Effect::Bind`]: the address.
-    Bound(Result<String, Error>),
+    /// What came of [`Effect::Bind`], at once: the address.
+    Bound(Wanted, Result<String, Error>),
     /// The offer was written, or could not be.
     Offered(Result<(), Error>),
     /// The bytestream is open.
@@ -68,13 +68,31 @@ pub enum Input {
     SiblingFailed(String),
 }
 
+/// What a socket is bound for, and who may connect to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// To offer the tube with these parameters.
+    Offer(TubeParameters, AccessControl),
+    /// To accept it.
+    Accept(AccessControl),
+}
+
+impl Wanted {
+    /// Who may connect.
+    pub fn access(&self) -> AccessControl {
+        match self {
+            Wanted::Offer(_, access) | Wanted::Accept(access) => *access,
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Emit this.
     Signal(DBusTubeSignal),
-    /// Bind a socket; the answer is [`Input::Bound`].
-    Bind(AccessControl),
+    /// Bind a socket for this and come back at once with [`Input::Bound`].
+    Bind(Wanted),
     /// Let applications in at the socket that was bound.
     Listen(AccessControl),
     /// Let nobody in any more.
@@ -93,10 +111,10 @@ pub enum Effect {
     StopFlow,
     /// Answer Accept.
     Answer(Result<String, Error>),
-    /// Keep whoever asked for Offer until [`Effect::Offered`].
-    Keep,
+    /// Keep whoever asked for Offer until [`Effect::AnswerOffer`].
+    KeepOfferer,
     /// Answer Offer.
-    Offered(Result<String, Error>),
+    AnswerOffer(Result<String, Error>),
     /// The tube is done.
     Finish,
 }
@@ -107,40 +125,31 @@ pub enum Phase {
     /// Ours, and the contact does not know of it.
     NotOffered,
     /// Being offered.
-    Offering(Listening, TubeParameters),
+    Offering(DBusAddress, TubeParameters),
     /// Offered.
-    RemotePending(Listening),
+    RemotePending(DBusAddress),
     /// The contact's, and our user has not agreed.
     LocalPending,
     /// Agreed to; the bytestream is opening.
-    Accepting(Listening),
+    Accepting(DBusAddress),
     /// Open.
-    Open(Listening),
+    Open(DBusAddress),
     /// Over; this is the state it was seen in last.
     Closed(TubeState),
 }
 
-/// The address applications connect to.
+/// The D-Bus address applications connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listening(pub String);
+pub struct DBusAddress(pub String);
 
 /// See the module's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     phase: Phase,
     parameters: TubeParameters,
-    /// What is to be done with a socket that is being bound.
-    wanted: Option<Wanted>,
     accepted: bool,
     encrypted: Option<bool>,
     error: Option<Error>,
-}
-
-/// What a socket is bound for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Wanted {
-    Offer(TubeParameters, AccessControl),
-    Accept(AccessControl),
 }
 
 impl State {
@@ -153,7 +162,6 @@ impl State {
                 Phase::LocalPending
             },
             parameters: description.parameters.clone(),
-            wanted: None,
             accepted: false,
             encrypted: None,
             error: None,
@@ -184,9 +192,9 @@ impl State {
     /// The D-Bus address applications connect to.
     pub fn address(&self) -> Option<&str> {
         match &self.phase {
-            Phase::RemotePending(listening)
-            | Phase::Accepting(listening)
-            | Phase::Open(listening) => Some(&listening.0),
+            Phase::RemotePending(address) | Phase::Accepting(address) | Phase::Open(address) => {
+                Some(&address.0)
+            }
             _ => None,
         }
     }
@@ -215,10 +223,7 @@ impl State {
     pub fn apply(&mut self, input: Input) -> Vec<Effect> {
         match input {
             Input::Offer(parameters, access) => match &self.phase {
-                Phase::NotOffered => {
-                    self.wanted = Some(Wanted::Offer(parameters, access));
-                    vec![Effect::Bind(access)]
-                }
+                Phase::NotOffered => vec![Effect::Bind(Wanted::Offer(parameters, access))],
                 Phase::LocalPending | Phase::Accepting(_) => {
                     refuse("the contact offers this tube; accept it instead")
                 }
@@ -226,17 +231,14 @@ impl State {
                 _ => refuse("this tube was offered already"),
             },
             Input::Accept(access) => match &self.phase {
-                Phase::LocalPending => {
-                    self.wanted = Some(Wanted::Accept(access));
-                    vec![Effect::Bind(access)]
-                }
+                Phase::LocalPending => vec![Effect::Bind(Wanted::Accept(access))],
                 Phase::NotOffered | Phase::Offering(..) | Phase::RemotePending(_) => {
                     refuse("we offer this tube; the contact accepts it")
                 }
                 Phase::Closed(_) => refuse("this tube is closing"),
                 _ => refuse("this tube was accepted already"),
             },
-            Input::Bound(result) => self.bound(result),
+            Input::Bound(wanted, result) => self.bound(wanted, result),
             Input::Offered(result) => self.offered(result),
             Input::Opened { encrypted } => self.opened(encrypted),
             Input::Accepted(token) => vec![match &self.phase {
@@ -256,18 +258,22 @@ impl State {
         }
     }
 
-    fn bound(&mut self, result: Result<String, Error>) -> Vec<Effect> {
-        match (self.wanted.take(), result) {
-            (Some(Wanted::Offer(parameters, access)), Ok(address)) => {
-                self.phase = Phase::Offering(Listening(address), parameters.clone());
+    fn bound(&mut self, wanted: Wanted, result: Result<String, Error>) -> Vec<Effect> {
+        let address = match result {
+            Ok(address) => address,
+            Err(why) => return vec![Effect::Answer(Err(why))],
+        };
+        match wanted {
+            Wanted::Offer(parameters, access) => {
+                self.phase = Phase::Offering(DBusAddress(address), parameters.clone());
                 vec![
-                    Effect::Keep,
+                    Effect::KeepOfferer,
                     Effect::Listen(access),
                     Effect::Offer(parameters),
                 ]
             }
-            (Some(Wanted::Accept(access)), Ok(address)) => {
-                self.phase = Phase::Accepting(Listening(address.clone()));
+            Wanted::Accept(access) => {
+                self.phase = Phase::Accepting(DBusAddress(address.clone()));
                 self.accepted = true;
                 vec![
                     Effect::Listen(access),
@@ -275,34 +281,32 @@ impl State {
                     Effect::Answer(Ok(address)),
                 ]
             }
-            (_, Err(why)) => vec![Effect::Answer(Err(why))],
-            (None, Ok(_)) => refuse("this tube is closing"),
         }
     }
 
     fn offered(&mut self, result: Result<(), Error>) -> Vec<Effect> {
-        let Phase::Offering(listening, parameters) = &self.phase else {
+        let Phase::Offering(address, parameters) = &self.phase else {
             return Vec::new();
         };
         match result {
             Ok(()) => {
                 self.parameters = parameters.clone();
-                let address = listening.0.clone();
-                self.phase = Phase::RemotePending(listening.clone());
-                vec![self.state_changed(), Effect::Offered(Ok(address))]
+                let answer = Effect::AnswerOffer(Ok(address.0.clone()));
+                self.phase = Phase::RemotePending(address.clone());
+                vec![self.state_changed(), answer]
             }
             Err(why) => {
                 self.phase = Phase::NotOffered;
-                vec![Effect::StopListening, Effect::Offered(Err(why))]
+                vec![Effect::StopListening, Effect::AnswerOffer(Err(why))]
             }
         }
     }
 
     fn opened(&mut self, encrypted: bool) -> Vec<Effect> {
-        let (Phase::RemotePending(listening) | Phase::Accepting(listening)) = &self.phase else {
+        let (Phase::RemotePending(address) | Phase::Accepting(address)) = &self.phase else {
             return Vec::new();
         };
-        self.phase = Phase::Open(listening.clone());
+        self.phase = Phase::Open(address.clone());
         self.encrypted = Some(encrypted);
         vec![self.state_changed(), Effect::Flow]
     }
@@ -329,7 +333,7 @@ impl State {
         if let Phase::Offering(..) = self.phase {
             let text = "the tube was closed while it was being offered";
             let told = why.clone().unwrap_or(Error::Cancelled(text.into()));
-            effects.push(Effect::Offered(Err(told)));
+            effects.push(Effect::AnswerOffer(Err(told)));
         }
         self.phase = Phase::Closed(self.tube_state());
         self.error = why;

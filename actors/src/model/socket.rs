@@ -4,6 +4,7 @@
 use std::{
     fmt,
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::unix::ffi::OsStrExt as _,
     path::PathBuf,
 };
 
@@ -93,6 +94,27 @@ impl SocketAddress {
             SocketAddress::Ipv6(_) => AddressType::Ipv6,
         }
     }
+
+    /// As D-Bus writes the address of a server: `unix:path=…,guid=…`. `guid` tells one server's address from
+    /// another's, in hexadecimal digits. `None` for TCP, where Pneuma serves no D-Bus.
+    ///
+    /// Every byte is escaped but letters, digits and `-_/.`, which every version of the D-Bus specification
+    /// ("Server Addresses") lets stand for itself.
+    pub fn to_dbus(&self, guid: Option<&str>) -> Option<String> {
+        let (key, bytes) = match self {
+            SocketAddress::Unix(path) => ("path", path.as_os_str().as_bytes()),
+            SocketAddress::AbstractUnix(name) => ("abstract", name.as_slice()),
+            SocketAddress::Ipv4(_) | SocketAddress::Ipv6(_) => return None,
+        };
+        let escaped = bytes.iter().map(|byte| match byte {
+            b'-' | b'_' | b'/' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                char::from(*byte).to_string()
+            }
+            other => format!("%{other:02x}"),
+        });
+        let guid = guid.map(|guid| format!(",guid={guid}")).unwrap_or_default();
+        Some(format!("unix:{key}={}{guid}", escaped.collect::<String>()))
+    }
 }
 
 impl fmt::Display for SocketAddress {
@@ -103,5 +125,24 @@ impl fmt::Display for SocketAddress {
             SocketAddress::Ipv4(address) => address.fmt(f),
             SocketAddress::Ipv6(address) => address.fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_dbus_has_it() {
+        let path = SocketAddress::Unix("/run/a b,c=d;é*/s-1_2.x".into());
+        let written = "unix:path=/run/a%20b%2cc%3dd%3b%c3%a9%2a/s-1_2.x";
+        assert_eq!(path.to_dbus(None).as_deref(), Some(written));
+        let with_guid = format!("{written},guid=0f0f");
+        assert_eq!(path.to_dbus(Some("0f0f")), Some(with_guid));
+        let name = SocketAddress::AbstractUnix(b"a\0\\b".to_vec());
+        let written = "unix:abstract=a%00%5cb";
+        assert_eq!(name.to_dbus(None).as_deref(), Some(written));
+        let tcp = SocketAddress::Ipv4("127.0.0.1:80".parse().unwrap());
+        assert_eq!(tcp.to_dbus(None), None);
     }
 }

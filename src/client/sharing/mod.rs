@@ -61,6 +61,7 @@ mod serve;
 mod share;
 mod small_bus;
 mod teller;
+mod tube;
 mod wire;
 
 pub use between::SIGNALS_PER_SECOND;

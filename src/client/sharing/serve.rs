@@ -20,7 +20,7 @@
 use std::{
     collections::BTreeMap,
     net::Shutdown,
-    os::unix::{ffi::OsStrExt as _, net::UnixStream},
+    os::unix::net::UnixStream,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -118,15 +118,9 @@ impl Serving {
 
     /// Where programs find it, as D-Bus writes addresses.
     pub fn address(&self) -> String {
-        let escaped = |bytes: &[u8]| bytes.iter().copied().map(escape).collect::<String>();
-        match self.listening.address() {
-            SocketAddress::Unix(path) => {
-                format!("unix:path={}", escaped(path.as_os_str().as_bytes()))
-            }
-            SocketAddress::AbstractUnix(name) => format!("unix:abstract={}", escaped(name)),
-            // No bus is bound there.
-            other => other.to_string(),
-        }
+        let address = self.listening.address();
+        // No bus is bound at another kind of socket.
+        address.to_dbus(None).unwrap_or_else(|| address.to_string())
     }
 
     /// Serves the service called `name`, which is at the other end of `contact`, until that ends or
@@ -202,16 +196,6 @@ impl Serving {
             Ok(())
         };
         hearing.or(listening).or(sweeping).or(sending).await
-    }
-}
-
-/// A byte of a value in a D-Bus address.
-fn escape(byte: u8) -> String {
-    match byte {
-        b'-' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'_' | b'/' | b'.' => {
-            char::from(byte).into()
-        }
-        other => format!("%{other:02x}"),
     }
 }
 

@@ -12,7 +12,7 @@ use actors::{
     testing::VirtualClock,
 };
 use pneuma::client::{
-    Bus, Kind, Result,
+    Bus, Result,
     sharing::{Filter, MESSAGES_PER_SECOND, MOST_BYTES, PRESENT, join, share},
 };
 use smol::{

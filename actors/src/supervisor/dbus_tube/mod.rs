@@ -216,8 +216,8 @@ impl ChannelType for Channel {
             }
             Command::Discard(token) => drop(self.shell.waiting.take(token)),
             Command::StopFlow => self.stop_flow(),
-            Command::Keep(reply) => self.offerer = Some(reply),
-            Command::Offered(result) => {
+            Command::KeepOfferer(reply) => self.offerer = Some(reply),
+            Command::AnswerOffer(result) => {
                 if let Some(reply) = self.offerer.take() {
                     reply.answer(result);
                 }
