@@ -223,7 +223,9 @@ async fn through(
     let at = inlet.at.load(Ordering::Relaxed);
     watch(Progress::At(at));
     watch(Progress::Handed(at.saturating_sub(offset)));
-    let whole = matches!(copied, Ok(Ended::InOrder)) && ended.is_none() && !stopped;
+    // Where it broke, that may have been behind the last byte: the service knows.
+    let may_be_whole = !stopped && matches!(ended, None | Some(End::Broken(_)));
+    let whole = matches!(copied, Ok(Ended::InOrder)) && may_be_whole;
     let mut failed = match copied {
         Ok(_) => None,
         Err(Cut::Disk(error)) => Some(partial.unwritable(error)),
