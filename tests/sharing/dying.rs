@@ -12,7 +12,7 @@ use actors::{
 };
 use pneuma::client::{
     Bus, Kind, Result,
-    sharing::{Filter, PRESENT, join, own},
+    sharing::{Filter, SERVICE, join, own},
 };
 use smol::{
     future::{FutureExt as _, yield_now},
@@ -114,7 +114,7 @@ fn is(message: &[u8], member: &str) -> bool {
 }
 
 fn presence(there: bool) -> Message {
-    let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
+    let (old, new) = if there { ("", SERVICE) } else { (SERVICE, "") };
     let signal = Message::signal(BUS_PATH, BUS, "NameOwnerChanged");
     signal.build(&(NAME, old, new)).expect("a signal")
 }

@@ -28,10 +28,10 @@ use futures_lite::{
 use zbus::{Message, MessageStream, connection::Connection as Wire, message::Type};
 
 use super::{
-    offering::Out,
     pace::Pace,
     teller::Teller,
     wire::{Contact, READ_AHEAD},
+    words::Out,
 };
 use crate::client::{
     bus::{Bus, within},

@@ -1,39 +1,106 @@
 //! Calls that went on under another number and wait for their answer.
+//!
+//! ```text
+//!   whoever called ── call ──► pass_on ── under a fresh number, counted ──► whoever is called
+//!                 ◄── answer ── Caller ◄── answered, once ◄── answer ──────────┘
+//! ```
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use actors::runtime::Time;
+use zbus::{Message, message::Header};
 
+use super::{
+    envelope::{Envelope, rewrap},
+    words::{Refusal, error, wants_answer},
+};
+
+/// Most calls that wait for an answer, at either side: of all local programs where it is accepted, and of the
+/// contact where it is shared, those too that want none. One more is answered `LimitsExceeded`, or thrown
+/// away. The bus keeps the answers for a contact that does not read.
+pub const MAX_CALLS: usize = 256;
+/// Most calls of one local program that wait for their answer.
+pub const MAX_CLIENT_CALLS: usize = 128;
 /// How long a call may wait for its answer. The bus itself says so at once when whoever was called
 /// leaves; this is for who never answers.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Who called, and under which number.
+#[derive(Clone, Debug)]
+pub struct Caller<W> {
+    /// Who it is on its own bus.
+    pub who: W,
+    serial: NonZeroU32,
+    wants_answer: bool,
+}
+
+impl<W> Caller<W> {
+    /// Who sent a call with this header.
+    pub fn of(call: &Header<'_>, who: W) -> Self {
+        Caller {
+            who,
+            serial: call.primary().serial_num(),
+            wants_answer: wants_answer(call),
+        }
+    }
+
+    /// An answer for it, in this envelope, if it waits for one. Whatever was answered, it hears something: an
+    /// error, when the answer cannot be passed on.
+    pub fn answer(&self, message: &Message, envelope: Envelope<'_>) -> Option<Message> {
+        if !self.wants_answer {
+            return None;
+        }
+        let envelope = Envelope {
+            reply_serial: Some(self.serial),
+            ..envelope
+        };
+        rewrap(message, &envelope).ok().or_else(|| {
+            let failed = error(self.serial, ("Failed", "the answer cannot be passed on"))?;
+            rewrap(&failed, &envelope).ok()
+        })
+    }
+
+    /// An error for it, in this envelope, if it waits for an answer.
+    pub fn refuse(&self, why: (&str, &str), envelope: Envelope<'_>) -> Option<Message> {
+        self.answer(&error(self.serial, why)?, envelope)
+    }
+}
+
 /// Calls by the number that they went on under, with what is needed to answer whoever called.
 #[derive(Debug)]
-pub struct Calls<C> {
-    waiting: BTreeMap<NonZeroU32, Waiting<C>>,
+pub struct Calls<W> {
+    waiting: BTreeMap<NonZeroU32, Waiting<W>>,
     capacity: usize,
+    /// Of one caller.
+    most_each: usize,
     /// Of all that wait.
     bytes: usize,
     most_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Waiting<C> {
-    call: C,
+struct Waiting<W> {
+    caller: Caller<W>,
     bytes: usize,
     until: Time,
 }
 
-impl<C> Calls<C> {
+impl<W: Clone + PartialEq> Calls<W> {
     /// None, with room for so many. One more is not passed on.
     pub fn new(capacity: usize) -> Self {
         Calls {
             waiting: BTreeMap::new(),
             capacity,
+            most_each: usize::MAX,
             bytes: 0,
             most_bytes: usize::MAX,
         }
+    }
+
+    /// The same, with room for so many of each caller.
+    pub fn of_each(mut self, most: usize) -> Self {
+        self.most_each = most;
+        self
     }
 
     /// The same, with room for so many bytes of all together.
@@ -42,17 +109,44 @@ impl<C> Calls<C> {
         self
     }
 
-    /// Whether there is room for one more of so many bytes.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.waiting.len() < self.capacity && self.bytes.saturating_add(bytes) <= self.most_bytes
+    /// A call in its envelope, to be sent. If there will be an answer, it counts until then.
+    ///
+    /// # Errors
+    /// What the caller is to hear when it cannot be passed on, or there is no room.
+    pub fn pass_on(
+        &mut self,
+        call: &Message,
+        envelope: &Envelope<'_>,
+        caller: &Caller<W>,
+        now: Time,
+    ) -> Result<Message, Refusal> {
+        let call =
+            rewrap(call, envelope).map_err(|_| ("InvalidArgs", "the call cannot be passed on"))?;
+        let counts = caller.wants_answer || envelope.answered;
+        if counts && !self.insert(envelope.serial, caller.clone(), call.data().len(), now) {
+            return Err(("LimitsExceeded", "too many calls wait for their answer"));
+        }
+        Ok(call)
     }
 
-    /// How many of those for which this holds.
-    pub fn count(&self, holds: impl Fn(&C) -> bool) -> usize {
-        self.waiting
-            .values()
-            .filter(|waiting| holds(&waiting.call))
-            .count()
+    /// Takes note of a call of so many bytes. False when there is no room, or the number is taken.
+    fn insert(&mut self, serial: NonZeroU32, caller: Caller<W>, bytes: usize, now: Time) -> bool {
+        let all = self.waiting.values();
+        let own = all.filter(|call| call.caller.who == caller.who).count();
+        let has_room = self.waiting.len() < self.capacity
+            && own < self.most_each
+            && self.bytes.saturating_add(bytes) <= self.most_bytes;
+        if !has_room || self.waits(serial) {
+            return false;
+        }
+        let until = now.saturating_add(PATIENCE);
+        self.bytes += bytes;
+        let waiting = Waiting {
+            caller,
+            bytes,
+            until,
+        };
+        self.waiting.insert(serial, waiting).is_none()
     }
 
     /// Whether the call under this number still waits.
@@ -60,48 +154,39 @@ impl<C> Calls<C> {
         self.waiting.contains_key(&serial)
     }
 
-    /// Takes note of a call of so many bytes. False when there is no room, or the number is taken.
-    pub fn insert(&mut self, serial: NonZeroU32, call: C, bytes: usize, now: Time) -> bool {
-        if !self.has_room(bytes) || self.waits(serial) {
-            return false;
-        }
-        let until = now.saturating_add(PATIENCE);
-        self.bytes += bytes;
-        let waiting = Waiting { call, bytes, until };
-        self.waiting.insert(serial, waiting).is_none()
-    }
-
     /// Who is to have the answer; it can be had once.
-    pub fn answered(&mut self, serial: NonZeroU32) -> Option<C> {
+    pub fn answered(&mut self, serial: NonZeroU32) -> Option<Caller<W>> {
         let waiting = self.waiting.remove(&serial)?;
         self.bytes -= waiting.bytes;
-        Some(waiting.call)
+        Some(waiting.caller)
     }
 
-    /// Those that wait, to be changed. A call whose caller has gone stays: whoever was called does not know
-    /// that, and counts it.
-    pub fn each(&mut self) -> impl Iterator<Item = &mut C> {
-        self.waiting.values_mut().map(|waiting| &mut waiting.call)
+    /// A caller has gone, and is not answered. Its calls stay: whoever was called does not know that, and
+    /// counts them.
+    pub fn gone<Q: ?Sized>(&mut self, who: &Q)
+    where
+        W: PartialEq<Q>,
+    {
+        let callers = self.waiting.values_mut().map(|waiting| &mut waiting.caller);
+        for caller in callers.filter(|caller| caller.who == *who) {
+            caller.wants_answer = false;
+        }
     }
 
     /// All that waited too long.
-    pub fn expire(&mut self, now: Time) -> Vec<C> {
+    pub fn expire(&mut self, now: Time) -> Vec<Caller<W>> {
         let all = std::mem::take(&mut self.waiting).into_iter();
         let (late, waiting): (BTreeMap<_, _>, _) = all.partition(|(_, call)| call.until <= now);
         self.waiting = waiting;
-        self.count_bytes();
-        late.into_values().map(|waiting| waiting.call).collect()
-    }
-
-    fn count_bytes(&mut self) {
         self.bytes = self.waiting.values().map(|waiting| waiting.bytes).sum();
+        late.into_values().map(|waiting| waiting.caller).collect()
     }
 
     /// All of them: there will be no answer.
-    pub fn end(&mut self) -> Vec<C> {
+    pub fn end(&mut self) -> Vec<Caller<W>> {
         let all = std::mem::take(&mut self.waiting).into_values();
         self.bytes = 0;
-        all.map(|waiting| waiting.call).collect()
+        all.map(|waiting| waiting.caller).collect()
     }
 }
 
@@ -115,45 +200,73 @@ mod tests {
         NonZeroU32::new(number).unwrap()
     }
 
+    fn by<W>(who: W) -> Caller<W> {
+        Caller {
+            who,
+            serial: serial(1),
+            wants_answer: true,
+        }
+    }
+
+    fn who<W>(callers: impl IntoIterator<Item = Caller<W>>) -> Vec<W> {
+        callers.into_iter().map(|caller| caller.who).collect()
+    }
+
     #[test]
     fn an_answer_can_be_had_once() {
         let mut calls = Calls::new(2);
-        assert!(calls.insert(serial(1), 'a', 0, Time::ZERO));
-        assert!(!calls.insert(serial(1), 'b', 0, Time::ZERO));
-        assert!(calls.insert(serial(2), 'c', 0, Time::ZERO));
-        assert!(!calls.insert(serial(3), 'd', 0, Time::ZERO), "full");
-        assert_eq!(calls.answered(serial(1)), Some('a'));
-        assert_eq!(calls.answered(serial(1)), None);
-        assert!(calls.insert(serial(3), 'd', 0, Time::ZERO));
+        assert!(calls.insert(serial(1), by('a'), 0, Time::ZERO));
+        assert!(!calls.insert(serial(1), by('b'), 0, Time::ZERO));
+        assert!(calls.insert(serial(2), by('c'), 0, Time::ZERO));
+        assert!(!calls.insert(serial(3), by('d'), 0, Time::ZERO), "full");
+        assert_eq!(who(calls.answered(serial(1))), ['a']);
+        assert!(calls.answered(serial(1)).is_none());
+        assert!(calls.insert(serial(3), by('d'), 0, Time::ZERO));
     }
 
     #[test]
     fn bytes_are_counted_until_the_answer() {
         let mut calls = Calls::new(8).of_bytes(100);
-        assert!(calls.insert(serial(1), 'a', 60, Time::ZERO));
-        assert!(!calls.insert(serial(2), 'b', 41, Time::ZERO));
-        assert!(calls.insert(serial(2), 'b', 40, Time::ZERO));
-        assert!(!calls.has_room(1) && calls.has_room(0));
+        assert!(calls.insert(serial(1), by('a'), 60, Time::ZERO));
+        assert!(!calls.insert(serial(2), by('b'), 41, Time::ZERO));
+        assert!(calls.insert(serial(2), by('b'), 40, Time::ZERO));
+        assert!(!calls.insert(serial(3), by('c'), 1, Time::ZERO));
+        assert!(calls.insert(serial(3), by('c'), 0, Time::ZERO));
         calls.answered(serial(1));
-        assert!(calls.has_room(60) && !calls.has_room(61));
+        calls.answered(serial(3));
+        assert!(!calls.insert(serial(3), by('c'), 61, Time::ZERO));
         calls.answered(serial(2));
-        assert!(calls.insert(serial(3), 'c', 100, Time::ZERO));
+        assert!(calls.insert(serial(3), by('c'), 100, Time::ZERO));
         calls.expire(PATIENCE);
-        assert!(calls.insert(serial(4), 'd', 100, Time::ZERO));
-        assert_eq!(calls.end(), ['d']);
-        assert!(calls.has_room(100));
+        assert!(calls.insert(serial(4), by('d'), 100, Time::ZERO));
+        assert_eq!(who(calls.end()), ['d']);
+        assert!(calls.insert(serial(4), by('d'), 100, Time::ZERO));
+    }
+
+    #[test]
+    fn calls_of_one_are_counted_until_the_answer_though_it_has_gone() {
+        let mut calls = Calls::new(8).of_each(1);
+        for (number, who) in [(1, 'a'), (2, 'b')] {
+            assert!(calls.insert(serial(number), by(who), 0, Time::ZERO));
+            assert!(!calls.insert(serial(3), by(who), 0, Time::ZERO));
+        }
+        calls.gone(&'a');
+        assert!(!calls.insert(serial(3), by('a'), 0, Time::ZERO));
+        let answered = [1, 2].map(|number| calls.answered(serial(number)).unwrap());
+        assert_eq!(answered.map(|caller| caller.wants_answer), [false, true]);
+        assert!(calls.insert(serial(3), by('a'), 0, Time::ZERO));
     }
 
     #[test]
     fn who_waits_too_long_hears_so_once() {
         let mut calls = Calls::new(8);
-        calls.insert(serial(1), 'a', 0, Time::ZERO);
-        calls.insert(serial(2), 'b', 0, Duration::from_secs(1));
+        calls.insert(serial(1), by('a'), 0, Time::ZERO);
+        calls.insert(serial(2), by('b'), 0, Duration::from_secs(1));
         assert!(calls.expire(PATIENCE - Duration::from_millis(1)).is_empty());
-        assert_eq!(calls.expire(PATIENCE), ['a']);
+        assert_eq!(who(calls.expire(PATIENCE)), ['a']);
         assert!(calls.expire(PATIENCE).is_empty());
-        assert_eq!(calls.answered(serial(1)), None);
-        assert_eq!(calls.answered(serial(2)), Some('b'));
+        assert!(calls.answered(serial(1)).is_none());
+        assert_eq!(who(calls.answered(serial(2))), ['b']);
     }
 
     proptest! {
@@ -166,14 +279,15 @@ mod tests {
             for (step, (asks, number)) in steps.into_iter().enumerate() {
                 if asks {
                     let expected = model.len() < 16 && !model.contains_key(&number);
-                    prop_assert_eq!(calls.insert(serial(number), step, 0, Time::ZERO), expected);
+                    prop_assert_eq!(calls.insert(serial(number), by(step), 0, Time::ZERO), expected);
                     if expected {
                         model.insert(number, step);
                     }
                 } else {
-                    prop_assert_eq!(calls.answered(serial(number)), model.remove(&number));
+                    let answered = calls.answered(serial(number)).map(|caller| caller.who);
+                    prop_assert_eq!(answered, model.remove(&number));
                 }
-                prop_assert_eq!(calls.count(|_| true), model.len());
+                prop_assert_eq!(calls.waiting.len(), model.len());
             }
         }
     }

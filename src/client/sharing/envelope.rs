@@ -50,7 +50,7 @@ pub struct Envelope<'e> {
     pub starts_nothing: bool,
 }
 
-impl Envelope<'_> {
+impl<'e> Envelope<'e> {
     /// One with a new number and nothing else.
     pub fn fresh() -> Self {
         Envelope {
@@ -60,6 +60,14 @@ impl Envelope<'_> {
             destination: None,
             answered: false,
             starts_nothing: false,
+        }
+    }
+
+    /// The same, for this name.
+    pub fn to(destination: &'e str) -> Self {
+        Envelope {
+            destination: Some(destination),
+            ..Envelope::fresh()
         }
     }
 }

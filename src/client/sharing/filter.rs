@@ -11,13 +11,12 @@ use zbus::{
     names::{InterfaceName, WellKnownName},
 };
 
+use super::words::BUS;
 use crate::client::error::{Error, Kind, Result};
 
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const INTROSPECTABLE: &str = "org.freedesktop.DBus.Introspectable";
 pub(super) const PEER: &str = "org.freedesktop.DBus.Peer";
-/// The bus's own: whoever emits signals of it is not believed.
-const BUS: &str = "org.freedesktop.DBus";
 
 /// Its connection managers, accounts and clients.
 const TELEPATHY: &str = "org.freedesktop.Telepathy";
@@ -175,6 +174,7 @@ impl Filter {
             return false;
         }
         match interface.as_str() {
+            // The bus's own: whoever emits signals of it is not believed.
             BUS => false,
             PROPERTIES => first_text(message, "sa{sv}as").is_some_and(|of| self.has_interface(&of)),
             interface => self.has_interface(interface),

@@ -10,11 +10,12 @@ use actors::runtime::Time;
 use zbus::{Message, message::Type};
 
 use super::{
-    Filter, Owning, PRESENT,
+    Filter, Owning, SERVICE,
     envelope::{Envelope, parse, rewrap},
     filter::is_below,
-    offering::{BUS, BUS_PATH, Offering, Out},
+    offering::Offering,
     small_bus::{Act, SmallBus},
+    words::{BUS, BUS_PATH, Out},
 };
 
 const NAME: &str = "org.example.Player";
@@ -242,7 +243,7 @@ fn to_small_bus(message: &Message) {
         }
     }
     // As the contact's, before it has said that the service is there, and after.
-    let there = Message::signal(BUS_PATH, BUS, "NameOwnerChanged").build(&(NAME, "", PRESENT));
+    let there = Message::signal(BUS_PATH, BUS, "NameOwnerChanged").build(&(NAME, "", SERVICE));
     for _ in 0..2 {
         for act in bus.hear_contact(message) {
             match act {
@@ -255,7 +256,7 @@ fn to_small_bus(message: &Message) {
                         assert_eq!(told.sender, Some(BUS));
                         assert_eq!(told.member, Some("NameOwnerChanged"));
                     } else {
-                        assert_eq!(told.sender, Some(PRESENT));
+                        assert_eq!(told.sender, Some(SERVICE));
                         same(message, &told);
                     }
                 }
@@ -269,7 +270,7 @@ fn to_small_bus(message: &Message) {
 fn to_owning(message: &Message) {
     let filter = Filter::of(NAME).expect("a name");
     let mut owning = Owning::new(filter, OWN).expect("names");
-    let there = Message::signal(BUS_PATH, BUS, "NameOwnerChanged").build(&(NAME, "", PRESENT));
+    let there = Message::signal(BUS_PATH, BUS, "NameOwnerChanged").build(&(NAME, "", SERVICE));
     owning.hear_contact(&there.expect("a signal"), Time::ZERO);
     // A local program waits for an answer, and this is it, if it is one.
     let asked = Message::method_call("/", "Do").sender(":1.7").build(&());

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 
 use zbus::Message;
 
-use super::offering::{BUS, BUS_PATH, Out};
+use super::words::{BUS, BUS_PATH, Out};
 use crate::client::error::{Error, Kind, Result};
 
 /// Most names of a bus that are asked about; with more, nothing is known of a program.

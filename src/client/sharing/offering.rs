@@ -10,7 +10,7 @@
 //!
 //! The contact never hears a unique name of our bus, nor what the bus itself says when a call fails, which
 //! may hold names, paths and processes. Whether the service is there it hears as a
-//! `NameOwnerChanged` of the shared name, with [`PRESENT`] for whoever owns it; the first one comes before
+//! `NameOwnerChanged` of the shared name, with [`SERVICE`] for whoever owns it; the first one comes before
 //! any other signal.
 //!
 //! # The program behind the name
@@ -38,40 +38,19 @@ use zbus::{
 };
 
 use super::{
-    calls::Calls,
-    envelope::{Envelope, fresh_serial, rewrap},
+    calls::{Caller, Calls, MAX_CALLS},
+    envelope::{Envelope, rewrap},
     filter::{Filter, PEER},
     looking::{Looking, ask, has_others},
-    said::wants_answer,
+    words::{BUS, BUS_PATH, ERRORS, Out, Refusal, SERVICE, wants_answer},
 };
 use crate::client::error::{Error, Result};
 
-/// Most calls that wait for an answer, at either side: of all local programs where it is accepted, and of the
-/// contact where it is shared, those too that want none. One more is answered `LimitsExceeded`, or thrown
-/// away. The bus keeps the answers for a contact that does not read.
-pub const MAX_CALLS: usize = 256;
-/// Most bytes of those calls; the bus keeps them for a service that does not read.
+/// Most bytes of the contact's calls that wait for an answer; the bus keeps them for a service that does not
+/// read.
 pub const MAX_CALL_BYTES: usize = 32 * 1024 * 1024;
 
-/// What the other side hears in place of the unique name of the service's owner.
-pub const PRESENT: &str = ":1.1";
-
-pub(super) const BUS: &str = "org.freedesktop.DBus";
-pub(super) const BUS_PATH: &str = "/org/freedesktop/DBus";
-
-/// How the names of D-Bus's own errors begin.
-const ERRORS: &str = "org.freedesktop.DBus.Error.";
-const TOO_MANY: (&str, &str) = ("LimitsExceeded", "too many calls wait for their answer");
-const AWAY: (&str, &str) = ("ServiceUnknown", "the service is not there");
-
-/// Where a message goes.
-#[derive(Clone, Debug)]
-pub enum Out {
-    /// To our own bus.
-    Bus(Message),
-    /// To the contact.
-    Contact(Message),
-}
+const AWAY: Refusal = ("ServiceUnknown", "the service is not there");
 
 /// What is shared, and what is under way.
 #[derive(Debug)]
@@ -79,7 +58,7 @@ pub struct Offering {
     filter: Filter,
     /// What the contact hears as the id of this machine, which its real one is not.
     machine: String,
-    calls: Calls<Asked>,
+    calls: Calls<()>,
     /// The owner of the name, none being nobody; unknown before the bus has answered.
     owner: Option<String>,
     /// What the contact was told last of whether the service is there.
@@ -92,13 +71,6 @@ pub struct Offering {
     asked_owner: Option<NonZeroU32>,
     asked_start: Option<NonZeroU32>,
     asked_rules: Vec<NonZeroU32>,
-}
-
-/// The contact's own number of a call, and whether it waits for an answer.
-#[derive(Debug)]
-struct Asked {
-    serial: NonZeroU32,
-    wants_answer: bool,
 }
 
 impl Offering {
@@ -158,38 +130,32 @@ impl Offering {
             return vec![];
         }
         let header = message.header();
-        let asked = Asked {
-            serial: header.primary().serial_num(),
-            wants_answer: wants_answer(&header),
-        };
+        let caller = Caller::of(&header, ());
         if let Err(why) = self.filter.check_call(message) {
-            return asked.refuse(("AccessDenied", why));
+            return refuse(&caller, ("AccessDenied", why));
         }
         if asks_for_machine(&header) {
-            return asked.answer(&self.machine);
+            let machine = Message::method_return(&header).build(&self.machine);
+            return machine.map_or(vec![], |machine| answer(&caller, &machine));
         }
         let envelope = Envelope {
-            destination: Some(self.filter.name()),
             answered: true,
             // A program that the bus starts for a call would have it before it is looked at.
             starts_nothing: self.filter.is_read_only() || !self.filter.names_objects(),
-            ..Envelope::fresh()
+            ..Envelope::to(self.filter.name())
         };
-        let Ok(call) = rewrap(message, &envelope) else {
-            return asked.refuse(("InvalidArgs", "the call cannot be passed on"));
+        let call = match self.calls.pass_on(message, &envelope, &caller, now) {
+            Ok(call) => call,
+            Err(why) => return refuse(&caller, why),
         };
-        let bytes = call.data().len();
-        if !self.calls.has_room(bytes) {
-            return asked.refuse(TOO_MANY);
-        }
         let nobody = self.owner.as_deref() == Some("");
         let starts =
             !self.filter.is_read_only() && !header.primary().flags().contains(Flags::NO_AUTO_START);
         if !self.filter.names_objects() && nobody && !starts {
             // The next one that has the name is not looked at yet.
-            return asked.refuse(AWAY);
+            self.calls.answered(envelope.serial);
+            return refuse(&caller, AWAY);
         }
-        self.calls.insert(envelope.serial, asked, bytes, now);
         if self.filter.names_objects() || (self.is_settled() && !nobody) {
             return vec![Out::Bus(call)];
         }
@@ -224,7 +190,7 @@ impl Offering {
     pub fn expire(&mut self, now: Time) -> Vec<Out> {
         let late = self.calls.expire(now).into_iter();
         self.held.retain(|(serial, _)| self.calls.waits(*serial));
-        late.flat_map(|asked| asked.refuse(("NoReply", "the service does not answer")))
+        late.flat_map(|caller| refuse(&caller, ("NoReply", "the service does not answer")))
             .collect()
     }
 
@@ -265,30 +231,20 @@ impl Offering {
             out.extend(self.looked()?);
             return Ok(out);
         }
-        let Some(asked) = self.calls.answered(serial) else {
+        let Some(caller) = self.calls.answered(serial) else {
             return Ok(vec![]);
         };
         if header.unix_fds().is_some_and(|count| count > 0) {
             let why = "the answer has descriptors, which cannot be passed on";
-            return Ok(asked.refuse(("NotSupported", why)));
+            return Ok(refuse(&caller, ("NotSupported", why)));
         }
         if failed && header.sender().is_some_and(|sender| *sender == BUS) {
             let name = header.error_name().map_or("", |name| name.as_str());
             let name = name.strip_prefix(ERRORS).unwrap_or("Failed");
-            return Ok(asked.refuse((name, "the bus of the service did not get an answer from it")));
+            let why = "the bus of the service did not get an answer from it";
+            return Ok(refuse(&caller, (name, why)));
         }
-        if !asked.wants_answer {
-            return Ok(vec![]);
-        }
-        let envelope = Envelope {
-            reply_serial: Some(asked.serial),
-            ..Envelope::fresh()
-        };
-        // Whoever asked hears something, whatever the service answered.
-        Ok(match rewrap(message, &envelope) {
-            Ok(answer) => vec![Out::Contact(answer)],
-            Err(_) => asked.refuse(("Failed", "the answer cannot be passed on")),
-        })
+        Ok(answer(&caller, message))
     }
 
     fn signal(&mut self, message: &Message, header: &Header<'_>) -> Result<Vec<Out>> {
@@ -371,14 +327,14 @@ impl Offering {
     fn refuse_held(&mut self, why: (&str, &str)) -> Vec<Out> {
         let held = std::mem::take(&mut self.held).into_iter();
         held.filter_map(|(serial, _)| self.calls.answered(serial))
-            .flat_map(|asked| asked.refuse(why))
+            .flat_map(|caller| refuse(&caller, why))
             .collect()
     }
 
     /// Whether the service is there, for the contact.
     fn presence(&mut self, there: bool) -> Option<Out> {
         self.told = Some(there);
-        let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
+        let (old, new) = if there { ("", SERVICE) } else { (SERVICE, "") };
         let told = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
             .build(&(self.filter.name(), old, new))
             .ok()?;
@@ -386,25 +342,16 @@ impl Offering {
     }
 }
 
-impl Asked {
-    /// An error for the contact, if it wants to hear it.
-    fn refuse(&self, (name, why): (&str, &str)) -> Vec<Out> {
-        let error = self.wants_answer.then(|| error(self.serial, name, why));
-        error.flatten().map(Out::Contact).into_iter().collect()
-    }
+/// An answer for the contact, if it waits for one.
+fn answer(caller: &Caller<()>, message: &Message) -> Vec<Out> {
+    let answer = caller.answer(message, Envelope::fresh());
+    answer.map(Out::Contact).into_iter().collect()
+}
 
-    /// Our own answer.
-    fn answer(&self, text: &str) -> Vec<Out> {
-        let question = Message::method_call("/", "Question").build(&());
-        let answer = question.and_then(|question| {
-            Message::method_return(&question.header())
-                .serial(fresh_serial())
-                .reply_serial(Some(self.serial))
-                .build(&text)
-        });
-        let wanted = answer.ok().filter(|_| self.wants_answer);
-        wanted.map(Out::Contact).into_iter().collect()
-    }
+/// The same, an error.
+fn refuse(caller: &Caller<()>, why: (&str, &str)) -> Vec<Out> {
+    let error = caller.refuse(why, Envelope::fresh());
+    error.map(Out::Contact).into_iter().collect()
 }
 
 /// `GetMachineId`, which services answer with what is nobody else's business: machine-id(5) has it
@@ -427,17 +374,6 @@ fn refuse_call(header: &Header<'_>) -> Option<Out> {
         .build(&"there is no object here")
         .ok()
         .map(Out::Bus)
-}
-
-/// An error of D-Bus's own, without sender and destination.
-pub(super) fn error(answers: NonZeroU32, name: &str, why: &str) -> Option<Message> {
-    let question = Message::method_call("/", "Question").build(&()).ok()?;
-    let name = format!("{ERRORS}{name}");
-    Message::error(&question.header(), name)
-        .serial(fresh_serial())
-        .reply_serial(Some(answers))
-        .build(&why)
-        .ok()
 }
 
 #[cfg(test)]

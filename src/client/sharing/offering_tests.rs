@@ -207,13 +207,13 @@ fn only_the_owner_s_signals_go_on_and_without_its_name() {
     let gone = to_contact(offering.hear_bus(&changed("")).unwrap());
     assert_eq!(
         gone.body().deserialize::<(&str, &str, &str)>().unwrap(),
-        (NAME, PRESENT, "")
+        (NAME, SERVICE, "")
     );
     assert!(offering.hear_bus(&signal(OWNER)).unwrap().is_empty());
     let back = to_contact(hand_over(&mut offering, ":1.8"));
     assert_eq!(
         back.body().deserialize::<(&str, &str, &str)>().unwrap(),
-        (NAME, "", PRESENT)
+        (NAME, "", SERVICE)
     );
     assert!(offering.hear_bus(&signal(OWNER)).unwrap().is_empty());
     to_contact(offering.hear_bus(&signal(":1.8")).unwrap());
@@ -228,7 +228,7 @@ fn only_the_owner_s_signals_go_on_and_without_its_name() {
             new.to_owned()
         })
         .collect();
-    assert_eq!(new, ["", PRESENT]);
+    assert_eq!(new, ["", SERVICE]);
 }
 
 #[test]

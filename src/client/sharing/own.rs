@@ -8,8 +8,8 @@ use zbus::{Message, MessageStream};
 use super::{
     between::{Decides, carry},
     filter::Filter,
-    offering::Out,
     owning::{FLICKER, Owning, Standing},
+    words::Out,
 };
 use crate::client::{
     bus::Bus,

@@ -38,13 +38,12 @@ use zbus::{
 };
 
 use super::{
-    calls::Calls,
+    calls::{Caller, Calls, MAX_CALLS, MAX_CLIENT_CALLS},
     envelope::{Envelope, rewrap},
     filter::{Filter, check_name},
     looking::ask,
-    offering::{BUS, MAX_CALLS, Out, error},
-    said::{Said, wants_answer},
-    small_bus::MAX_CLIENT_CALLS,
+    said::Said,
+    words::{BUS, Out},
 };
 use crate::client::error::{Error, Kind, Result};
 
@@ -90,7 +89,7 @@ pub struct Owning {
     state: State,
     /// Whether the name was ours before.
     had: bool,
-    calls: Calls<Caller>,
+    calls: Calls<String>,
     /// What the contact said last of whether the service is there, while it is not acted on.
     word: Option<bool>,
     /// When the name may come or go again.
@@ -101,15 +100,6 @@ pub struct Owning {
     asked_taken: Option<NonZeroU32>,
     asked_startable: Option<NonZeroU32>,
     asked_rule: Option<NonZeroU32>,
-}
-
-/// Who waits for an answer, and under which number.
-#[derive(Debug)]
-struct Caller {
-    name: String,
-    serial: NonZeroU32,
-    /// It has left the bus.
-    gone: bool,
 }
 
 impl Owning {
@@ -125,7 +115,7 @@ impl Owning {
             name: name.to_owned(),
             state: State::Away,
             had: false,
-            calls: Calls::new(MAX_CALLS),
+            calls: Calls::new(MAX_CALLS).of_each(MAX_CLIENT_CALLS),
             word: None,
             steady: Time::ZERO,
             left_out: 0,
@@ -170,7 +160,7 @@ impl Owning {
     pub fn hear_bus(&mut self, message: &Message, now: Time) -> Result<Vec<Out>> {
         let header = message.header();
         match message.message_type() {
-            Type::MethodCall => Ok(self.call(message, &header, now)),
+            Type::MethodCall => Ok(self.call(message, &header, now).into_iter().collect()),
             Type::MethodReturn | Type::Error => {
                 self.answered(message, &header)?;
                 Ok(self.act_on_word(now))
@@ -182,10 +172,7 @@ impl Owning {
     /// What follows from a message of the contact.
     pub fn hear_contact(&mut self, message: &Message, now: Time) -> Vec<Out> {
         match Said::by(message, self.filter.name()) {
-            Said::Answer(serial) => match self.calls.answered(serial) {
-                Some(caller) => answer(&caller, message),
-                None => vec![],
-            },
+            Said::Answer(serial) => self.answer(serial, message).into_iter().collect(),
             Said::There(there) => {
                 self.word = Some(there);
                 self.act_on_word(now)
@@ -203,10 +190,16 @@ impl Owning {
     pub fn expire(&mut self, now: Time) -> Vec<Out> {
         let late = self.calls.expire(now).into_iter();
         let mut out: Vec<Out> = late
-            .flat_map(|caller| refuse(&caller, "NoReply", "the contact does not answer"))
+            .flat_map(|caller| refuse(&caller, ("NoReply", "the contact does not answer")))
             .collect();
         out.extend(self.act_on_word(now));
         out
+    }
+
+    fn answer(&mut self, serial: NonZeroU32, message: &Message) -> Option<Out> {
+        let caller = self.calls.answered(serial)?;
+        let answer = caller.answer(message, Envelope::to(&caller.who));
+        answer.map(Out::Bus)
     }
 
     fn signal(&mut self, message: &Message) -> Vec<Out> {
@@ -234,44 +227,22 @@ impl Owning {
     /// Answers all calls that wait: the contact is gone.
     pub fn end(&mut self) -> Vec<Out> {
         let left = self.calls.end().into_iter();
-        left.flat_map(|caller| refuse(&caller, "NoReply", "the contact has gone"))
+        left.flat_map(|caller| refuse(&caller, ("NoReply", "the contact has gone")))
             .collect()
     }
 
-    fn call(&mut self, message: &Message, header: &Header<'_>, now: Time) -> Vec<Out> {
-        let Some(sender) = header.sender() else {
-            return vec![];
+    fn call(&mut self, message: &Message, header: &Header<'_>, now: Time) -> Option<Out> {
+        let caller = Caller::of(header, header.sender()?.to_string());
+        let passed = if self.state == State::Away {
+            Err(("ServiceUnknown", "the contact's service is not there"))
+        } else {
+            let envelope = Envelope::to(self.filter.name());
+            self.calls.pass_on(message, &envelope, &caller, now)
         };
-        let caller = Caller {
-            name: sender.as_str().to_owned(),
-            serial: header.primary().serial_num(),
-            gone: false,
-        };
-        let wanted = wants_answer(header);
-        let refuse = |name, why| match wanted {
-            true => refuse(&caller, name, why),
-            false => vec![],
-        };
-        if self.state == State::Away {
-            let why = "the contact's service is not there";
-            return refuse("ServiceUnknown", why);
+        match passed {
+            Ok(call) => Some(Out::Contact(call)),
+            Err(why) => refuse(&caller, why),
         }
-        let envelope = Envelope {
-            destination: Some(self.filter.name()),
-            ..Envelope::fresh()
-        };
-        let Ok(call) = rewrap(message, &envelope) else {
-            return refuse("InvalidArgs", "the call cannot be passed on");
-        };
-        if wanted {
-            let own = self.calls.count(|other| other.name == caller.name);
-            let bytes = message.data().len();
-            if own >= MAX_CLIENT_CALLS || !self.calls.has_room(bytes) {
-                return refuse("LimitsExceeded", "too many calls wait for their answer");
-            }
-            self.calls.insert(envelope.serial, caller, bytes, now);
-        }
-        vec![Out::Contact(call)]
     }
 
     /// An answer of the bus itself.
@@ -326,9 +297,7 @@ impl Owning {
             _ if !from_bus => {}
             "NameOwnerChanged" => {
                 if let Ok((name, _, "")) = body.deserialize::<(&str, &str, &str)>() {
-                    for caller in self.calls.each().filter(|caller| caller.name == name) {
-                        caller.gone = true;
-                    }
+                    self.calls.gone(name);
                 }
             }
             "NameAcquired" | "NameLost" if body.deserialize::<&str>().ok() != Some(&self.name) => {}
@@ -406,35 +375,8 @@ pub fn startable(name: &str) -> Error {
     )
 }
 
-fn answer(caller: &Caller, message: &Message) -> Vec<Out> {
-    if caller.gone {
-        return vec![];
-    }
-    let envelope = Envelope {
-        reply_serial: Some(caller.serial),
-        destination: Some(&caller.name),
-        ..Envelope::fresh()
-    };
-    match rewrap(message, &envelope) {
-        Ok(answer) => vec![Out::Bus(answer)],
-        Err(_) => refuse(caller, "Failed", "the answer cannot be passed on"),
-    }
-}
-
-fn refuse(caller: &Caller, name: &str, why: &str) -> Vec<Out> {
-    if caller.gone {
-        return vec![];
-    }
-    let envelope = Envelope {
-        reply_serial: Some(caller.serial),
-        destination: Some(&caller.name),
-        ..Envelope::fresh()
-    };
-    error(caller.serial, name, why)
-        .and_then(|error| rewrap(&error, &envelope).ok())
-        .map(Out::Bus)
-        .into_iter()
-        .collect()
+fn refuse(caller: &Caller<String>, why: (&str, &str)) -> Option<Out> {
+    caller.refuse(why, Envelope::to(&caller.who)).map(Out::Bus)
 }
 
 #[cfg(test)]

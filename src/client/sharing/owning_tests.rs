@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::client::sharing::{PATIENCE, PRESENT, offering::BUS_PATH};
+use crate::client::sharing::{PATIENCE, SERVICE, words::BUS_PATH};
 
 const SHARED: &str = "org.example.Player";
 const NAME: &str = "org.example.BobsPlayer";
@@ -15,7 +15,7 @@ fn later() -> Time {
 }
 
 fn presence(there: bool) -> Message {
-    let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
+    let (old, new) = if there { ("", SERVICE) } else { (SERVICE, "") };
     Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
         .build(&(SHARED, old, new))
         .unwrap()

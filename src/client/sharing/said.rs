@@ -3,12 +3,9 @@
 
 use std::num::NonZeroU32;
 
-use zbus::{
-    Message,
-    message::{Flags, Header, Type},
-};
+use zbus::{Message, message::Type};
 
-use super::offering::{BUS, error};
+use super::{calls::Caller, envelope::Envelope, words::BUS};
 
 /// What a message of the contact is.
 #[derive(Debug)]
@@ -44,19 +41,9 @@ impl Said {
             }
             Type::Signal => Said::Signal,
             Type::MethodCall => {
-                let wanted = wants_answer(&header).then(|| header.primary().serial_num());
-                Said::Refused(
-                    wanted.and_then(|serial| {
-                        error(serial, "AccessDenied", "nothing can be called here")
-                    }),
-                )
+                let why = ("AccessDenied", "nothing can be called here");
+                Said::Refused(Caller::of(&header, ()).refuse(why, Envelope::fresh()))
             }
         }
     }
-}
-
-/// Whether whoever called waits for an answer.
-pub(super) fn wants_answer(header: &Header<'_>) -> bool {
-    let flags = header.primary().flags();
-    !flags.contains(Flags::NO_REPLY_EXPECTED)
 }

@@ -10,7 +10,8 @@ use zbus::{Message, MessageStream};
 use super::{
     between::{Decides, carry},
     filter::Filter,
-    offering::{Offering, Out},
+    offering::Offering,
+    words::Out,
 };
 use crate::client::{
     bus::{Bus, within},

@@ -13,7 +13,7 @@ use actors::{
 };
 use pneuma::client::{
     Bus, Result,
-    sharing::{Filter, MESSAGES_PER_SECOND, MOST_BYTES, PRESENT, join, share},
+    sharing::{Filter, MESSAGES_PER_SECOND, MOST_BYTES, SERVICE, join, share},
 };
 use smol::{
     future::{block_on, or, yield_now},
@@ -100,7 +100,7 @@ fn call(destination: &str, path: &str, interface: &str, member: &str) -> Message
 }
 
 fn presence(there: bool) -> Message {
-    let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
+    let (old, new) = if there { ("", SERVICE) } else { (SERVICE, "") };
     Message::signal(
         "/org/freedesktop/DBus",
         "org.freedesktop.DBus",
@@ -488,7 +488,7 @@ fn lies_to_clients_of_the_small_bus_are_not_told() {
                         && message
                             .body()
                             .deserialize::<(&str, &str, &str)>()
-                            .is_ok_and(|(_, old, new)| old.is_empty() && new == PRESENT)
+                            .is_ok_and(|(_, old, new)| old.is_empty() && new == SERVICE)
             });
             if !(from_bus && own) {
                 return message.clone();
@@ -497,7 +497,7 @@ fn lies_to_clients_of_the_small_bus_are_not_told() {
     });
     let header = told.header();
     assert_eq!(header.member().expect("a signal").as_str(), "Seeked");
-    assert_eq!(header.sender().expect("a sender").as_str(), PRESENT);
+    assert_eq!(header.sender().expect("a sender").as_str(), SERVICE);
     // A call that is answered twice is answered once.
     let mut contact = served.contact;
     let answering = std::thread::spawn(move || {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use zbus::{Message, Variant, message::Header};
 
-use super::{Act, BUS, BUS_PATH, ClientId, PRESENT, Refusal, SmallBus};
+use super::{Act, BUS, BUS_PATH, ClientId, Refusal, SERVICE, SmallBus};
 
 const UNKNOWN: Refusal = ("UnknownMethod", "this bus has no such method");
 const ARGUMENTS: Refusal = ("InvalidArgs", "the method has other arguments");
@@ -159,8 +159,8 @@ impl SmallBus {
         if name == BUS {
             return Some(BUS);
         }
-        if name == self.name || name == PRESENT {
-            return self.is_there().then_some(PRESENT);
+        if name == self.name || name == SERVICE {
+            return self.is_there().then_some(SERVICE);
         }
         let mut names = self.clients.values().filter(|client| client.greeted);
         names
@@ -170,7 +170,7 @@ impl SmallBus {
 
     fn names(&self) -> Vec<&str> {
         let clients = self.clients.values().filter(|client| client.greeted);
-        let service = [PRESENT, self.name.as_str()];
+        let service = [SERVICE, self.name.as_str()];
         [BUS]
             .into_iter()
             .chain(service.into_iter().filter(|_| self.is_there()))

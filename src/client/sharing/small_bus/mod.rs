@@ -28,17 +28,15 @@ use zbus::{
 };
 
 use super::{
-    calls::Calls,
+    calls::{Caller, Calls, MAX_CALLS, MAX_CLIENT_CALLS},
     envelope::{Envelope, rewrap},
-    offering::{BUS, BUS_PATH, MAX_CALLS, PRESENT, error},
-    said::{Said, wants_answer},
+    said::Said,
+    words::{BUS, BUS_PATH, ERRORS, Refusal, SERVICE, wants_answer},
 };
-use rules::{Refusal, Rules, Signal};
+use rules::{Rules, Signal};
 
 /// Most clients at once; one more waits until one of them leaves.
 pub const MAX_CLIENTS: usize = 64;
-/// Most calls of one client that wait for their answer.
-pub const MAX_CLIENT_CALLS: usize = 128;
 
 /// Tells clients apart.
 pub type ClientId = u64;
@@ -67,7 +65,7 @@ pub struct SmallBus {
     there: Option<bool>,
     clients: BTreeMap<ClientId, Client>,
     last: ClientId,
-    calls: Calls<Caller>,
+    calls: Calls<ClientId>,
 }
 
 #[derive(Debug)]
@@ -75,13 +73,6 @@ struct Client {
     name: String,
     greeted: bool,
     rules: Rules,
-}
-
-/// Who waits for an answer, and under which number.
-#[derive(Debug)]
-struct Caller {
-    client: ClientId,
-    serial: NonZeroU32,
 }
 
 impl SmallBus {
@@ -94,7 +85,7 @@ impl SmallBus {
             there: None,
             clients: BTreeMap::new(),
             last: 0,
-            calls: Calls::new(MAX_CALLS),
+            calls: Calls::new(MAX_CALLS).of_each(MAX_CLIENT_CALLS),
         }
     }
 
@@ -157,7 +148,7 @@ impl SmallBus {
         if for_bus {
             return self.ask_daemon(id, message);
         }
-        if destination != Some(&self.name) && destination != Some(PRESENT) {
+        if destination != Some(&self.name) && destination != Some(SERVICE) {
             let why = (
                 "ServiceUnknown",
                 "nobody but the shared service is on this bus",
@@ -169,36 +160,18 @@ impl SmallBus {
 
     fn call_service(&mut self, id: ClientId, message: &Message, now: Time) -> Vec<Act> {
         let header = message.header();
-        let envelope = Envelope {
-            destination: Some(&self.name),
-            ..Envelope::fresh()
-        };
-        let Ok(call) = rewrap(message, &envelope) else {
-            let why = ("InvalidArgs", "the call cannot be passed on");
-            return self.refuse(id, &header, why);
-        };
-        if wants_answer(&header) {
-            let caller = Caller {
-                client: id,
-                serial: header.primary().serial_num(),
-            };
-            let own = self.calls.count(|caller| caller.client == id);
-            let bytes = message.data().len();
-            if own >= MAX_CLIENT_CALLS || !self.calls.insert(envelope.serial, caller, bytes, now) {
-                let why = ("LimitsExceeded", "too many calls wait for their answer");
-                return self.refuse(id, &header, why);
-            }
+        let caller = Caller::of(&header, id);
+        let envelope = Envelope::to(&self.name);
+        match self.calls.pass_on(message, &envelope, &caller, now) {
+            Ok(call) => vec![Act::Contact(call)],
+            Err(why) => self.refuse(id, &header, why),
         }
-        vec![Act::Contact(call)]
     }
 
     /// What follows from a message of the contact.
     pub fn hear_contact(&mut self, message: &Message) -> Vec<Act> {
         match Said::by(message, &self.name) {
-            Said::Answer(serial) => match self.calls.answered(serial) {
-                Some(caller) => self.answer(&caller, message),
-                None => vec![],
-            },
+            Said::Answer(serial) => self.answer(serial, message).into_iter().collect(),
             Said::There(there) => self.found(there),
             Said::Signal => self.signal(message),
             Said::Refused(answer) => answer.map(Act::Contact).into_iter().collect(),
@@ -207,34 +180,28 @@ impl SmallBus {
 
     /// Answers the calls that waited too long.
     pub fn expire(&mut self, now: Time) -> Vec<Act> {
-        let mut acts = Vec::new();
-        for caller in self.calls.expire(now) {
-            if let Some(late) = error(caller.serial, "NoReply", "the contact does not answer") {
-                acts.extend(self.answer(&caller, &late));
-            }
-        }
-        acts
+        let why = ("NoReply", "the contact does not answer");
+        let late = self.calls.expire(now).into_iter();
+        late.filter_map(|caller| {
+            let error = caller.refuse(why, self.envelope(&caller)?)?;
+            Some(Act::Client(caller.who, error))
+        })
+        .collect()
     }
 
-    fn answer(&self, caller: &Caller, message: &Message) -> Vec<Act> {
-        let Some(client) = self.clients.get(&caller.client) else {
-            return vec![];
-        };
-        let envelope = Envelope {
-            reply_serial: Some(caller.serial),
-            sender: Some(PRESENT),
-            destination: Some(&client.name),
-            ..Envelope::fresh()
-        };
-        rewrap(message, &envelope)
-            .ok()
-            .or_else(|| {
-                let failed = error(caller.serial, "Failed", "the answer cannot be passed on")?;
-                rewrap(&failed, &envelope).ok()
-            })
-            .map(|answer| Act::Client(caller.client, answer))
-            .into_iter()
-            .collect()
+    /// For a client that is still there.
+    fn envelope(&self, caller: &Caller<ClientId>) -> Option<Envelope<'_>> {
+        let client = self.clients.get(&caller.who)?;
+        Some(Envelope {
+            sender: Some(SERVICE),
+            ..Envelope::to(&client.name)
+        })
+    }
+
+    fn answer(&mut self, serial: NonZeroU32, message: &Message) -> Option<Act> {
+        let caller = self.calls.answered(serial)?;
+        let answer = caller.answer(message, self.envelope(&caller)?)?;
+        Some(Act::Client(caller.who, answer))
     }
 
     fn signal(&self, message: &Message) -> Vec<Act> {
@@ -242,11 +209,11 @@ impl SmallBus {
             return vec![];
         }
         let envelope = Envelope {
-            sender: Some(PRESENT),
+            sender: Some(SERVICE),
             ..Envelope::fresh()
         };
         match rewrap(message, &envelope) {
-            Ok(signal) => self.tell(&signal, &[PRESENT, &self.name]),
+            Ok(signal) => self.tell(&signal, &[SERVICE, &self.name]),
             Err(_) => vec![],
         }
     }
@@ -260,12 +227,12 @@ impl SmallBus {
         }
         let name = self.name.clone();
         if there {
-            let mut acts = self.owner_changed(PRESENT, "", PRESENT);
-            acts.extend(self.owner_changed(&name, "", PRESENT));
+            let mut acts = self.owner_changed(SERVICE, "", SERVICE);
+            acts.extend(self.owner_changed(&name, "", SERVICE));
             acts
         } else {
-            let mut acts = self.owner_changed(&name, PRESENT, "");
-            acts.extend(self.owner_changed(PRESENT, PRESENT, ""));
+            let mut acts = self.owner_changed(&name, SERVICE, "");
+            acts.extend(self.owner_changed(SERVICE, SERVICE, ""));
             acts
         }
     }
@@ -289,7 +256,7 @@ impl SmallBus {
 
     /// The bus's own answer to a call.
     fn refuse(&self, id: ClientId, header: &Header<'_>, (name, why): Refusal) -> Vec<Act> {
-        let error = Message::error(header, format!("org.freedesktop.DBus.Error.{name}"));
+        let error = Message::error(header, format!("{ERRORS}{name}"));
         self.say(id, header, error, &why)
     }
 

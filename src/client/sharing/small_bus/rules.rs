@@ -6,7 +6,7 @@ use zbus::{
     MatchRule, Message, ObjectPath, Structure, Variant, match_rule::PathSpec, names::BusName,
 };
 
-use crate::client::sharing::filter::is_below;
+use crate::client::sharing::{filter::is_below, words::Refusal};
 
 /// Most rules of one client.
 pub const MAX_RULES: usize = 512;
@@ -16,9 +16,6 @@ pub const MAX_RULE: usize = 1024;
 pub const MAX_LOOKED_INTO: usize = 16 * 1024;
 /// So many arguments can a rule name.
 const MAX_ARGUMENTS: usize = 64;
-
-/// Why a rule is not taken, as an error of D-Bus's and a sentence.
-pub type Refusal = (&'static str, &'static str);
 
 /// The rules of one client. The same rule may be there more than once.
 #[derive(Debug, Default)]

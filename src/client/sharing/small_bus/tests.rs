@@ -31,7 +31,7 @@ fn greeted(bus: &mut SmallBus) -> ClientId {
 }
 
 fn present(bus: &mut SmallBus, there: bool) -> Vec<Act> {
-    let (old, new) = if there { ("", PRESENT) } else { (PRESENT, "") };
+    let (old, new) = if there { ("", SERVICE) } else { (SERVICE, "") };
     let told = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
         .build(&(NAME, old, new))
         .unwrap();
@@ -104,7 +104,7 @@ fn calls_of_two_clients_find_back_to_whom_asked() {
         let (to, answer) = to_client(bus.hear_contact(&answer));
         let header = answer.header();
         assert_eq!(to, id);
-        assert_eq!(header.sender().unwrap().as_str(), PRESENT);
+        assert_eq!(header.sender().unwrap().as_str(), SERVICE);
         assert_eq!(header.destination().unwrap().as_str(), format!(":2.{id}"));
         assert_eq!(
             header.reply_serial(),
@@ -131,22 +131,22 @@ fn the_service_is_there_when_the_contact_says_so() {
     assert_eq!(told.header().sender().unwrap().as_str(), BUS);
     assert_eq!(
         told.body().deserialize::<(&str, &str, &str)>().unwrap(),
-        (NAME, "", PRESENT)
+        (NAME, "", SERVICE)
     );
     assert!(present(&mut bus, true).is_empty(), "once");
     let (_, answer) = to_client(bus.hear_client(id, &owner, Time::ZERO));
-    assert_eq!(answer.body().deserialize::<&str>().unwrap(), PRESENT);
+    assert_eq!(answer.body().deserialize::<&str>().unwrap(), SERVICE);
     let names = bus_call("ListNames").build(&()).unwrap();
     let (_, answer) = to_client(bus.hear_client(id, &names, Time::ZERO));
     assert_eq!(
         answer.body().deserialize::<Vec<&str>>().unwrap(),
-        [BUS, PRESENT, NAME, ":2.1"]
+        [BUS, SERVICE, NAME, ":2.1"]
     );
 
     let (_, told) = to_client(present(&mut bus, false));
     assert_eq!(
         told.body().deserialize::<(&str, &str, &str)>().unwrap(),
-        (NAME, PRESENT, "")
+        (NAME, SERVICE, "")
     );
     // It may be started by a call.
     to_contact(bus.hear_client(id, &service_call(NAME), Time::ZERO));
@@ -169,7 +169,7 @@ fn signals_go_to_whom_asked_for_them() {
     let (to, told) = to_client(bus.hear_contact(&signal));
     assert_eq!(
         (to, told.header().sender().unwrap().as_str()),
-        (one, PRESENT)
+        (one, SERVICE)
     );
     // What the bus alone may say.
     let lie = Message::signal(BUS_PATH, BUS, "NameOwnerChanged")
