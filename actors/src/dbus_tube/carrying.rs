@@ -3,10 +3,9 @@
 //! ```text
 //!   application ──read──► [ held until it is whole ] ──write──► contact
 //!               ◄──write── [ queue, QUEUE bytes ] ◄──read──
-//!
-//!   seat:  Empty ──connects──▶ Greeting ──BEGIN──▶ Talking ──goes away──▶ Empty
-//!                                 └── refused, or silent for GREET_WITHIN ──▶ Empty
 //! ```
+//!
+//! Which application that is, whether it has begun, and whether it still takes anything: `seat` has these states.
 //!
 //! # To the contact
 //! Not a byte of a message is written before all of it is there, so an application that dies half way
@@ -36,6 +35,8 @@
 //! be done before our application has come. An application that has gone takes it with it. What applications
 //! write meanwhile goes to the contact if it still reads, and otherwise nowhere.
 
+mod seat;
+
 use std::{
     collections::VecDeque,
     io,
@@ -49,10 +50,9 @@ use std::{
 };
 
 use async_channel::Receiver;
-use futures_lite::{AsyncRead as _, AsyncWrite as _, Stream as _};
 
 use super::{
-    handshake::{Admittance, Guid, Handshake},
+    handshake::Guid,
     splitter::{Malformed, Splitter},
 };
 use crate::{
@@ -62,6 +62,7 @@ use crate::{
     runtime::{BoxFuture, Clock, Failure, FaultPoint, Faults},
     supervisor::AcceptedSocket,
 };
+use seat::{Greeted, Seat};
 
 /// Most bytes from the contact that wait for an application.
 pub const QUEUE: usize = 1024 * 1024;
@@ -129,7 +130,7 @@ pub struct Door {
 pub struct Carrying {
     door: Door,
     coming: Pin<Box<Receiver<AcceptedSocket>>>,
-    seat: Option<Guest>,
+    seat: Seat,
     /// An application has been there that had begun.
     was_used: bool,
     scratch: Box<[u8]>,
@@ -138,33 +139,6 @@ pub struct Carrying {
     traffic: Arc<Traffic>,
     clock: Arc<dyn Clock>,
     faults: Faults,
-}
-
-/// An application. Its slot goes with it.
-struct Guest {
-    accepted: AcceptedSocket,
-    /// Until it has begun: how far it is, and how long it may take.
-    greeting: Option<(Handshake, BoxFuture<'static, ()>)>,
-    /// What it is still to be told of that.
-    answer: Vec<u8>,
-    /// Until when it has to go on with a message that is half written.
-    unfinished: Option<BoxFuture<'static, ()>>,
-    /// It takes nothing any more; what it wrote before is still read.
-    deaf: bool,
-}
-
-impl Guest {
-    /// Whether it has waited too long: it waits with a message that is half written, or does not.
-    fn is_too_slow(&mut self, waits: bool, clock: &dyn Clock, context: &mut Context<'_>) -> bool {
-        if !waits {
-            self.unfinished = None;
-            return false;
-        }
-        let patience = self
-            .unfinished
-            .get_or_insert_with(|| clock.sleep(FINISH_WITHIN));
-        patience.as_mut().poll(context).is_ready()
-    }
 }
 
 struct Outgoing {
@@ -190,8 +164,15 @@ struct Incoming {
     share: Share,
 }
 
-/// Whether anything moved.
-type Moved = bool;
+/// What came of looking after the contact.
+enum Step {
+    /// Nothing moved.
+    Idle,
+    /// Something did.
+    Moved,
+    /// It is over.
+    Ended(End),
+}
 
 /// Who had nothing more to read since we were woken, and wakes us for what comes: to ask again before that is a
 /// system call for nothing.
@@ -214,7 +195,7 @@ impl Carrying {
         Carrying {
             door,
             coming: Box::pin(coming),
-            seat: None,
+            seat: Seat::Empty,
             was_used: false,
             scratch: vec![0; READ].into(),
             outgoing: Outgoing {
@@ -256,18 +237,18 @@ impl Carrying {
     ) -> Result<Option<End>, Failure> {
         let mut quiet = Quiet::default();
         for _ in 0..TURNS {
-            let mut moved = self.seat_somebody(context);
+            let coming = self.coming.as_mut();
+            let clock = &*self.clock;
+            let mut moved = self.seat.seat_somebody(coming, &self.door, clock, context);
             moved |= self.greet(context);
             if moved {
                 quiet.application = false;
             }
             moved |= self.send(wire, context, &mut quiet)?;
             match self.receive(wire, context, &mut quiet)? {
-                Ok(went) => moved |= went,
-                Err(end) => return Ok(Some(end)),
-            }
-            if !moved {
-                return Ok(None);
+                Step::Ended(end) => return Ok(Some(end)),
+                Step::Idle if !moved => return Ok(None),
+                Step::Idle | Step::Moved => {}
             }
         }
         context.waker().wake_by_ref();
@@ -293,84 +274,26 @@ impl Carrying {
         }
     }
 
-    fn seat_somebody(&mut self, context: &mut Context<'_>) -> Moved {
-        if self.seat.is_some() {
-            return false;
-        }
-        let Poll::Ready(Some(accepted)) = self.coming.as_mut().poll_next(context) else {
-            return false;
-        };
-        let credentials = self.door.access == AccessControl::Credentials;
-        let admittance = Admittance {
-            user: accepted.user,
-            anonymous: !credentials,
-        };
-        let handshake = Handshake::new(self.door.guid, admittance, credentials);
-        self.seat = Some(Guest {
-            accepted,
-            greeting: Some((handshake, self.clock.sleep(GREET_WITHIN))),
-            answer: Vec::new(),
-            unfinished: None,
-            deaf: false,
-        });
-        true
-    }
-
     /// Nobody is there any more. What was not whole never was.
     fn dismiss(&mut self) {
-        self.seat = None;
+        self.seat = Seat::Empty;
         self.traffic.connected.store(false, Ordering::Relaxed);
         self.outgoing.bytes.truncate(self.outgoing.whole);
         self.outgoing.splitter = Splitter::default();
         self.incoming.dropping = !self.incoming.leaving.is_between();
     }
 
-    fn greet(&mut self, context: &mut Context<'_>) -> Moved {
-        let Some(guest) = &mut self.seat else {
-            return false;
-        };
-        let Some((handshake, patience)) = &mut guest.greeting else {
-            return false;
-        };
-        if patience.as_mut().poll(context).is_ready() {
-            tracing::debug!("an application did not begin in time");
-            self.dismiss();
-            return true;
-        }
-        let stream = &mut guest.accepted.stream;
-        if !guest.answer.is_empty() {
-            match Pin::new(stream).poll_write(context, &guest.answer) {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(written)) if written > 0 => drop(guest.answer.drain(..written)),
-                Poll::Ready(_) => {
-                    // It did not wait for answers, and is gone. What it wrote before is still there to be read.
-                    guest.deaf = true;
-                    guest.answer.clear();
-                }
+    /// Goes on with whoever has not begun. Whether anything moved.
+    fn greet(&mut self, context: &mut Context<'_>) -> bool {
+        match self.seat.greet(&mut self.scratch, context) {
+            Greeted::Idle => return false,
+            Greeted::Moved => {}
+            Greeted::Wrote(range) => self.hold(range),
+            Greeted::Begun => {
+                self.was_used = true;
+                self.traffic.connected.store(true, Ordering::Relaxed);
             }
-            return true;
-        }
-        if handshake.is_done() {
-            guest.greeting = None;
-            self.was_used = true;
-            self.traffic.connected.store(true, Ordering::Relaxed);
-            return true;
-        }
-        let count = match Pin::new(stream).poll_read(context, &mut self.scratch) {
-            Poll::Pending => return false,
-            Poll::Ready(Ok(count)) if count > 0 => count,
-            Poll::Ready(_) => {
-                self.dismiss();
-                return true;
-            }
-        };
-        match handshake.feed(&self.scratch[..count], &mut guest.answer) {
-            // Of a client that does not wait for answers.
-            Ok(taken) => self.hold(taken..count),
-            Err(why) => {
-                tracing::debug!(%why, "an application is refused");
-                self.dismiss();
-            }
+            Greeted::Failed => self.dismiss(),
         }
         true
     }
@@ -422,12 +345,13 @@ impl Carrying {
     }
 
     /// Writes what is on the wire; then reads, unless whole messages are left; and writes what is whole.
+    /// Whether anything moved.
     fn send(
         &mut self,
         wire: &mut Wire,
         context: &mut Context<'_>,
         quiet: &mut Quiet,
-    ) -> Result<Moved, Failure> {
+    ) -> Result<bool, Failure> {
         if !self.outgoing.unheard {
             if !wire.is_empty() {
                 self.faults.hit(FaultPoint::FlowWrite)?;
@@ -460,16 +384,16 @@ impl Carrying {
         Ok(moved)
     }
 
-    /// Reads from the application that is there.
+    /// Reads from the application that is there. Whether anything moved.
     fn read_application(
         &mut self,
         context: &mut Context<'_>,
         quiet: &mut Quiet,
-    ) -> Result<Moved, Failure> {
-        let Some(guest) = &mut self.seat else {
+    ) -> Result<bool, Failure> {
+        let Seat::Talking { guest, unfinished } = &mut self.seat else {
             return Ok(false);
         };
-        if guest.greeting.is_some() || quiet.application {
+        if quiet.application {
             return Ok(false);
         }
         let share = &mut self.outgoing.share;
@@ -478,20 +402,20 @@ impl Carrying {
         };
         self.faults.hit(FaultPoint::FlowRead)?;
         let room = &mut self.scratch[..turn.min(READ)];
-        let read = Pin::new(&mut guest.accepted.stream).poll_read(context, room);
-        share.spent(match &read {
-            Poll::Ready(Ok(count)) => *count,
-            _ => 0,
+        let read = guest.poll_read(context, room);
+        share.spent(match read {
+            Poll::Ready(count) => count,
+            Poll::Pending => 0,
         });
         let half = self.outgoing.bytes.len() > self.outgoing.whole;
-        let too_slow = guest.is_too_slow(read.is_pending() && half, &*self.clock, context);
+        let too_slow = unfinished.is_too_slow(read.is_pending() && half, &*self.clock, context);
         match read {
-            Poll::Ready(Ok(count)) if count > 0 => self.hold(0..count),
+            Poll::Ready(0) => self.dismiss(),
+            Poll::Ready(count) => self.hold(0..count),
             Poll::Pending if too_slow => {
                 tracing::debug!("an application did not finish a message in time");
                 self.dismiss();
             }
-            Poll::Ready(_) => self.dismiss(),
             Poll::Pending => {
                 quiet.application = true;
                 return Ok(false);
@@ -509,33 +433,56 @@ impl Carrying {
         (outgoing.taken, outgoing.whole) = (0, 0);
     }
 
+    /// Hands over what waits; then reads, unless it has ended.
     fn receive(
         &mut self,
         wire: &mut Wire,
         context: &mut Context<'_>,
         quiet: &mut Quiet,
-    ) -> Result<Result<Moved, End>, Failure> {
+    ) -> Result<Step, Failure> {
         let moved = self.hand_over(context)?;
+        let step = match self.end_when_handed_over(context) {
+            Some(step) => step,
+            None => self.read_contact(wire, context, quiet)?,
+        };
+        Ok(match step {
+            Step::Idle if moved => Step::Moved,
+            step => step,
+        })
+    }
+
+    /// Ends, once nothing waits, nobody will take it, or the time for it is over. Nothing if the contact is
+    /// still to be read.
+    fn end_when_handed_over(&mut self, context: &mut Context<'_>) -> Option<Step> {
         let incoming = &mut self.incoming;
-        if let Some((end, patience)) = &mut incoming.ended {
-            let nobody = self.seat.as_ref().map_or(self.was_used, |guest| guest.deaf);
-            let over = incoming.queue.is_empty() || nobody;
-            if over || patience.as_mut().poll(context).is_ready() {
-                return Ok(Err(end.clone()));
-            }
-            return Ok(Ok(moved));
+        let (end, patience) = incoming.ended.as_mut()?;
+        let over = incoming.queue.is_empty() || self.seat.takes_no_more(self.was_used);
+        if over || patience.as_mut().poll(context).is_ready() {
+            return Some(Step::Ended(end.clone()));
         }
+        Some(Step::Idle)
+    }
+
+    /// Reads from the contact, if there is room.
+    fn read_contact(
+        &mut self,
+        wire: &mut Wire,
+        context: &mut Context<'_>,
+        quiet: &mut Quiet,
+    ) -> Result<Step, Failure> {
+        let incoming = &mut self.incoming;
         let room = QUEUE.saturating_sub(incoming.queue.len()).min(READ);
         let unheard = self.outgoing.unheard;
         if room == 0 || (quiet.contact && !unheard) {
-            if unheard {
-                // More is not read: it might never end.
-                incoming.ended = Some((gone(), self.clock.sleep(HAND_OVER_WITHIN)));
+            if !unheard {
+                return Ok(Step::Idle);
             }
-            return Ok(Ok(moved || unheard));
+            // More is not read: it might never end.
+            incoming.ended = Some((gone(), self.clock.sleep(HAND_OVER_WITHIN)));
+            return Ok(Step::Moved);
         }
         let Poll::Ready(turn) = incoming.share.poll_turn(context) else {
-            return Ok(Ok(moved));
+            return Ok(Step::Idle);
         };
         self.faults.hit(FaultPoint::FlowRead)?;
         let scratch = &mut self.scratch[..room.min(turn)];
@@ -548,7 +495,7 @@ impl Carrying {
             Poll::Pending if unheard => gone(),
             Poll::Pending => {
                 quiet.contact = true;
-                return Ok(Ok(moved));
+                return Ok(Step::Idle);
             }
             Poll::Ready(Ok(0)) if incoming.arriving.is_between() => End::Closed,
             Poll::Ready(Ok(0)) => End::Lost("the contact closed it within a message".into()),
@@ -557,23 +504,23 @@ impl Carrying {
                 while !rest.is_empty() {
                     match incoming.arriving.feed(rest) {
                         Ok(taken) => rest = &rest[taken..],
-                        Err(why) => return Ok(Err(End::Malformed(why))),
+                        Err(why) => return Ok(Step::Ended(End::Malformed(why))),
                     }
                 }
                 incoming.queue.extend(&scratch[..count]);
-                return Ok(Ok(true));
+                return Ok(Step::Moved);
             }
             Poll::Ready(Err(error)) => {
                 tracing::debug!(%error, "a D-Bus tube's bytestream broke");
-                return Ok(Err(gone()));
+                return Ok(Step::Ended(gone()));
             }
         };
         incoming.ended = Some((end, self.clock.sleep(HAND_OVER_WITHIN)));
-        Ok(Ok(true))
+        Ok(Step::Moved)
     }
 
-    /// Writes to the application what waits for one.
-    fn hand_over(&mut self, context: &mut Context<'_>) -> Result<Moved, Failure> {
+    /// Writes to the application what waits for one. Whether anything moved.
+    fn hand_over(&mut self, context: &mut Context<'_>) -> Result<bool, Failure> {
         let incoming = &mut self.incoming;
         let mut moved = false;
         while !incoming.queue.is_empty() {
@@ -587,21 +534,16 @@ impl Carrying {
                 moved = true;
                 continue;
             }
-            let Some(guest) = &mut self.seat else { break };
-            if guest.deaf || guest.greeting.is_some() {
+            let Some(guest) = self.seat.listener() else {
                 break;
-            }
+            };
             self.faults.hit(FaultPoint::FlowWrite)?;
-            let stream = Pin::new(&mut guest.accepted.stream);
-            let written = match stream.poll_write(context, front) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(written)) => written,
-                Poll::Ready(Err(_)) => 0,
+            let Poll::Ready(written) = guest.poll_write(context, front) else {
+                break;
             };
             moved = true;
             if written == 0 {
                 // What it wrote before it went is still there to be read.
-                guest.deaf = true;
                 incoming.dropping = !incoming.leaving.is_between();
                 break;
             }
