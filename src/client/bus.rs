@@ -363,8 +363,11 @@ impl Remote {
 /// Whether an account went offline, or the service ended, after we had found its connection. That nobody has
 /// its name does not mean that there is no service; and its object may go while it has the name.
 fn went_offline(destination: &str, path: &str, error: &zbus::Error) -> bool {
+    use zbus::DBusError as _;
     let name = match error {
-        zbus::Error::MethodError(name, ..) => name.as_str(),
+        zbus::Error::MethodError(name, ..) => name.to_string(),
+        // So the library gives those of the bus's own that it knows.
+        zbus::Error::FDO(error) => error.name().to_string(),
         _ => return false,
     };
     if !destination.starts_with(names::CONNECTION_PREFIX) {
@@ -418,13 +421,11 @@ mod tests {
             (manager, names::MANAGER_PATH, "UnknownObject", false),
         ] {
             let call = zbus::Message::method_call(path, "Ask");
-            let said = zbus::Error::MethodError(
-                format!("org.freedesktop.DBus.Error.{error}")
-                    .try_into()
-                    .unwrap(),
-                None,
-                call.build(&()).unwrap(),
-            );
+            let call = call.build(&()).unwrap();
+            let name = format!("org.freedesktop.DBus.Error.{error}");
+            let answer = zbus::Message::error(&call.header(), name);
+            // As the library understands it.
+            let said = zbus::Error::from(answer.build(&"why").unwrap());
             let (error, path) = (format!("{path}: {error}"), super::path(path).unwrap());
             assert_eq!(went_offline(destination, &path, &said), offline, "{error}");
         }
